@@ -1,0 +1,54 @@
+# make demo and make test are all a newcomer needs: each makes its own environment in .venv.
+#
+#   make demo TORCH="torch==2.13.0"     another torch: any pip requirement, options included
+#   make test VENV=/somewhere           another place for the environment
+
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  ?= torch
+# Two threads on a busy laptop are slower than one; workers and pytest set their own parallelism.
+export OMP_NUM_THREADS ?= 1
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-long test-gpu lint format golden clean
+
+demo: $(STAMP)
+	$(BIN)/archspec demo --out runs/demo --force
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not long and not gpu"
+
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -m "not gpu"
+
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs/demo build *.egg-info
+
+# torch first, so that its variant is the user's choice. A torch whose torchvision comes from another
+# index leaves one that cannot load its compiled part; timm needs only the Python part, and 0.16.2 is
+# the last release in which that part imports alone.
+$(STAMP): pyproject.toml constraints.txt Makefile
+	@command -v $(PYTHON) >/dev/null || { echo "python3 not found; set PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "archspec needs Python 3.11 or newer; set PYTHON=python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@$(BIN)/python -W ignore -c "import torchvision" 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --no-deps torchvision==0.16.2
+	@touch $(STAMP)
