@@ -1,0 +1,1 @@
+"""Building blocks of segmentation networks: each file holds one component, spec above module."""

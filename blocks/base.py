@@ -1,0 +1,75 @@
+"""What every component shares: shapes, the spec base class, and the error users see."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Grid = tuple[int, ...]
+
+
+class SpecError(ValueError):
+    """Report one mistake of the user, in one line: where, what, what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageShape:
+    """Features of shape (B, channels, *grid); the grid has two or three axes, depth first."""
+
+    channels: int
+    grid: Grid
+
+    @property
+    def ndim(self) -> int:
+        return len(self.grid)
+
+
+class ComponentSpec(BaseModel):
+    """Declare one component. Frozen and strict: unknown fields and loose types are errors.
+
+    In YAML, `kind` names the member of a union; lists arrive here as tuples.
+    """
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
+
+
+def _check_axes(value: object) -> object:
+    axes = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(axis, int) and not isinstance(axis, bool) and axis > 0 for axis in axes):
+        raise ValueError("must be a positive integer, or a list with one per axis")
+    if isinstance(value, tuple) and len(axes) not in (2, 3):
+        raise ValueError("a list must have 2 or 3 entries, one per axis")
+    return value
+
+
+class LayerSpec(ComponentSpec):
+    """Declare a component that keeps the shape of the features: a mixer, an FFN or a block."""
+
+    def check(self, at: StageShape) -> None:
+        """Refuse, with the field's name, what cannot work at this shape; called by the plan.
+
+        Raises:
+            SpecError: the message starts with the field; the plan puts the path before it.
+        """
+
+
+Count = Annotated[int, Field(gt=0)]
+Axes = Annotated[int | tuple[int, ...], BeforeValidator(_check_axes)]
+
+
+def per_axis(value: int | tuple[int, ...], ndim: int, *, where: str) -> Grid:
+    """Return one value per spatial axis.
+
+    Raises:
+        SpecError: `value` lists another number of axes than the patch size has.
+    """
+    if isinstance(value, int):
+        return (value,) * ndim
+    if len(value) != ndim:
+        raise SpecError(
+            f"{where}: {list(value)} has {len(value)} entries, but patch_size has {ndim} axes; "
+            f"give one integer or {ndim} of them"
+        )
+    return value

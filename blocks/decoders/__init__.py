@@ -1,0 +1,10 @@
+"""Decoders: from the encoder's skips to logits."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from blocks.decoders.mlp import MLPDecoderSpec
+from blocks.decoders.sum import SumDecoderSpec
+
+AnyDecoder = Annotated[SumDecoderSpec | MLPDecoderSpec, Field(discriminator="kind")]

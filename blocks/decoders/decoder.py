@@ -1,0 +1,145 @@
+"""What all decoders share: heads, deep supervision, and the grids of their outputs."""
+
+from abc import ABC, abstractmethod
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from blocks.base import ComponentSpec, Grid, SpecError, StageShape
+from blocks.layers.conv import pointwise
+from blocks.layers.head import HeadKind, build_head
+from blocks.layers.norm import check_norm
+
+Skips = tuple[StageShape, ...]
+
+
+class DecoderSpec(ComponentSpec, ABC):
+    """Declare a decoder; subclasses say which features it has and build it."""
+
+    head: HeadKind = "interpolate"
+
+    @abstractmethod
+    def feature_shapes(self, skips: Skips) -> tuple[StageShape, ...]:
+        """Return the features that heads may sit on, fine to coarse."""
+
+    @abstractmethod
+    def build(
+        self, skips: Skips, *, patch_size: Grid, num_classes: int, num_heads: int
+    ) -> "Decoder":
+        """Return the decoder for skips given fine to coarse."""
+
+    @abstractmethod
+    def norms(self, skips: Skips) -> list[tuple[str, str, StageShape]]:
+        """Return (field, norm, shape) of every norm, for the plan to check."""
+
+    def check(self, skips: Skips, *, patch_size: Grid, num_heads: int) -> None:
+        """Refuse what cannot work: a head short of the patch grid, too many heads, a norm.
+
+        Raises:
+            SpecError: see above; the message starts with the field.
+        """
+        features = self.feature_shapes(skips)
+        gap = _gap(patch_size, features[0].grid)
+        if self.head == "conv" and any(step != 1 for step in gap):
+            raise SpecError(
+                f"decoder.head: 'conv' needs decoder features at patch size, but they are "
+                f"{list(gap)} times coarser; use head: transpose or interpolate"
+            )
+        for field, norm, at in self.norms(skips):
+            check_norm(norm, at, field=f"decoder.{field}")
+        possible = len(_head_levels(features))
+        if num_heads > possible:
+            raise SpecError(
+                f"deep_supervision.heads: {num_heads} heads, but the decoder has features at "
+                f"{possible} different grids; use at most {possible}"
+            )
+
+    def output_grids(self, skips: Skips, *, patch_size: Grid, num_heads: int) -> tuple[Grid, ...]:
+        """Return the grid of every head's logits, fine to coarse; the first is the patch."""
+        features = self.feature_shapes(skips)
+        levels = _head_levels(features)[1:num_heads]
+        return (patch_size, *(features[level].grid for level in levels))
+
+
+class Decoder(nn.Module, ABC):
+    """Map skips (fine to coarse) to logits.
+
+    All heads are always built, as `seg_layers`, so the state dict never depends on
+    `deep_supervision`. While that flag is set, forward returns a list, fine to coarse.
+    """
+
+    def __init__(
+        self,
+        features: tuple[StageShape, ...],
+        *,
+        patch_size: Grid,
+        num_classes: int,
+        num_heads: int,
+        head: HeadKind,
+    ) -> None:
+        super().__init__()
+        self.deep_supervision = False
+        self.head_levels = _head_levels(features)[:num_heads]
+        ndim = len(patch_size)
+        gap = _gap(patch_size, features[0].grid)
+        self.seg_layers = nn.ModuleList(
+            [
+                build_head(head, features[0].channels, num_classes, gap=gap),
+                *(
+                    pointwise(features[level].channels, num_classes, ndim)
+                    for level in self.head_levels[1:]
+                ),
+            ]
+        )
+
+    @abstractmethod
+    def features(self, skips: list[Tensor]) -> list[Tensor]:
+        """Return the decoder's features, fine to coarse."""
+
+    def forward(self, skips: list[Tensor], grid: Grid) -> Tensor | list[Tensor]:
+        """Return logits at `grid`, or the list of all outputs under deep supervision."""
+        features = self.features(skips)
+        logits: Tensor = self.seg_layers[0](features[0], grid)
+        if not self.deep_supervision:
+            return logits
+        if len(self.seg_layers) == 1:
+            return [logits, logits[..., :: _second_step(grid)]]
+        coarse = zip(list(self.seg_layers)[1:], self.head_levels[1:], strict=True)
+        return [logits, *(layer(features[level]) for layer, level in coarse)]
+
+
+def plans_strides(output_grids: tuple[Grid, ...]) -> list[list[int]]:
+    """Return the rows that nnU-Net reads as `strides` of plans: one per output, and one more.
+
+    nnU-Net derives the targets' sizes from all rows but the last, and gives the last output no
+    weight. With one head the network returns its logits twice (the second time thinned along the
+    last axis), because with two rows nnU-Net's weights would be 0 / 0.
+
+    Source: github.com/MIC-DKFZ/nnUNet, nnunetv2/training/nnUNetTrainer/nnUNetTrainer.py (2.8.1),
+    `_get_deep_supervision_scales` and `_build_loss`.
+    """
+    patch = output_grids[0]
+    rows = [[1] * len(patch)]
+    if len(output_grids) == 1:
+        rows.append([1] * (len(patch) - 1) + [_second_step(patch)])
+    for finer, coarser in pairwise(output_grids):
+        rows.append(list(_gap(finer, coarser)))
+    return [*rows, rows[-1]]
+
+
+def _second_step(grid: Grid) -> int:
+    """Return how the second copy of a single output is thinned; an odd axis cannot be."""
+    return 2 if grid[-1] % 2 == 0 else 1
+
+
+def _gap(fine: Grid, coarse: Grid) -> Grid:
+    return tuple(f // c for f, c in zip(fine, coarse, strict=True))
+
+
+def _head_levels(features: tuple[StageShape, ...]) -> list[int]:
+    """Return the levels whose grid is strictly coarser than the head before."""
+    levels = [0]
+    for level, shape in enumerate(features):
+        if shape.grid != features[levels[-1]].grid:
+            levels.append(level)
+    return levels

@@ -1,0 +1,96 @@
+"""The all-MLP decoder: every skip is projected, interpolated to the finest grid and fused."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from blocks.base import Count, Grid, StageShape
+from blocks.decoders.decoder import Decoder, DecoderSpec, Skips
+from blocks.layers.act import Act, build_act
+from blocks.layers.conv import pointwise
+from blocks.layers.head import HeadKind
+from blocks.layers.norm import Norm, build_norm
+from blocks.layers.resize import resize
+
+
+class MLPDecoderSpec(DecoderSpec):
+    """Project all skips to `width`, bring them to the finest skip's grid, concatenate, fuse."""
+
+    kind: Literal["mlp"] = "mlp"
+    width: Count = 64
+    proj_norm: Norm = "none"
+    fuse_norm: Norm = "layer"
+    act: Act = "relu"
+
+    def feature_shapes(self, skips: Skips) -> tuple[StageShape, ...]:
+        return tuple(StageShape(self.width, skip.grid) for skip in skips)
+
+    def norms(self, skips: Skips) -> list[tuple[str, str, StageShape]]:
+        features = self.feature_shapes(skips)
+        return [
+            ("fuse_norm", self.fuse_norm, features[0]),
+            *(("proj_norm", self.proj_norm, at) for at in features),
+        ]
+
+    def build(
+        self, skips: Skips, *, patch_size: Grid, num_classes: int, num_heads: int
+    ) -> "MLPDecoder":
+        return MLPDecoder(
+            skips,
+            self.feature_shapes(skips),
+            proj_norm=self.proj_norm,
+            fuse_norm=self.fuse_norm,
+            act=self.act,
+            patch_size=patch_size,
+            num_classes=num_classes,
+            num_heads=num_heads,
+            head=self.head,
+        )
+
+
+class MLPDecoder(Decoder):
+    """Fuse all scales by 1x1 convolutions; auxiliary heads sit on the projected skips.
+
+    Source: SegFormer, arXiv 2105.15203, section 3.2; in 3-D SegFormer3D, arXiv 2404.10156.
+    """
+
+    def __init__(
+        self,
+        skips: Skips,
+        features: tuple[StageShape, ...],
+        *,
+        proj_norm: str,
+        fuse_norm: str,
+        act: Act,
+        patch_size: Grid,
+        num_classes: int,
+        num_heads: int,
+        head: HeadKind,
+    ) -> None:
+        super().__init__(
+            features,
+            patch_size=patch_size,
+            num_classes=num_classes,
+            num_heads=num_heads,
+            head=head,
+        )
+        fused = features[0]
+        self.projections = nn.ModuleList(
+            nn.Sequential(
+                pointwise(skip.channels, fused.channels, fused.ndim),
+                build_norm(proj_norm, feature),
+            )
+            for skip, feature in zip(skips, features, strict=True)
+        )
+        self.fuse = nn.Sequential(
+            pointwise(len(skips) * fused.channels, fused.channels, fused.ndim, bias=False),
+            build_norm(fuse_norm, fused),
+            build_act(act),
+        )
+
+    def features(self, skips: list[Tensor]) -> list[Tensor]:
+        projected = [layer(x) for layer, x in zip(self.projections, skips, strict=True)]
+        grid = tuple(skips[0].shape[2:])
+        fused = self.fuse(torch.cat([resize(x, grid) for x in projected], dim=1))
+        return [fused, *projected[1:]]

@@ -1,0 +1,94 @@
+"""The summation decoder: skips are added, so no concatenated tensor is ever held."""
+
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from blocks.base import Grid, StageShape
+from blocks.decoders.decoder import Decoder, DecoderSpec, Skips
+from blocks.layers.act import Act
+from blocks.layers.conv import pointwise
+from blocks.layers.head import HeadKind
+from blocks.layers.norm import Norm
+from blocks.layers.residual_conv import ResidualConv
+from blocks.layers.resize import resize
+
+
+class SumDecoderSpec(DecoderSpec):
+    """Go up level by level: project, interpolate, add the skip, refine by residual convolutions.
+
+    Widths are those of the stages.
+    """
+
+    kind: Literal["sum"] = "sum"
+    norm: Norm = "layer"
+    act: Act = "relu"
+    num_blocks: Annotated[int, Field(ge=0)] = 1
+
+    def feature_shapes(self, skips: Skips) -> tuple[StageShape, ...]:
+        return skips[:-1] or skips
+
+    def norms(self, skips: Skips) -> list[tuple[str, str, StageShape]]:
+        return [("norm", self.norm, at) for at in skips[:-1]]
+
+    def build(
+        self, skips: Skips, *, patch_size: Grid, num_classes: int, num_heads: int
+    ) -> "SumDecoder":
+        return SumDecoder(
+            skips,
+            self.feature_shapes(skips),
+            norm=self.norm,
+            act=self.act,
+            num_blocks=self.num_blocks,
+            patch_size=patch_size,
+            num_classes=num_classes,
+            num_heads=num_heads,
+            head=self.head,
+        )
+
+
+class SumDecoder(Decoder):
+    """Add each skip to the interpolated features from below.
+
+    Source: SegResNet, arXiv 1810.11654, section 2.2 (decoder); used by SegResMamba.
+    """
+
+    def __init__(
+        self,
+        skips: Skips,
+        features: tuple[StageShape, ...],
+        *,
+        norm: str,
+        act: Act,
+        num_blocks: int,
+        patch_size: Grid,
+        num_classes: int,
+        num_heads: int,
+        head: HeadKind,
+    ) -> None:
+        super().__init__(
+            features,
+            patch_size=patch_size,
+            num_classes=num_classes,
+            num_heads=num_heads,
+            head=head,
+        )
+        levels = list(pairwise(skips))
+        self.projections = nn.ModuleList(
+            pointwise(coarse.channels, fine.channels, fine.ndim, bias=False)
+            for fine, coarse in levels
+        )
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*(ResidualConv(fine, norm=norm, act=act) for _ in range(num_blocks)))
+            for fine, _ in levels
+        )
+
+    def features(self, skips: list[Tensor]) -> list[Tensor]:
+        x, found = skips[-1], []
+        for level in reversed(range(len(self.projections))):
+            up = resize(self.projections[level](x), tuple(skips[level].shape[2:]))
+            x = self.blocks[level](up + skips[level])
+            found.append(x)
+        return found[::-1] or skips

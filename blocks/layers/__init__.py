@@ -1,0 +1,1 @@
+"""Layers that components share; none has a spec of its own."""

@@ -1,0 +1,46 @@
+"""Convolutions in two or three spatial dimensions, padded so that grids divide exactly."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from blocks.base import Grid
+
+_CONV: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+
+
+def conv(
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel_size: Grid,
+    stride: Grid | None = None,
+    groups: int = 1,
+    bias: bool = True,
+) -> nn.Module:
+    """Return a convolution that maps a grid n to n / stride on every axis.
+
+    The padding (k - 1) // 2 does so for odd kernels, and for even ones where the stride is > 1.
+    """
+    ndim = len(kernel_size)
+    padding = tuple((k - 1) // 2 for k in kernel_size)
+    return _CONV[ndim](
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride or (1,) * ndim,
+        padding=padding,
+        groups=groups,
+        bias=bias,
+    )
+
+
+def pointwise(in_channels: int, out_channels: int, ndim: int, *, bias: bool = True) -> nn.Module:
+    """Return a 1x1 convolution."""
+    return conv(in_channels, out_channels, kernel_size=(1,) * ndim, bias=bias)
+
+
+def transposed_conv(in_channels: int, out_channels: int, *, stride: Grid) -> nn.Module:
+    """Return the transposed convolution with kernel = stride: a grid n becomes n * stride."""
+    return _TRANSPOSED[len(stride)](in_channels, out_channels, stride, stride=stride)

@@ -1,0 +1,1 @@
+"""The selective scan: one operator, its readable reference, and the scan orders."""

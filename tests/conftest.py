@@ -1,0 +1,139 @@
+"""Networks to test: every component and every bundled spec, named by the arguments of a test.
+
+A test that takes `mixer`, `decoder`, `ffn`, `block`, `downsample`, `ndim` or `spec_name` runs once
+per member, so that a new component is tested with no new test code.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, get_args, get_origin
+
+import pytest
+import torch
+from torch import nn
+
+import archspec
+from archspec.loading import load
+from archspec.planning import Plan, plan
+from archspec.spec import ArchSpec
+from blocks.base import ComponentSpec
+from blocks.decoders import AnyDecoder
+from blocks.downsample import AnyDownsample
+from blocks.ffn import AnyFFN
+from blocks.mixers import AnyMixer
+from blocks.wrappers import AnyBlock
+
+PATCHES = {2: [16, 32], 3: [16, 32, 16]}
+
+Component = ComponentSpec | None
+SpecFactory = Callable[..., ArchSpec]
+
+
+def members(union: Any) -> tuple[type[ComponentSpec], ...]:
+    """Return the classes of a union of components; one class stands for itself."""
+    if get_origin(union) is Annotated:
+        union = get_args(union)[0]
+    return get_args(union) or (union,)
+
+
+def _label(member: type[ComponentSpec]) -> str:
+    kind = member.model_fields.get("kind")
+    return member.__name__ if kind is None else str(kind.default)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    unions = {
+        "mixer": AnyMixer,
+        "decoder": AnyDecoder,
+        "ffn": AnyFFN,
+        "block": AnyBlock,
+        "downsample": AnyDownsample,
+    }
+    for name, union in unions.items():
+        if name in metafunc.fixturenames:
+            found = members(union)
+            metafunc.parametrize(name, [m() for m in found], ids=[_label(m) for m in found])
+    if "component" in metafunc.fixturenames:
+        pairs = [(name, member) for name, union in unions.items() for member in members(union)]
+        metafunc.parametrize(
+            "component",
+            [{name: member()} for name, member in pairs],
+            ids=[f"{name}-{_label(member)}" for name, member in pairs],
+        )
+    if "spec_name" in metafunc.fixturenames:
+        metafunc.parametrize("spec_name", archspec.list_specs())
+    if "ndim" in metafunc.fixturenames:
+        metafunc.parametrize("ndim", [2, 3], ids=["2d", "3d"])
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def small_spec() -> SpecFactory:
+    """Return a function that declares a small network around the given components."""
+
+    def make(
+        ndim: int,
+        *,
+        mixer: Component = None,
+        decoder: Component = None,
+        ffn: Component = None,
+        block: Component = None,
+        downsample: Component = None,
+        strides: Sequence[Any] = (2, 2, 2),
+        patch_size: Sequence[int] | None = None,
+        heads: int = 1,
+        **fields: Any,
+    ) -> ArchSpec:
+        given = {"mixer": mixer, "ffn": ffn, "block": block, "downsample": downsample}
+        parts = {
+            name: part.model_dump(mode="json") for name, part in given.items() if part is not None
+        }
+        stage = {"width": 16, "mixer": {"kind": "conv"}, **parts}
+        down = dict(parts.get("downsample", {}))
+        return load(
+            {
+                "name": "small",
+                "patch_size": PATCHES[ndim] if patch_size is None else patch_size,
+                "encoder": {
+                    "stages": [{**stage, "downsample": {**down, "stride": s}} for s in strides]
+                },
+                "decoder": {"kind": "sum"} if decoder is None else decoder.model_dump(mode="json"),
+                "deep_supervision": {"heads": heads},
+                **fields,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shrunk() -> Callable[..., Plan]:
+    """Return a function that plans a bundled spec at the smallest usual patch, in 2-D or 3-D."""
+
+    def make(name: str, ndim: int | None = None) -> Plan:
+        spec = load(name)
+        total = plan(spec).total_stride
+        if ndim is not None and ndim != len(total):
+            total = (max(total),) * ndim
+        return plan(spec, patch_size=tuple(2 * step for step in total))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def train_step() -> Callable[[nn.Module, torch.Tensor], float]:
+    """Return a function that takes one optimiser step on random labels and gives the loss."""
+
+    def step(net: nn.Module, x: torch.Tensor) -> float:
+        optimizer = torch.optim.SGD(net.parameters(), lr=1e-2)
+        logits = net(x)
+        target = torch.randint(logits.shape[1], (x.shape[0], *logits.shape[2:]))
+        loss = nn.functional.cross_entropy(logits, target)
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    return step
