@@ -1,0 +1,74 @@
+"""archspec: a YAML file declares a segmentation network; archspec builds, costs and exports it.
+
+Names load when first used, so that the command line answers `--help` without importing torch.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from archspec.building import build
+    from archspec.costing import Cost, cost
+    from archspec.loading import list_specs, load
+    from archspec.nnunet_export import export_nnunet
+    from archspec.spec import ArchSpec
+    from blocks.base import SpecError
+
+__all__ = [
+    "ArchSpec",
+    "Cost",
+    "SpecError",
+    "build",
+    "cost",
+    "export_nnunet",
+    "list_specs",
+    "load",
+]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ArchSpec": "archspec.spec",
+    "Cost": "archspec.costing",
+    "SpecError": "blocks.base",
+    "build": "archspec.building",
+    "cost": "archspec.costing",
+    "export_nnunet": "archspec.nnunet_export",
+    "list_specs": "archspec.loading",
+    "load": "archspec.loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'archspec' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def _warn_of_shadows() -> None:
+    """Say which file or distribution hides which, where our import names resolve elsewhere."""
+    home = Path(__file__).resolve().parent.parent
+    for name in ("blocks", "search"):
+        spec = importlib.util.find_spec(name)
+        origin = Path(spec.origin).resolve() if spec and spec.origin else None
+        if origin is None or origin.parent.parent != home:
+            warnings.warn(
+                f"'import {name}' finds {origin or 'nothing'} instead of {home / name}; rename "
+                "that file, or run from another folder",
+                stacklevel=3,
+            )
+    try:
+        other = importlib.metadata.distribution("archspec")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    warnings.warn(
+        f"the distribution 'archspec' {other.version} (Spack's CPU library) is installed beside "
+        "'archspec-seg' and uses the same import name; keep them in separate environments",
+        stacklevel=3,
+    )
+
+
+_warn_of_shadows()

@@ -1,0 +1,59 @@
+"""Plan -> SegNet."""
+
+from torch import nn
+
+from archspec.loading import SpecLike
+from archspec.network import SegNet, Stage
+from archspec.planning import Plan, StagePlan
+from archspec.resolving import resolve
+from blocks.base import Grid
+from blocks.decoders.decoder import Decoder
+from blocks.layers.norm import build_norm
+
+
+def build(
+    spec: SpecLike,
+    *,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    patch_size: Grid | None = None,
+) -> SegNet:
+    """Compile a spec (or its name, path or mapping) into a network on the default device.
+
+    The result is an ordinary module: logits out, `decoder.deep_supervision` off.
+
+    Raises:
+        SpecError: the spec is wrong, or does not fit the sizes.
+    """
+    return build_plan(
+        resolve(spec, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    )
+
+
+def build_plan(planned: Plan) -> SegNet:
+    """Compile a plan into a network on the default device."""
+    stages, decoder = build_parts(planned)
+    return SegNet(stages, decoder, total_stride=planned.total_stride)
+
+
+def build_parts(planned: Plan) -> tuple[list[nn.Module], Decoder]:
+    """Return what `SegNet` is made of, for subclasses of it."""
+    decoder = planned.spec.decoder.build(
+        planned.skips,
+        patch_size=planned.patch_size,
+        num_classes=planned.num_classes,
+        num_heads=planned.spec.deep_supervision.heads,
+    )
+    return [_build_stage(stage) for stage in planned.stages], decoder
+
+
+def _build_stage(stage: StagePlan) -> Stage:
+    spec, at = stage.spec, stage.out
+    return Stage(
+        downsample=spec.downsample.build(stage.inp, at),
+        blocks=[
+            spec.block.build(at, mixer=spec.mixer.build(at), ffn=spec.ffn.build(at))
+            for _ in range(spec.depth)
+        ],
+        norm=build_norm(spec.norm, at),
+    )

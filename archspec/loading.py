@@ -1,0 +1,152 @@
+"""From a name, a file or a mapping to a validated ArchSpec, with errors that point at the text."""
+
+import fnmatch
+import importlib.resources
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from archspec.spec import SCHEMA_VERSION, ArchSpec
+from archspec.spec_errors import did_you_mean, first_mistake, shown
+from archspec.yaml_source import NodePath, Source, dotted, parse, read_text
+from blocks.base import SpecError
+
+SpecLike = ArchSpec | str | Path | Mapping[str, Any]
+
+
+def load(source: SpecLike, *, overrides: Sequence[str] = ()) -> ArchSpec:
+    """Return the spec with that bundled name, in that YAML file, or in that mapping.
+
+    Overrides are texts like `encoder.stages.0.width=32` (or `stages[0]`); values are YAML.
+
+    Raises:
+        SpecError: one line: where, path, what is wrong, what is allowed.
+    """
+    if isinstance(source, ArchSpec):
+        if not overrides:
+            return source
+        source = source.tree()
+    return validate(apply_overrides(load_tree(source), overrides))
+
+
+def list_specs(pattern: str = "*") -> list[str]:
+    """Return the names of the bundled specs that match the shell pattern."""
+    names = (p.name for p in _bundled().iterdir())
+    specs = sorted(name[:-5] for name in names if name.endswith(".yaml"))
+    return fnmatch.filter(specs, pattern)
+
+
+def load_tree(source: str | Path | Mapping[str, Any]) -> Source:
+    """Return the raw tree and its positions, not yet validated.
+
+    Raises:
+        SpecError: no such bundled spec or file, or not YAML.
+    """
+    if isinstance(source, Mapping):
+        return Source("spec", _frozen(source))
+    text = os.fspath(source)
+    names = list_specs()
+    if isinstance(source, Path) or text.endswith((".yaml", ".yml")) or os.sep in text:
+        stem = text.removesuffix(".yaml")
+        if isinstance(source, Path) or stem not in names or Path(text).exists():
+            return parse(read_text(Path(text)), text)
+        text = stem
+    if text not in names:
+        raise SpecError(
+            f"{text}: not a bundled spec, and not a .yaml file{did_you_mean(text, names)}"
+        )
+    file = _bundled() / f"{text}.yaml"
+    return parse(file.read_text(encoding="utf-8"), file.name)
+
+
+def apply_overrides(source: Source, overrides: Sequence[str]) -> Source:
+    """Return the source with nodes replaced; their positions become the override's text.
+
+    Raises:
+        SpecError: not of the form path=value, or the path leads through a scalar or past a list.
+    """
+    tree, marks = source.tree, dict(source.marks)
+    for text in overrides:
+        left, equals, right = text.partition("=")
+        path = _split_path(left)
+        where = f"-s {text}"
+        if not equals or not path:
+            raise SpecError(f"{where}  must read path=value, e.g. encoder.stages.0.width=32")
+        value = parse(right or "null", where)
+        tree = _replaced(tree, path, value.tree, where)
+        for old in [mark for mark in marks if mark[: len(path)] == path]:
+            del marks[old]
+        marks |= {(*path, *below): where for below in value.marks}
+        for end in range(1, len(path)):  # mappings that the override made on its way
+            marks.setdefault(path[:end], where)
+    return Source(source.name, tree, marks)
+
+
+def validate(source: Source) -> ArchSpec:
+    """Return the spec that the tree describes.
+
+    Raises:
+        SpecError: one mistake: where, path, what is wrong, what is allowed.
+    """
+    if not isinstance(source.tree, dict):
+        raise SpecError(f"{source.where(())}  a spec must be a mapping, e.g. name: my-net")
+    version = source.tree.get("schema_version", SCHEMA_VERSION)
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise SpecError(
+            f"{source.where(('schema_version',))}  schema_version: {version} is newer than this "
+            f"archspec reads ({SCHEMA_VERSION}); upgrade archspec-seg"
+        )
+    try:
+        return ArchSpec.model_validate(source.tree)
+    except ValidationError as errors:
+        path, mistake = first_mistake(errors)
+        where = source.where(written_at(source, path))
+        raise SpecError(f"{where}  {dotted(path)}: {mistake}") from None
+
+
+def _bundled() -> Any:
+    return importlib.resources.files("archspec.specs")
+
+
+def _frozen(value: Any) -> Any:
+    """Return plain dicts and tuples, which strict validation takes, from any containers."""
+    if isinstance(value, Mapping):
+        return {key: _frozen(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(item) for item in value)
+    return value
+
+
+def _split_path(text: str) -> NodePath:
+    parts = text.strip().replace("[", ".").replace("]", "").split(".")
+    return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts if part)
+
+
+def _replaced(tree: Any, path: NodePath, value: Any, where: str, done: NodePath = ()) -> Any:
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    here = dotted(done) or "the spec"
+    if isinstance(tree, tuple):
+        if not isinstance(key, int) or key >= len(tree):
+            raise SpecError(
+                f"{where}  {here} is a list of {len(tree)}; {key} is not an index of it"
+            )
+        new = _replaced(tree[key], rest, value, where, (*done, key))
+        return (*tree[:key], new, *tree[key + 1 :])
+    if tree is not None and not isinstance(tree, dict):
+        raise SpecError(f"{where}  {here} is {shown(tree)}, which has no field {key!r}")
+    below = (tree or {}).get(key)
+    return {**(tree or {}), str(key): _replaced(below, rest, value, where, (*done, key))}
+
+
+def written_at(source: Source, path: NodePath) -> NodePath:
+    """Return where the node is written: a stage's field may stand in encoder.defaults."""
+    if path in source.marks or path[:2] != ("encoder", "stages") or len(path) < 4:
+        return path
+    defaults = ("encoder", "defaults", *path[3:])
+    return defaults if defaults in source.marks else path

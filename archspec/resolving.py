@@ -1,0 +1,38 @@
+"""From whatever names a spec to its plan, with every refusal located in the text."""
+
+import re
+from collections.abc import Sequence
+
+from archspec.loading import SpecLike, apply_overrides, load_tree, validate, written_at
+from archspec.planning import Plan, plan
+from archspec.spec import ArchSpec
+from blocks.base import Grid, SpecError
+
+
+def resolve(
+    spec: SpecLike,
+    *,
+    overrides: Sequence[str] = (),
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    patch_size: Grid | None = None,
+) -> Plan:
+    """Load a spec (a name, path, mapping or ArchSpec) and plan it for the sizes.
+
+    Raises:
+        SpecError: the spec is wrong or does not fit the sizes; one line with file, line and path.
+    """
+    sizes = {"in_channels": in_channels, "num_classes": num_classes}
+    if isinstance(spec, ArchSpec):
+        if not overrides:
+            return plan(spec, patch_size=patch_size, **sizes)
+        spec = spec.tree()
+    source = apply_overrides(load_tree(spec), overrides)
+    loaded = validate(source)
+    try:
+        return plan(loaded, patch_size=patch_size, **sizes)
+    except SpecError as error:
+        field = re.match(r"[a-z_]+(\.[a-z_0-9]+)*", str(error))
+        parts = field[0].split(".") if field else []
+        path = tuple(int(part) if part.isdigit() else part for part in parts)
+        raise SpecError(f"{source.where(written_at(source, path))}  {error}") from None

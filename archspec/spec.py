@@ -1,0 +1,111 @@
+"""The spec: what the author of a network writes, validated and frozen."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from blocks.base import ComponentSpec, Count
+from blocks.decoders import AnyDecoder
+from blocks.downsample import AnyDownsample
+from blocks.ffn import AnyFFN
+from blocks.ffn.none import NoFFNSpec
+from blocks.layers.norm import Norm
+from blocks.mixers import AnyMixer
+from blocks.wrappers import AnyBlock
+
+SCHEMA_VERSION = 1
+
+
+class StageSpec(ComponentSpec):
+    """Blocks at one resolution: downsample -> depth x block(mixer, ffn) -> norm."""
+
+    width: Count
+    depth: Count = 1
+    downsample: AnyDownsample = AnyDownsample()
+    block: AnyBlock = AnyBlock()
+    mixer: AnyMixer
+    ffn: AnyFFN = NoFFNSpec()
+    norm: Norm = "none"
+
+
+def merge_defaults(defaults: Any, stage: Any) -> Any:
+    """Return the stage with missing fields taken from the defaults, component by component.
+
+    A component of another `kind` than the default's takes nothing from it.
+    """
+    if not isinstance(defaults, dict) or not isinstance(stage, dict):
+        return stage
+    if stage.get("kind", defaults.get("kind")) != defaults.get("kind"):
+        return stage
+    merged = {key: merge_defaults(defaults.get(key), value) for key, value in stage.items()}
+    return {**defaults, **merged}
+
+
+class EncoderSpec(ComponentSpec):
+    """Stages, fine to coarse. In YAML, `defaults` is merged into every stage."""
+
+    stages: Annotated[tuple[StageSpec, ...], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict) or "defaults" not in tree:
+            return tree
+        if not isinstance(tree["defaults"], dict):
+            raise ValueError("defaults must be a mapping")
+        rest = {key: value for key, value in tree.items() if key != "defaults"}
+        stages = rest.get("stages")
+        if isinstance(stages, tuple):
+            rest["stages"] = tuple(merge_defaults(tree["defaults"], stage) for stage in stages)
+        return rest
+
+
+class DeepSupervisionSpec(ComponentSpec):
+    """How many outputs are built, the full-resolution one included."""
+
+    heads: Count = 1
+
+
+class TrainingSpec(ComponentSpec):
+    """The recipe that search trials follow. `warmup` is the share of steps with a rising rate."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    schedule: Literal["constant", "poly", "cosine"] = "poly"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    clip: Annotated[float, Field(gt=0)] = 12.0
+
+
+def _check_patch(value: object) -> object:
+    if not isinstance(value, tuple) or len(value) not in (2, 3):
+        raise ValueError("must be a list of 2 or 3 sizes in voxels, e.g. [96, 96, 96]")
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in value):
+        raise ValueError("sizes must be positive integers, in voxels")
+    return value
+
+
+PatchSize = Annotated[tuple[int, ...], BeforeValidator(_check_patch)]
+
+
+class ArchSpec(ComponentSpec):
+    """One network. `in_channels`, `num_classes` and `patch_size` are defaults for `build`.
+
+    `patch_size` is in voxels, depth first; its length, 2 or 3, makes the network 2-D or 3-D.
+    """
+
+    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
+    name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    title: str = ""
+    sources: tuple[str, ...] = ()
+    in_channels: Count = 1
+    num_classes: Count = 2
+    patch_size: PatchSize
+    encoder: EncoderSpec
+    decoder: AnyDecoder
+    deep_supervision: DeepSupervisionSpec = DeepSupervisionSpec()
+    training: TrainingSpec = TrainingSpec()
+
+    def tree(self) -> dict[str, Any]:
+        """Return the spec as plain dicts, lists and scalars, ready for YAML or JSON."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,1 @@
+"""Bundled specs, one YAML file per network; shipped as archspec.specs."""

@@ -1,0 +1,80 @@
+"""Every bundled spec, in 2-D and 3-D, at a small patch; nothing here names a spec."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import archspec
+from archspec.building import build_plan
+from archspec.loading import load, validate
+from archspec.planning import Plan, plan
+from archspec.yaml_source import dump, parse
+
+Shrink = Callable[..., Plan]
+
+
+@pytest.fixture
+def planned(spec_name: str, ndim: int, shrunk: Shrink) -> Plan:
+    if any(isinstance(s.downsample.stride, tuple) for s in load(spec_name).encoder.stages):
+        native = len(load(spec_name).patch_size)
+        if ndim != native:
+            pytest.skip("its strides are given per axis")
+    return shrunk(spec_name, ndim)
+
+
+def test_forward_and_gradients(planned: Plan) -> None:
+    net = build_plan(planned)
+    net.decoder.deep_supervision = True
+    outputs = net(torch.randn(2, planned.in_channels, *planned.patch_size))
+    if len(planned.output_grids) > 1:
+        assert [tuple(out.shape[2:]) for out in outputs] == list(planned.output_grids)
+    assert outputs[0].shape == (2, planned.num_classes, *planned.patch_size)
+    sum(out.square().mean() for out in outputs).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_trains_one_step(planned: Plan, train_step: Callable[[nn.Module, Tensor], float]) -> None:
+    net = build_plan(planned)
+    assert train_step(net, torch.randn(2, planned.in_channels, *planned.patch_size)) < 10
+    assert all(torch.isfinite(parameter).all() for parameter in net.parameters())
+
+
+def test_state_dict_reloads(planned: Plan) -> None:
+    first, second = build_plan(planned).eval(), build_plan(planned).eval()
+    second.decoder.deep_supervision = True
+    second.load_state_dict(first.state_dict())
+    second.decoder.deep_supervision = False
+    x = torch.randn(1, planned.in_channels, *planned.patch_size)
+    with torch.no_grad():
+        torch.testing.assert_close(first(x), second(x), rtol=0, atol=0)
+
+
+def test_own_patch_on_meta(spec_name: str) -> None:
+    planned = plan(load(spec_name))
+    with torch.device("meta"):
+        net = build_plan(planned)
+        x = torch.empty(1, planned.in_channels, *planned.patch_size)
+        shapes = []
+        for stage in net.stages:
+            stage.register_forward_hook(lambda _m, _i, out: shapes.append(tuple(out.shape[1:])))
+        assert net(x).shape == (1, planned.num_classes, *planned.patch_size)
+    assert shapes == [(at.channels, *at.grid) for at in planned.skips]
+
+
+def test_yaml_round_trip(spec_name: str) -> None:
+    spec = load(spec_name)
+    text = dump(spec.tree())
+    again = validate(parse(text, "net.yaml"))
+    assert again == spec
+    assert dump(again.tree()) == text
+
+
+def test_name_is_the_file_name(spec_name: str) -> None:
+    spec = load(spec_name)
+    assert spec.name == spec_name
+    assert spec.title
+    assert archspec.list_specs(spec_name) == [spec_name]
