@@ -1,0 +1,1 @@
+"""Make synthetic nnU-Net datasets whose answer needs evidence from far away."""

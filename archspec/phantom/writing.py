@@ -1,0 +1,120 @@
+"""Write a phantom task as an nnU-Net raw dataset."""
+
+import gzip
+import json
+import re
+import tempfile
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from archspec.phantom.reach import Point, ReachTask, Volume
+from blocks.base import SpecError
+
+# Test cases count from here, so a larger training set leaves them as they are.
+_FIRST_TEST_INDEX = 9001
+_MAX_INDEX = 9999
+# Whole numbers in the file keep it small and the same on every machine.
+_FILE_UNITS = 1000
+
+
+def write_dataset(
+    out: Path,
+    task: ReachTask,
+    *,
+    num_cases: int,
+    num_test_cases: int,
+    seed: int,
+    force: bool = False,
+) -> Path:
+    """Write the dataset folder `out`, bit-identical for a task and a seed, and return it.
+
+    The cases are written beside `out` and moved there when complete. Training case i and test case
+    i do not depend on how many cases there are.
+
+    Raises: SpecError for a folder name that nnU-Net would not find, too few or too many cases, a
+        negative seed, or an existing `out` that is not empty (unless `force`, which replaces it).
+    """
+    out = Path(out)
+    _check(out, num_cases=num_cases, num_test_cases=num_test_cases, seed=seed, force=force)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}_", dir=out.parent) as scratch:
+        draft = Path(scratch) / out.name
+        _write_cases(draft, "Tr", task, range(1, num_cases + 1), seed=seed)
+        test_indices = range(_FIRST_TEST_INDEX, _FIRST_TEST_INDEX + num_test_cases)
+        _write_cases(draft, "Ts", task, test_indices, seed=seed)
+        content = _dataset_json(task, num_cases=num_cases, seed=seed)
+        (draft / "dataset.json").write_text(json.dumps(content, indent=2) + "\n")
+        if out.exists():
+            # Moved aside, not deleted, so that a failure in between loses neither version.
+            out.rename(Path(scratch) / "replaced")
+        draft.rename(out)
+    return out
+
+
+def _check(out: Path, *, num_cases: int, num_test_cases: int, seed: int, force: bool) -> None:
+    if not re.fullmatch(r"Dataset\d{3}_[A-Za-z0-9_-]+", out.name):
+        raise SpecError(
+            "out: the folder's name must be 'Dataset', three digits, '_' and a name of letters, "
+            f"digits, '_' or '-', got {out.name!r}; use e.g. Dataset901_Reach"
+        )
+    if not 5 <= num_cases < _FIRST_TEST_INDEX:
+        raise SpecError(
+            f"num_cases: must lie in 5..{_FIRST_TEST_INDEX - 1}, since nnU-Net splits the cases "
+            f"into 5 folds, got {num_cases}; use e.g. 40"
+        )
+    most_test_cases = _MAX_INDEX - _FIRST_TEST_INDEX + 1
+    if not 0 <= num_test_cases <= most_test_cases:
+        raise SpecError(
+            f"num_test_cases: must lie in 0..{most_test_cases}, got {num_test_cases}; use e.g. 8"
+        )
+    if seed < 0:
+        raise SpecError(f"seed: must be at least 0, got {seed}; use e.g. 0")
+    if out.exists() and not out.is_dir():
+        raise SpecError(f"out: must be a folder, got the file {out}; choose another place")
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise SpecError(
+            f"out: must not exist or be empty, got {out} with files in it; "
+            "choose another name, or --force (force=True) to replace it"
+        )
+
+
+def _write_cases(draft: Path, split: str, task: ReachTask, indices: range, *, seed: int) -> None:
+    images, labels = draft / f"images{split}", draft / f"labels{split}"
+    images.mkdir(parents=True)
+    labels.mkdir()
+    for index in indices:
+        rng = np.random.default_rng([seed, index])
+        volume: Volume = task.render(task.draw(rng), rng)
+        image = np.rint(volume.image * _FILE_UNITS).astype(np.int16)
+        _write_nifti(images / f"case_{index:04d}_0000.nii.gz", image, task.spacing)
+        _write_nifti(labels / f"case_{index:04d}.nii.gz", volume.label, task.spacing)
+
+
+def _write_nifti(path: Path, volume: NDArray[np.int16] | NDArray[np.uint8], spacing: Point) -> None:
+    """Store (D, H, W) with its axes reversed, since nnU-Net's readers reverse them again."""
+    affine = np.diag([*reversed(spacing), 1.0])
+    image = nibabel.Nifti1Image(volume.transpose(2, 1, 0), affine)
+    # The time is fixed and the name left out, so equal volumes give equal files.
+    path.write_bytes(gzip.compress(image.to_bytes(), mtime=0))
+
+
+def _dataset_json(task: ReachTask, *, num_cases: int, seed: int) -> dict[str, object]:
+    """Return nnU-Net's description; it ignores the key 'archspec'."""
+    return {
+        # Any name but CT makes nnU-Net normalise each image by its own mean and deviation.
+        "channel_names": {"0": "MR"},
+        "labels": dict(task.labels),
+        "numTraining": num_cases,
+        "file_ending": ".nii.gz",
+        "archspec": {
+            "task": task.name,
+            "distance": task.distance,
+            "noise": task.noise,
+            "blur": task.blur,
+            "seed": seed,
+            "groups": {name: list(members) for name, members in task.groups.items()},
+        },
+    }
