@@ -1,0 +1,48 @@
+"""The network class that nnU-Net finds by name in plans; this module never imports nnU-Net."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from archspec.building import build_parts
+from archspec.loading import load
+from archspec.network import SegNet
+from archspec.planning import plan
+from blocks.base import SpecError
+
+
+class ArchSpecNet(SegNet):
+    """The SegNet of a spec inlined in nnU-Net's plans, called as nnU-Net calls its networks.
+
+    nnU-Net finds it as `archspec.nnunet.ArchSpecNet`, a name that stands in users' plans and
+    checkpoints. `strides` is for nnU-Net, which derives the targets' sizes from it.
+
+    Raises:
+        SpecError: the spec is wrong, or `strides` does not describe its outputs.
+    """
+
+    def __init__(
+        self,
+        input_channels: int,
+        num_classes: int,
+        *,
+        spec: Mapping[str, Any],
+        patch_size: Sequence[int],
+        strides: Sequence[Sequence[int]],
+        schema_version: int,
+        deep_supervision: bool = False,
+    ) -> None:
+        planned = plan(
+            load({**spec, "schema_version": schema_version}),
+            in_channels=input_channels,
+            num_classes=num_classes,
+            patch_size=tuple(patch_size),
+        )
+        given = [list(row) for row in strides]
+        if given != planned.strides:
+            raise SpecError(
+                f"strides: the outputs of {planned.spec.name} at patch_size {list(patch_size)} "
+                f"have {planned.strides}, but the plans say {given}; export the spec again"
+            )
+        stages, decoder = build_parts(planned)
+        super().__init__(stages, decoder, total_stride=planned.total_stride)
+        self.decoder.deep_supervision = deep_supervision

@@ -1,0 +1,176 @@
+"""Find a preprocessed nnU-Net dataset by reading its JSON files; nnU-Net is not needed."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blocks.base import SpecError
+
+_VARIABLE = "nnUNet_preprocessed"
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessedDataset:
+    """One configuration of a dataset below nnUNet_preprocessed; `plans` is its plans file.
+
+    `settings` is that configuration with what it inherits filled in.
+    """
+
+    folder: Path
+    name: str
+    configuration: str
+    plans: dict[str, Any]
+    dataset_json: dict[str, Any]
+    settings: dict[str, Any]
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        return tuple(self.settings["patch_size"])
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        return tuple(self.settings["spacing"])
+
+    @property
+    def num_channels(self) -> int:
+        """Return the image channels; nnU-Net adds some for a cascade, which is refused here."""
+        names = self.dataset_json.get("modality") or self.dataset_json["channel_names"]
+        return len(names)
+
+    @property
+    def num_classes(self) -> int:
+        """Return nnU-Net's `num_segmentation_heads`: labels, or regions without background.
+
+        Source: github.com/MIC-DKFZ/nnUNet, nnunetv2/utilities/label_handling/label_handling.py
+        (2.8.1), `LabelManager`.
+        """
+        labels = {k: v for k, v in self.dataset_json["labels"].items() if k != "ignore"}
+        parts = [set(v) if isinstance(v, list) else {v} for v in labels.values()]
+        if any(isinstance(v, list) and len(v) > 1 for v in labels.values()):
+            return sum(part != {0} for part in parts)
+        return len({int(value) for part in parts for value in part})
+
+    @property
+    def data_folder(self) -> Path:
+        """Return where the preprocessed cases of this configuration lie."""
+        return self.folder / str(self.settings["data_identifier"])
+
+
+def find_dataset(
+    dataset: int | str, *, configuration: str = "3d_fullres", plans_name: str = "nnUNetPlans"
+) -> PreprocessedDataset:
+    """Return the dataset with that id (901, "901") or folder name ("Dataset901_Reach").
+
+    Raises:
+        SpecError: nnUNet_preprocessed, the dataset, its plans or the configuration is missing, or
+            the configuration is the second half of a cascade.
+    """
+    folder = _find_folder(_root(), dataset)
+    plans_path = folder / f"{plans_name}.json"
+    command = _plan_command(folder.name)
+    if not plans_path.is_file():
+        found = ", ".join(sorted(p.stem for p in folder.glob("*Plans*.json"))) or "none"
+        raise SpecError(f"{plans_path}: no such plans file (found: {found}); run {command}")
+    if not (folder / "dataset.json").is_file():
+        raise SpecError(f"{folder / 'dataset.json'}: no such file; run {command}")
+    plans, dataset_json = _read(plans_path), _read(folder / "dataset.json")
+    settings = _resolve(plans, configuration, where=str(plans_path))
+    if settings.get("previous_stage") is not None:
+        raise SpecError(
+            f"configuration: {configuration!r} is the second half of a cascade (its input holds "
+            f"the labels that {settings['previous_stage']!r} predicts), which archspec does not "
+            "export; use 3d_fullres"
+        )
+    for key in ("patch_size", "spacing", "data_identifier"):
+        if key not in settings:
+            raise SpecError(f"{plans_path}: configuration {configuration!r} has no {key}")
+    _check_description(dataset_json, folder / "dataset.json")
+    return PreprocessedDataset(folder, folder.name, configuration, plans, dataset_json, settings)
+
+
+def _root() -> Path:
+    value = os.environ.get(_VARIABLE)
+    if not value:
+        raise SpecError(
+            f"{_VARIABLE}: this environment variable is not set; nnU-Net needs nnUNet_raw, "
+            f"{_VARIABLE} and nnUNet_results, e.g. export {_VARIABLE}=/data/{_VARIABLE}"
+        )
+    root = Path(value)
+    if not root.is_dir():
+        raise SpecError(f"{_VARIABLE}: {root} is not a folder; create it or correct the variable")
+    return root
+
+
+def _find_folder(root: Path, dataset: int | str) -> Path:
+    text = str(dataset)
+    if not re.fullmatch(r"\d+|Dataset\d{3,}_.+", text):
+        raise SpecError(
+            f"dataset: must be an id or a folder's name, e.g. 901 or Dataset901_Reach, "
+            f"but is {text!r}"
+        )
+    names = sorted(p.name for p in root.glob("Dataset*_*") if p.is_dir())
+    if text.isdigit():
+        matches = [name for name in names if _dataset_id(name) == int(text)]
+    else:
+        matches = [name for name in names if name == text]
+    if len(matches) > 1:
+        raise SpecError(
+            f"dataset: {text} is the id of {' and '.join(matches)} in {root}; give the full name"
+        )
+    if not matches:
+        raise SpecError(
+            f"dataset: {text} is not in {root} (found: {', '.join(names) or 'none'}); "
+            f"run {_plan_command(text)}"
+        )
+    return root / matches[0]
+
+
+def _dataset_id(name: str) -> int | None:
+    match = re.match(r"Dataset(\d+)_", name)
+    return int(match[1]) if match else None
+
+
+def _plan_command(dataset: str) -> str:
+    number = _dataset_id(dataset) or dataset
+    return f"nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(tree, dict):
+        raise SpecError(f"{path}: must hold a JSON object")
+    return tree
+
+
+def _resolve(plans: dict[str, Any], name: str, *, where: str) -> dict[str, Any]:
+    """Return the configuration over the ones it inherits from, as nnU-Net merges them."""
+    configurations = plans.get("configurations")
+    if not isinstance(configurations, dict):
+        raise SpecError(f"{where}: holds no configurations; these are not nnU-Net v2 plans")
+    chain: list[str] = []
+    parent: str | None = name
+    while parent is not None:
+        if parent not in configurations or parent in chain:
+            raise SpecError(
+                f"configuration: {parent!r} is not in {where}, or inherits from itself "
+                f"(found: {', '.join(configurations)})"
+            )
+        chain.append(parent)
+        parent = configurations[parent].get("inherits_from")
+    merged: dict[str, Any] = {}
+    for link in reversed(chain):
+        merged |= configurations[link]
+    return {key: value for key, value in merged.items() if key != "inherits_from"}
+
+
+def _check_description(dataset_json: dict[str, Any], path: Path) -> None:
+    if not isinstance(dataset_json.get("labels"), dict):
+        raise SpecError(f"{path}: has no labels")
+    if not (dataset_json.get("modality") or dataset_json.get("channel_names")):
+        raise SpecError(f"{path}: has no channel_names")

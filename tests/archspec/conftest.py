@@ -1,0 +1,123 @@
+"""Datasets for the nnU-Net tests: a fake preprocessed one, and a tiny real one as NIfTI files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+NAME = "Dataset901_Blobs"
+SHAPE = (16, 24, 24)
+SPACING = (1.5, 1.0, 1.0)  # mm, along (D, H, W)
+LABELS = {"background": 0, "left": 1, "right": 2}
+
+_CONFIGURATION: dict[str, Any] = {
+    "preprocessor_name": "DefaultPreprocessor",
+    "batch_size": 2,
+    "spacing": [1.5, 1.0, 1.0],
+    "normalization_schemes": ["ZScoreNormalization"],
+    "use_mask_for_norm": [False],
+    "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, "force_separate_z": None},
+    "batch_dice": False,
+    "architecture": {
+        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "arch_kwargs": {"n_stages": 2, "strides": [[1, 1, 1], [2, 2, 2]]},
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    },
+}
+
+
+def _stock_plans() -> dict[str, Any]:
+    """Return plans with the configurations, keys and links that nnU-Net 2.8.1 writes."""
+    full = {**_CONFIGURATION, "data_identifier": "nnUNetPlans_3d_fullres", "patch_size": [16] * 3}
+    flat = {**_CONFIGURATION, "data_identifier": "nnUNetPlans_2d", "patch_size": [16, 24]}
+    low = {**full, "data_identifier": "nnUNetPlans_3d_lowres", "next_stage": "3d_cascade_fullres"}
+    return {
+        "dataset_name": NAME,
+        "plans_name": "nnUNetPlans",
+        "original_median_spacing_after_transp": [1.5, 1.0, 1.0],
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {
+            "2d": {**flat, "spacing": [1.0, 1.0]},
+            "3d_fullres": full,
+            "3d_lowres": low,
+            "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+            "small_batch": {"inherits_from": "3d_fullres", "batch_size": 1},
+        },
+        "experiment_planner_used": "ExperimentPlanner",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {
+            "0": {"max": 0.30000000000000004, "mean": 1e-07, "std": 1234.5678901234567}
+        },
+    }
+
+
+@pytest.fixture
+def preprocessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder that looks preprocessed to anything that reads only JSON."""
+    folder = tmp_path / "preprocessed" / NAME
+    (folder / "nnUNetPlans_3d_fullres").mkdir(parents=True)
+    (folder / "nnUNetPlans_2d").mkdir()
+    (folder / "nnUNetPlans.json").write_text(json.dumps(_stock_plans(), indent=4))
+    dataset_json = {"channel_names": {"0": "MR"}, "labels": LABELS, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(dataset_json))
+    (tmp_path / "results").mkdir()
+    monkeypatch.setenv("nnUNet_preprocessed", str(folder.parent))
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    return folder
+
+
+@pytest.fixture
+def rewrite() -> Callable[[Path, Callable[[dict[str, Any]], object]], None]:
+    """Return a function that changes a JSON file in place."""
+
+    def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+        tree = json.loads(path.read_text())
+        edit(tree)
+        path.write_text(json.dumps(tree))
+
+    return change
+
+
+def _write_raw(folder: Path, *, num_cases: int) -> None:
+    """Write cases with a bright and a dark ball on noise, in nnU-Net's raw format."""
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    affine = np.diag([*reversed(SPACING), 1.0])
+    affine[:3, 3] = (-10.0, 20.0, 5.0)
+    for index in range(num_cases):
+        rng = np.random.default_rng(index)
+        image = rng.normal(size=SHAPE)
+        label = np.zeros(SHAPE, dtype=np.uint8)
+        for value, side in ((1, 6), (2, 17)):
+            centre = np.array([8, 12, side]) + rng.integers(-1, 2, size=3)
+            offset = np.indices(SHAPE) - centre[:, None, None, None]
+            ball = (offset**2).sum(axis=0) <= 4**2
+            label[ball] = value
+            image[ball] += 6 if value == 1 else -6
+        for path, volume in (
+            (folder / "imagesTr" / f"case_{index}_0000.nii.gz", image.astype(np.float32)),
+            (folder / "labelsTr" / f"case_{index}.nii.gz", label),
+        ):
+            # nnU-Net's reader gives (D, H, W) for a file whose axes are (W, H, D).
+            nibabel.save(nibabel.Nifti1Image(volume.transpose(2, 1, 0), affine), path)
+    description = {
+        "channel_names": {"0": "MR"},
+        "labels": LABELS,
+        "numTraining": num_cases,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+
+
+@pytest.fixture(scope="module")
+def raw_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a raw dataset of six small cases; its name is its folder's."""
+    folder = tmp_path_factory.mktemp("raw") / NAME
+    _write_raw(folder, num_cases=6)
+    return folder

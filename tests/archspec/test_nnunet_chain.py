@@ -1,0 +1,233 @@
+"""The stock chain: plan, export, train, move the model, predict; all with nnU-Net's own commands.
+
+One tiny training on the CPU, with 250 + 50 iterations, which nnU-Net fixes.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from archspec.building import build
+from archspec.loading import load
+from archspec.nnunet import ArchSpecNet
+from archspec.nnunet_export import Export, export_nnunet
+from blocks.base import SpecError
+
+pytest.importorskip("nnunetv2")
+
+TRAINER = "nnUNetTrainer_1epoch"
+# On the CPU nnU-Net asks torch for a thread per core, whatever OMP_NUM_THREADS says. On shared
+# cores they would wait for each other at full speed: 0.8 s a step instead of 0.1 s.
+THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+SPEC: dict[str, Any] = {
+    "name": "chain",
+    "patch_size": [16, 16, 16],
+    "encoder": {
+        "defaults": {"block": {"kind": "residual", "norm": "layer"}},
+        "stages": [
+            {"width": 4, "downsample": {"kernel_size": 3, "stride": 1}, "mixer": {"kind": "conv"}},
+            {"width": 4, "downsample": {"kernel_size": 3, "stride": 2}, "mixer": {"kind": "conv"}},
+            {
+                "width": 8,
+                "downsample": {"kernel_size": 3, "stride": 2},
+                "mixer": {"kind": "mamba", "d_state": 4, "directions": 2},
+                "ffn": {"kind": "mlp", "ratio": 2},
+            },
+            {
+                "width": 8,
+                "downsample": {"kernel_size": 3, "stride": 2},
+                "mixer": {"kind": "mamba", "d_state": 4},
+            },
+        ],
+    },
+    "decoder": {"kind": "sum", "norm": "layer", "head": "conv"},
+    "deep_supervision": {"heads": 3},
+}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What the commands left behind."""
+
+    raw: Path
+    export: Export
+    data_before: dict[str, int]
+    data_after: dict[str, int]
+    model: Path
+    masks: Path
+
+
+def run(command: Path, arguments: str, variables: dict[str, str]) -> None:
+    """Run a command with only these nnU-Net variables set, and show its output if it fails."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("nnUNet_")}
+    words = [str(command), *shlex.split(arguments)]
+    done = subprocess.run(
+        words, env=kept | variables, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, f"{words}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+
+
+def modified(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def chain(
+    raw_dataset: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Chain:
+    root, commands = tmp_path_factory.mktemp("chain"), Path(sys.executable).parent
+    variables = {
+        "nnUNet_raw": str(raw_dataset.parent),
+        "nnUNet_preprocessed": str(root / "preprocessed"),
+        "nnUNet_results": str(root / "results"),
+        "nnUNet_def_n_proc": "1",
+        **THREADS,
+    }
+    for folder in ("preprocessed", "results"):
+        (root / folder).mkdir()
+    # nnU-Net's planner crashes with 0 workers, while its training is fastest without any.
+    run(
+        commands / "nnUNetv2_plan_and_preprocess",
+        "-d 901 -c 3d_fullres -np 1 -npfp 1 --verify_dataset_integrity",
+        variables | {"nnUNet_n_proc_DA": "1"},
+    )
+    data = root / "preprocessed" / raw_dataset.name / "nnUNetPlans_3d_fullres"
+    before = modified(data)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        export = export_nnunet(SPEC, 901)
+    command, arguments = export.commands[0].split(maxsplit=1)
+    run(
+        commands / command,
+        f"{arguments} -tr {TRAINER} -device cpu",
+        variables | {"nnUNet_n_proc_DA": "0"},
+    )
+    after = modified(data)
+    trained = root / "results" / raw_dataset.name / f"{TRAINER}__{export.plans_name}__3d_fullres"
+    model, images, masks = root / "elsewhere" / "model", root / "images", root / "masks"
+    shutil.copytree(trained, model)
+    for folder in ("results", "preprocessed"):
+        (root / folder).rename(root / f"hidden_{folder}")
+    images.mkdir()
+    shutil.copy(raw_dataset / "imagesTr" / "case_0_0000.nii.gz", images)
+    where = shlex.join(["-i", str(images), "-o", str(masks), "-m", str(model)])
+    run(
+        commands / "nnUNetv2_predict_from_modelfolder",
+        f"{where} -f 0 -device cpu --disable_tta -npp 1 -nps 1",
+        THREADS,
+    )
+    return Chain(raw_dataset, export, before, after, model, masks)
+
+
+def test_training_learns(chain: Chain) -> None:
+    """After 250 steps the bright and the dark ball are told apart, so the loss was never NaN."""
+    summary = json.loads((chain.model / "fold_0" / "validation" / "summary.json").read_text())
+    assert summary["foreground_mean"]["Dice"] > 0.5
+
+
+def test_training_leaves_preprocessed_data_alone(chain: Chain) -> None:
+    assert chain.data_before == {
+        name: time for name, time in chain.data_after.items() if name in chain.data_before
+    }
+
+
+def test_mask_fits_its_image(chain: Chain) -> None:
+    mask = nibabel.load(chain.masks / "case_0.nii.gz")
+    image = nibabel.load(chain.raw / "imagesTr" / "case_0_0000.nii.gz")
+    assert mask.shape == image.shape
+    np.testing.assert_allclose(mask.affine, image.affine, atol=1e-5)
+    values = np.asarray(mask.dataobj)
+    assert set(np.unique(values)) == {0, 1, 2}
+    truth = np.asarray(nibabel.load(chain.raw / "labelsTr" / "case_0.nii.gz").dataobj)
+    assert (values == truth).mean() > 0.9
+
+
+def test_model_holds_the_spec(chain: Chain) -> None:
+    plans = json.loads((chain.model / "plans.json").read_text())
+    arch_kwargs = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    assert load(arch_kwargs["spec"]) == load(SPEC)
+
+
+def test_rebuilt_network_gives_the_trained_logits(chain: Chain) -> None:
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(chain.model), use_folds=(0,))
+    checkpoint = torch.load(chain.model / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    patch = tuple(predictor.configuration_manager.patch_size)
+    net = build(SPEC, in_channels=1, num_classes=3, patch_size=patch)
+    net.load_state_dict(checkpoint["network_weights"])
+    x = torch.randn(2, 1, *patch, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        rebuilt = predictor.network.eval()(x)
+        expected = net.eval()(x)
+    assert type(predictor.network) is ArchSpecNet
+    assert rebuilt.shape == (2, 3, *patch)
+    torch.testing.assert_close(rebuilt, expected)
+
+
+def test_results_block_another_export(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second spec under a trained name would break `--c`, so it needs `force`."""
+    root = chain.masks.parent
+    monkeypatch.setenv("nnUNet_preprocessed", str(root / "hidden_preprocessed"))
+    monkeypatch.setenv("nnUNet_results", str(root / "hidden_results"))
+    with pytest.raises(SpecError, match=f"{TRAINER}__{chain.export.plans_name}__3d_fullres"):
+        export_nnunet(SPEC, 901)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3])
+def test_nnunet_loss_is_finite(heads: int, raw_dataset: Path) -> None:
+    """nnU-Net's own scales, weights and targets agree with the outputs, for one head too."""
+    from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import (
+        DownsampleSegForDSTransform,
+    )
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+    spec = load(SPEC, overrides=[f"deep_supervision.heads={heads}"])
+    strides = [[1, 1, 1], [1, 1, 2], [1, 1, 2]]
+    if heads > 1:
+        strides = [[1, 1, 1], *[[2, 2, 2]] * heads][: heads + 1]
+    architecture = {
+        "network_class_name": "archspec.nnunet.ArchSpecNet",
+        "arch_kwargs": {
+            "spec": spec.tree(),
+            "patch_size": [16, 24, 24],
+            "strides": strides,
+            "schema_version": 1,
+        },
+        "_kw_requires_import": [],
+    }
+    net = get_network_from_plans(*architecture.values(), 1, 3, deep_supervision=True)
+    trainer = object.__new__(nnUNetTrainer)
+    trainer.configuration_manager = ConfigurationManager(
+        {"architecture": architecture, "batch_dice": False}
+    )
+    trainer.label_manager = LabelManager({"background": 0, "left": 1, "right": 2}, None)
+    trainer.enable_deep_supervision, trainer.is_ddp = True, False
+    trainer._do_i_compile = lambda: False
+    scales = trainer._get_deep_supervision_scales()
+    outputs = net(torch.randn(2, 1, 16, 24, 24))
+    label = torch.randint(0, 3, (1, 16, 24, 24))
+    targets = [
+        torch.stack([t, t])
+        for t in DownsampleSegForDSTransform(scales)(segmentation=label)["segmentation"]
+    ]
+    assert [o.shape[2:] for o in outputs] == [t.shape[2:] for t in targets]
+    loss = trainer._build_loss()(outputs, targets)
+    assert torch.isfinite(loss)
