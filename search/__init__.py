@@ -1,0 +1,1 @@
+"""Architecture search: Dice against FLOPs, on nnU-Net data, with Optuna."""

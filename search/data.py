@@ -1,0 +1,126 @@
+"""nnU-Net's own loader, augmentation, loss and sliding-window predictor, for one dataset.
+
+Verified against nnunetv2 2.8.1. Its trainer's methods that only compute settings are called on a
+stand-in, because constructing a trainer creates a results folder.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor, nn
+
+from archspec.evaluation import mean, mean_dice, scored_labels
+from archspec.nnunet_dataset import PreprocessedDataset
+
+Batch = tuple[Tensor, Tensor | list[Tensor]]
+
+
+class TrialData:
+    """The training and validation cases of one fold of a preprocessed dataset."""
+
+    def __init__(self, dataset: PreprocessedDataset, *, fold: int, batch_size: int) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.plans = PlansManager(dataset.plans)
+        self.configuration = self.plans.get_configuration(dataset.configuration)
+        self.labels = self.plans.get_label_manager(dataset.dataset_json)
+        self.folder = str(dataset.folder / self.configuration.data_identifier)
+        self.dataset_class = infer_dataset_class(self.folder)
+        self.train_cases, self.validation_cases = self._split(fold)
+
+    def _split(self, fold: int) -> tuple[list[str], list[str]]:
+        """Return the fold that nnU-Net's trainer would use, without writing its split file."""
+        file = self.dataset.folder / "splits_final.json"
+        if file.is_file():
+            splits = load_json(str(file))
+        else:
+            cases = sorted(self.dataset_class.get_identifiers(self.folder))
+            splits = generate_crossval_split(cases, seed=12345, n_splits=5)
+        return list(splits[fold]["train"]), list(splits[fold]["val"])
+
+    def batches(self, strides: list[list[int]], *, deep_supervision: bool) -> Iterator[Batch]:
+        """Yield augmented patches (B, C, *patch) and targets (B, 1, *patch), one list per output.
+
+        Draws from numpy's and torch's global generators: seed them before.
+        """
+        stand_in: Any = SimpleNamespace(
+            configuration_manager=self.configuration, print_to_log_file=lambda *_: None
+        )
+        rotation, dummy_2d, initial_patch, mirror_axes = (
+            nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size(stand_in)
+        )
+        transforms = nnUNetTrainer.get_training_transforms(
+            self.configuration.patch_size,
+            rotation,
+            _scales(strides) if deep_supervision else None,
+            mirror_axes,
+            dummy_2d,
+            use_mask_for_norm=self.configuration.use_mask_for_norm,
+            foreground_labels=self.labels.foreground_labels,
+            regions=self.labels.foreground_regions if self.labels.has_regions else None,
+            ignore_label=self.labels.ignore_label,
+        )
+        loader = nnUNetDataLoader(
+            self.dataset_class(self.folder, self.train_cases),
+            self.batch_size,
+            initial_patch,
+            self.configuration.patch_size,
+            self.labels,
+            oversample_foreground_percent=0.33,
+            transforms=transforms,
+        )
+        while True:
+            batch = next(loader)
+            yield batch["data"], batch["target"]
+
+    def loss(self, strides: list[list[int]], *, deep_supervision: bool) -> nn.Module:
+        """Return nnU-Net's loss, with its weights per output under deep supervision."""
+        stand_in: Any = SimpleNamespace(
+            label_manager=self.labels,
+            configuration_manager=self.configuration,
+            is_ddp=False,
+            enable_deep_supervision=deep_supervision,
+            _do_i_compile=lambda: False,
+            _get_deep_supervision_scales=lambda: _scales(strides),
+        )
+        loss: nn.Module = nnUNetTrainer._build_loss(stand_in)
+        return loss
+
+    def score(self, net: nn.Module, device: torch.device) -> dict[str, float]:
+        """Return the mean validation Dice per class and group, and `mean` over the classes.
+
+        Scored at the preprocessed spacing, by sliding windows without mirroring.
+        """
+        with contextlib.redirect_stdout(io.StringIO()):  # on a CPU it reports a changed default
+            predictor = nnUNetPredictor(use_mirroring=False, device=device, allow_tqdm=False)
+        predictor.manual_initialization(
+            net, self.plans, self.configuration, None, self.dataset.dataset_json, "none", None
+        )
+        cases = self.dataset_class(self.folder, self.validation_cases)
+        pairs = []
+        for case in self.validation_cases:
+            data, reference, _, _ = cases.load_case(case)
+            logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(data[:]))
+            prediction = self.labels.convert_logits_to_segmentation(logits.float().cpu())
+            pairs.append((np.asarray(prediction), np.asarray(reference[0])))
+        classes, groups = scored_labels(self.dataset.dataset_json)
+        scores = mean_dice(pairs, {**classes, **groups})
+        return {"mean": mean(scores[name] for name in classes), **scores}
+
+
+def _scales(strides: list[list[int]]) -> list[list[float]]:
+    """Return each output's scale against the patch, as nnU-Net derives it from plans."""
+    scales: list[list[float]] = (1 / np.cumprod(np.vstack(strides), axis=0))[:-1].tolist()
+    return scales

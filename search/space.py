@@ -1,0 +1,287 @@
+"""A search space: a spec's raw tree with holes, and a section `search` beside it.
+
+A hole may stand at any node: `{choice: [...]}`, `{int: [low, high], step: s}` or
+`{float: [low, high], log: true}`; a member of a choice may hold holes of its own.
+"""
+
+import importlib.resources
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from optuna import Trial
+from pydantic import Field, ValidationError
+
+from archspec.loading import apply_overrides, validate
+from archspec.planning import plan
+from archspec.spec import ArchSpec
+from archspec.yaml_source import NodePath, Source, dotted, parse, read_text
+from blocks.base import ComponentSpec, Count, SpecError
+
+Value = str | int | float | bool | None
+_KEYS = {"choice": {"choice"}, "int": {"int", "step", "log"}, "float": {"float", "log"}}
+
+
+class SearchSettings(ComponentSpec):
+    """How trials train and which are tried first; the section `search` of a space file.
+
+    `steps` are optimizer steps of `batch_size` patches; the validation cases are scored `rungs`
+    times, the last time at the end. Each anchor gives values to some holes; the others take their
+    first or lowest one.
+    """
+
+    steps: Count = 1000
+    batch_size: Annotated[int, Field(ge=1)] = 2
+    rungs: Count = 2
+    anchors: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Hole:
+    """One open choice. `options` are labels of a choice, or the two ends of a range."""
+
+    name: str
+    kind: str
+    options: tuple[Value, ...]
+    step: int | None = None
+    log: bool = False
+
+    def suggest(self, trial: Trial) -> Value:
+        """Draw a value."""
+        if self.kind == "choice":
+            return trial.suggest_categorical(self.name, self.options)
+        low, high = self.options
+        if self.kind == "int":
+            assert isinstance(low, int) and isinstance(high, int)
+            return trial.suggest_int(self.name, low, high, step=self.step or 1, log=self.log)
+        assert isinstance(low, int | float) and isinstance(high, int | float)
+        return trial.suggest_float(self.name, low, high, log=self.log)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A loaded space; every member of every hole has been validated alone."""
+
+    source: Source
+    settings: SearchSettings
+
+    @property
+    def name(self) -> str:
+        return str(self.source.tree.get("name", "space"))
+
+    def suggest(self, trial: Trial) -> ArchSpec:
+        """Draw a spec.
+
+        Raises:
+            SpecError: the combination is not a valid spec.
+        """
+        return self._spec({}, trial)
+
+    def anchors(self) -> list[dict[str, Value]]:
+        """Return the parameters of the anchors, complete, as Optuna enqueues them."""
+        anchors: list[dict[str, Value]] = []
+        for given in self.settings.anchors:
+            chosen: dict[str, Value] = {}
+            self._spec(given, None, chosen)
+            anchors.append(chosen)
+        return anchors
+
+    def holes(self) -> list[Hole]:
+        """Return every hole, those inside members of choices included."""
+        found: list[Hole] = []
+
+        def note(hole: Hole) -> Value:
+            found.append(hole)
+            return hole.options[0]
+
+        _Filler(self.source, note, every=True).fill(self.source.tree, (), (), ("", 0))
+        return found
+
+    def _spec(
+        self,
+        values: Mapping[str, Any],
+        trial: Trial | None,
+        chosen: dict[str, Value] | None = None,
+    ) -> ArchSpec:
+        def pick(hole: Hole) -> Value:
+            default = hole.options[0] if trial is None else hole.suggest(trial)
+            value: Value = values.get(hole.name, default)
+            if chosen is not None:
+                chosen[hole.name] = value
+            return value
+
+        filler = _Filler(self.source, pick, every=False)
+        tree = filler.fill(self.source.tree, (), (), ("", 0))
+        return validate(Source(self.source.name, tree, filler.marks))
+
+
+def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
+    """Read a space, from a file or bundled under specs/search, and validate every member.
+
+    Raises:
+        SpecError: one line: where, what, what is allowed.
+    """
+    bundled = importlib.resources.files("archspec.specs") / "search"
+    names = sorted(p.name.removesuffix(".yaml") for p in bundled.iterdir())
+    if str(path) in names:
+        text = (bundled / f"{path}.yaml").read_text(encoding="utf-8")
+        source = parse(text, f"search/{path}.yaml")
+    elif Path(path).suffix in (".yaml", ".yml"):
+        source = parse(read_text(Path(path)), str(path))
+    else:
+        raise SpecError(f"{path}: not a bundled space ({', '.join(names)}), and not a .yaml file")
+    source = apply_overrides(source, overrides)
+    if not isinstance(source.tree, dict):
+        raise SpecError(f"{source.where(())}  a space must be a mapping, a spec with holes")
+    tree = {key: value for key, value in source.tree.items() if key != "search"}
+    space = Space(
+        Source(source.name, tree, source.marks), _settings(source, source.tree.get("search", {}))
+    )
+    _validate_members(space)
+    return space
+
+
+def _settings(source: Source, tree: Any) -> SearchSettings:
+    try:
+        return SearchSettings.model_validate(tree)
+    except ValidationError as errors:
+        first = errors.errors(include_url=False)[0]
+        path = ("search", *first["loc"])
+        allowed = ", ".join(sorted(SearchSettings.model_fields))
+        raise SpecError(
+            f"{source.where(path)}  {dotted(path)}: {first['msg']}; search takes {allowed}"
+        ) from None
+
+
+def _validate_members(space: Space) -> None:
+    holes = space.holes()
+    if not holes:
+        raise SpecError(
+            f"{space.source.where(())}  no holes: write e.g. depth: {{choice: [1, 2]}} to open one"
+        )
+    names = [hole.name for hole in holes]
+    for index, anchor in enumerate(space.settings.anchors):
+        for name, value in anchor.items():
+            where = space.source.where(("search", "anchors", index, name))
+            if name not in names:
+                raise SpecError(f"{where}  anchor {name}: no such hole ({', '.join(names)})")
+            _check_anchor(where, next(hole for hole in holes if hole.name == name), value)
+    for hole in holes:
+        parents = _parents(hole.name, holes)
+        for option in hole.options:
+            plan(space._spec({**parents, hole.name: option}, None))
+    for anchor in space.settings.anchors:
+        plan(space._spec(anchor, None))
+
+
+def _check_anchor(where: str, hole: Hole, value: Any) -> None:
+    if hole.kind == "choice":
+        if value not in hole.options:
+            raise SpecError(
+                f"{where}  anchor {hole.name}: {value!r} is not in {list(hole.options)}"
+            )
+    elif not isinstance(value, int | float) or not hole.options[0] <= value <= hole.options[1]:  # type: ignore[operator]
+        raise SpecError(f"{where}  anchor {hole.name}: {value!r} is not in {list(hole.options)}")
+
+
+def _parents(name: str, holes: list[Hole]) -> dict[str, Value]:
+    """Return the options that must be chosen for a hole inside a member to be reached."""
+    return {
+        hole.name: option
+        for hole in holes
+        for option in hole.options
+        if hole.kind == "choice" and name.startswith(f"{hole.name}[{option}].")
+    }
+
+
+class _Filler:
+    """Walk a tree and fill its holes by `pick`; note where what was filled in stands.
+
+    With `every`, the members that were not picked are visited too, so that `pick` sees all holes.
+    """
+
+    def __init__(self, source: Source, pick: Callable[[Hole], Value], *, every: bool) -> None:
+        self.source = source
+        self.pick = pick
+        self.every = every
+        self.marks = dict(source.marks)
+
+    def fill(self, node: Any, path: NodePath, at: NodePath, scope: tuple[str, int]) -> Any:
+        """Return the node filled.
+
+        `path` is its place in the filled tree, `at` its place in the text; `scope` is the name of
+        the enclosing member and how much of the path that name stands for.
+        """
+        if at in self.source.marks:
+            self.marks[path] = self.source.marks[at]
+        if isinstance(node, tuple):
+            items = enumerate(node)
+            return tuple(self.fill(item, (*path, i), (*at, i), scope) for i, item in items)
+        if not isinstance(node, dict):
+            return node
+        hole = _hole(f"{self.source.where(at)}  ", scope[0] + dotted(path[scope[1] :]), node)
+        if hole is None:
+            return {
+                key: self.fill(item, (*path, key), (*at, key), scope) for key, item in node.items()
+            }
+        value = self.pick(hole)
+        if hole.kind != "choice":
+            return value
+        filled = None
+        for index, option in enumerate(hole.options):
+            if option == value or self.every:
+                inner = (f"{hole.name}[{option}].", len(path))
+                member = self.fill(node["choice"][index], path, (*at, "choice", index), inner)
+                filled = member if option == value else filled
+        return filled
+
+
+def _hole(position: str, name: str, node: dict[str, Any]) -> Hole | None:
+    """Return the hole that the mapping declares, or None where it is plain data."""
+    kinds = [kind for kind in _KEYS if kind in node]
+    if not kinds or not set(node) <= _KEYS[kinds[0]]:
+        return None
+    kind, value = kinds[0], node[kinds[0]]
+    name = name.rstrip(".")
+    where = f"{position}{name}"
+    log = node.get("log", False)
+    if not isinstance(log, bool):
+        raise SpecError(f"{where}: log must be true or false")
+    if kind == "choice":
+        if not isinstance(value, tuple) or not value:
+            raise SpecError(f"{where}: choice needs a list with at least one member")
+        labels = tuple(_labels(value))
+        if len(set(labels)) != len(labels):
+            raise SpecError(f"{where}: choice has equal members; each must differ")
+        return Hole(name, kind, labels)
+    number = int if kind == "int" else int | float
+    numbers = isinstance(value, tuple) and len(value) == 2
+    if not numbers or not all(isinstance(n, number) and not isinstance(n, bool) for n in value):
+        raise SpecError(f"{where}: {kind} needs two numbers, [low, high]")
+    low, high = value
+    step = node.get("step")
+    if step is not None and (not isinstance(step, int) or step < 1 or (high - low) % step or log):
+        raise SpecError(f"{where}: step must divide high - low, and cannot go with log")
+    if low > high or (log and low <= 0):
+        raise SpecError(f"{where}: low <= high must hold (and low > 0 with log), got {[low, high]}")
+    return Hole(name, kind, (low, high), step, log)
+
+
+def _labels(members: tuple[Any, ...]) -> Iterator[Value]:
+    """Return one word per member: scalars as they are, components by kind, others as YAML."""
+    kinds = [m.get("kind") if isinstance(m, dict) else None for m in members]
+    for member, kind in zip(members, kinds, strict=True):
+        if not isinstance(member, dict | tuple):
+            yield member
+        elif isinstance(kind, str) and kinds.count(kind) == 1:
+            yield kind
+        else:
+            yield yaml.safe_dump(_lists(member), default_flow_style=True, width=10_000).strip()
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, tuple) else value

@@ -1,0 +1,153 @@
+"""Run or resume a search: an Optuna study under one driver, trials in worker processes.
+
+The run folder holds `study.db` (Optuna, SQLite), `space.yaml`, `run.json` and, per trial,
+`trials/0007/{spec.yaml, metrics.jsonl, checkpoint.pt}`.
+"""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+
+from archspec.costing import CONVENTION
+from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.yaml_source import dump
+from blocks.base import SpecError
+from search.driver import WorkerPool, WorkerSettings
+from search.loop import Event, SearchLoop
+from search.space import Space
+
+METRIC_NAMES = ("dice", "log10_flops")
+
+
+def run(
+    space: Space,
+    dataset: PreprocessedDataset,
+    *,
+    folder: Path,
+    trials: int,
+    devices: Sequence[str] = ("cpu",),
+    threads: int = 1,
+    fold: int = 0,
+    seed: int = 0,
+    resume: bool = False,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> optuna.Study:
+    """Train until the study has `trials` trials that ended, and return it.
+
+    Trials that a killed search left behind are gone on with from their last rung. `devices` names
+    one device per worker.
+
+    Raises:
+        SpecError: the folder exists and `resume` is off, another search uses it, or its space,
+            dataset or fold differ.
+    """
+    record = {
+        "space": space.source.tree,
+        "settings": space.settings.model_dump(mode="json"),
+        "dataset": dataset.name,
+        "configuration": dataset.configuration,
+        "fold": fold,
+        "seed": seed,
+        "convention": CONVENTION,
+        "synthetic_task": dataset.dataset_json.get("archspec", {}).get("task"),
+    }
+    record = json.loads(json.dumps(record))
+    _check_data(dataset, fold)
+    _check_folder(folder, record, resume=resume)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_record(folder, record)
+    try:
+        with FileLock(folder / "run.lock", timeout=0):
+            study = _open_study(folder, space, record)
+            search = SearchLoop(space, dataset, folder, study, trials, seed, on_event)
+            search.recover()
+            if search.num_left() > 0:
+                settings = WorkerSettings(dataset, fold, space.settings.batch_size, threads)
+                jobs = list(devices)[: search.num_left()]
+                with WorkerPool(settings, jobs) as pool:
+                    search.drive(pool)
+            return study
+    except Timeout:
+        raise SpecError(f"{folder}: another search is running in this folder") from None
+
+
+def open_run(folder: Path) -> tuple[optuna.Study, dict[str, Any]]:
+    """Return the study and the record of an existing run.
+
+    Raises:
+        SpecError: the folder holds no run.
+    """
+    if not (folder / "run.json").is_file() or not (folder / "study.db").is_file():
+        raise SpecError(f"{folder}: not a run folder; `archspec search` makes one (--out)")
+    record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return optuna.load_study(study_name="search", storage=_storage(folder)), record
+
+
+def _check_data(dataset: PreprocessedDataset, fold: int) -> None:
+    """Refuse what every worker would stumble over."""
+    cases = len(list(dataset.data_folder.glob("*.pkl")))
+    splits = dataset.folder / "splits_final.json"
+    folds = len(json.loads(splits.read_text(encoding="utf-8"))) if splits.is_file() else 5
+    number = dataset.name[7:10]
+    if cases == 0:
+        raise SpecError(
+            f"{dataset.data_folder}: no preprocessed cases; run nnUNetv2_preprocess -d {number} "
+            f"-c {dataset.configuration}"
+        )
+    if cases < 5 and not splits.is_file():
+        raise SpecError(f"{dataset.name}: {cases} cases, but a split into 5 folds needs 5")
+    if fold >= folds:
+        raise SpecError(f"--fold {fold}: {dataset.name} has folds 0 to {folds - 1}")
+
+
+def _check_folder(folder: Path, record: dict[str, Any], *, resume: bool) -> None:
+    file = folder / "run.json"
+    if not file.is_file():
+        if folder.exists() and any(folder.iterdir()):
+            raise SpecError(f"{folder}: exists and is not a run; give another --out")
+        return
+    if not resume:
+        raise SpecError(f"{folder}: a run is there already; go on with --resume, or another --out")
+    old = json.loads(file.read_text(encoding="utf-8"))
+    changed = [key for key in record if old.get(key) != record[key]]
+    if changed:
+        raise SpecError(
+            f"{folder}: cannot resume, {', '.join(changed)} differ from the run's; "
+            "give what it was started with, or another --out"
+        )
+
+
+def _open_study(folder: Path, space: Space, record: dict[str, Any]) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    (folder / "space.yaml").write_text(
+        dump({**space.source.tree, "search": space.settings.model_dump(mode="json")}),
+        encoding="utf-8",
+    )
+    study = optuna.create_study(
+        study_name="search",
+        storage=_storage(folder),
+        directions=["maximize", "minimize"],
+        load_if_exists=True,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(METRIC_NAMES))
+    # Optuna does not store the generator's state: another seed on resume, or draws repeat
+    study.sampler = optuna.samplers.TPESampler(seed=record["seed"] + len(study.get_trials()))
+    return study
+
+
+def _write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write run.json first of all, and whole: it is what makes the folder a run."""
+    partial = folder / "run.json.partial"
+    partial.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    partial.replace(folder / "run.json")
+
+
+def _storage(folder: Path) -> optuna.storages.RDBStorage:
+    return optuna.storages.RDBStorage(f"sqlite:///{(folder / 'study.db').resolve()}")

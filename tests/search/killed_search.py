@@ -1,0 +1,45 @@
+"""A search whose every optimizer step is written to a log that the test owns.
+
+Worker processes import this file as their main module, so the wrapper is in them too.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import search.trial
+from archspec.nnunet_dataset import find_dataset
+from search.space import load_space
+from search.study import run
+
+_step = search.trial._step
+
+
+def logged_step(*args: Any) -> float:
+    """Append the segment's seed, which only this trial and rung have; then take the step."""
+    line = f"{torch.initial_seed()}\n".encode()
+    file = os.open(os.environ["STEP_LOG"], os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+    os.write(file, line)
+    os.close(file)
+    time.sleep(0.02)  # slow enough to be killed inside a segment
+    return _step(*args)
+
+
+search.trial._step = logged_step
+
+if __name__ == "__main__":
+    space, out, trials = sys.argv[1:4]
+    run(
+        load_space(Path(space)),
+        find_dataset("902"),
+        folder=Path(out),
+        trials=int(trials),
+        devices=["cpu", "cpu"],
+        seed=5,
+        resume=True,
+        on_event=lambda event: print(event, flush=True),
+    )

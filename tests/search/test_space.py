@@ -1,0 +1,158 @@
+"""Search spaces: holes, their validation when loaded, sampling, anchors."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from archspec.planning import plan
+from archspec.yaml_source import dump
+from blocks.base import SpecError
+from search.space import Space, load_space
+
+BASE: dict[str, Any] = {
+    "name": "tiny",
+    "patch_size": [16, 16, 16],
+    "encoder": {
+        "stages": [
+            {"width": 4, "mixer": {"kind": "conv"}},
+            {"width": {"choice": [4, 8]}, "mixer": {"kind": "conv"}},
+        ]
+    },
+    "decoder": {"kind": "sum"},
+}
+
+
+def write(folder: Path, tree: Any) -> Path:
+    path = folder / "space.yaml"
+    path.write_text(dump(tree), encoding="utf-8")
+    return path
+
+
+def with_stage(**fields: Any) -> dict[str, Any]:
+    stage = {**BASE["encoder"]["stages"][1], **fields}
+    return {**BASE, "encoder": {"stages": [BASE["encoder"]["stages"][0], stage]}}
+
+
+def sample(space: Space, count: int, seed: int = 0) -> list[Any]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return [space.suggest(study.ask()) for _ in range(count)]
+
+
+def test_every_kind_of_hole_is_sampled_within_its_range(tmp_path: Path) -> None:
+    tree = with_stage(
+        depth={"int": [1, 5], "step": 2},
+        mixer={
+            "choice": [
+                {"kind": "conv", "kernel_size": {"choice": [1, 3]}},
+                {"kind": "mamba", "d_state": {"choice": [4, 8]}},
+            ]
+        },
+    )
+    tree["training"] = {"lr": {"float": [1e-4, 1e-2], "log": True}}
+    space = load_space(write(tmp_path, tree))
+    specs = sample(space, 60)
+    stages = [spec.encoder.stages[1] for spec in specs]
+    assert {stage.width for stage in stages} == {4, 8}
+    assert {stage.depth for stage in stages} == {1, 3, 5}
+    assert {stage.mixer.kind for stage in stages} == {"conv", "mamba"}
+    assert {s.mixer.d_state for s in stages if s.mixer.kind == "mamba"} == {4, 8}
+    assert {s.mixer.kernel_size for s in stages if s.mixer.kind == "conv"} == {1, 3}
+    assert all(1e-4 <= spec.training.lr <= 1e-2 for spec in specs)
+    assert len({spec.training.lr for spec in specs}) == 60
+
+
+def test_holes_inside_a_member_have_names_of_their_own(tmp_path: Path) -> None:
+    member = {"kind": "mamba", "d_state": {"choice": [4, 8]}}
+    tree = with_stage(mixer={"choice": [{"kind": "conv"}, member]})
+    names = [hole.name for hole in load_space(write(tmp_path, tree)).holes()]
+    assert "encoder.stages.1.mixer[mamba].d_state" in names
+
+
+def test_same_seed_same_specs(tmp_path: Path) -> None:
+    space = load_space(write(tmp_path, BASE))
+    assert sample(space, 8, seed=3) == sample(space, 8, seed=3)
+
+
+def test_anchors_take_first_options_for_what_they_leave_open(tmp_path: Path) -> None:
+    tree = with_stage(depth={"int": [2, 4]})
+    tree["search"] = {"anchors": [{}, {"encoder.stages.1.width": 8}]}
+    space = load_space(write(tmp_path, tree))
+    assert space.anchors() == [
+        {"encoder.stages.1.depth": 2, "encoder.stages.1.width": 4},
+        {"encoder.stages.1.depth": 2, "encoder.stages.1.width": 8},
+    ] or space.anchors() == [
+        {"encoder.stages.1.width": 4, "encoder.stages.1.depth": 2},
+        {"encoder.stages.1.width": 8, "encoder.stages.1.depth": 2},
+    ]
+
+
+BAD = {
+    "a member with an unknown key": (
+        with_stage(mixer={"choice": [{"kind": "conv"}, {"kind": "conv", "kernle_size": 5}]}),
+        "kernle_size",
+    ),
+    "a member that cannot be planned": (
+        with_stage(downsample={"stride": {"choice": [2, 3]}}),
+        "nearest",
+    ),
+    "an unknown mixer in a member": (
+        with_stage(mixer={"choice": [{"kind": "conv"}, {"kind": "mambba"}]}),
+        "did you mean 'mamba'",
+    ),
+    "the high end of a range": (with_stage(width={"int": [-3, 8]}), "width"),
+    "low above high": (with_stage(width={"int": [8, 4]}), "low <= high"),
+    "a step that does not divide": (with_stage(width={"int": [4, 9], "step": 2}), "step"),
+    "no number": (with_stage(width={"int": ["four", 8]}), "two numbers"),
+    "an empty choice": (with_stage(width={"choice": []}), "at least one"),
+    "equal members": (with_stage(width={"choice": [4, 4]}), "equal members"),
+    "no hole at all": (with_stage(width=4), "no holes"),
+    "an anchor for no hole": (
+        {**BASE, "search": {"anchors": [{"encoder.stages.1.widht": 8}]}},
+        "no such hole",
+    ),
+    "an anchor outside its hole": (
+        {**BASE, "search": {"anchors": [{"encoder.stages.1.width": 5}]}},
+        "not in",
+    ),
+    "an unknown setting": ({**BASE, "search": {"stepps": 5}}, "stepps"),
+    "a negative budget": ({**BASE, "search": {"steps": -5}}, "steps"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_spaces_are_refused_in_one_line_with_position(tmp_path: Path, case: str) -> None:
+    tree, part = BAD[case]
+    path = write(tmp_path, tree)
+    with pytest.raises(SpecError) as error:
+        load_space(path)
+    text = str(error.value)
+    assert part in text
+    assert "\n" not in text
+
+
+def test_an_error_in_a_member_points_at_the_member(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "name: tiny\n"
+        "patch_size: [16, 16, 16]\n"
+        "encoder:\n"
+        "  stages:\n"
+        "    - width: 4\n"
+        "      mixer:\n"
+        "        choice:\n"
+        "          - {kind: conv}\n"
+        "          - {kind: mamba, d_stat: 8}\n"
+        "decoder: {kind: sum}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(SpecError, match=r"space\.yaml:9:27  encoder\.stages\.0\.mixer\.d_stat"):
+        load_space(path)
+
+
+def test_the_demo_space_loads_and_every_sample_plans() -> None:
+    space = load_space("demo")
+    assert len(space.anchors()) >= 3
+    for spec in sample(space, 30):
+        plan(spec)
