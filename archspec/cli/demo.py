@@ -1,0 +1,181 @@
+"""The verb demo: the whole path on synthetic volumes, each step as the command a user types."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_MARKER = ".archspec-demo"
+_DATASET = 901
+_NAME = f"Dataset{_DATASET}_Reach"
+_TRAINER = "nnUNetTrainer_1epoch"
+_PLANS = "archspecDemo"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this file."""
+    app.command()(demo)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to work in.")] = Path("archspec-demo"),
+    trials: Annotated[int, typer.Option(min=1, help="Trials of the search.")] = 8,
+    cases: Annotated[int, typer.Option(help="Training cases.")] = 80,
+    jobs: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of data, sampler and trainings.")] = 0,
+    search_only: Annotated[bool, typer.Option(help="Stop after the report.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier demo.")] = False,
+) -> None:
+    """Phantom, nnU-Net preprocessing, search, report, export, training, prediction, Dice."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    out = out.resolve()
+    _prepare(out, force=force)
+    steps = _Steps(out)
+    raw, run, spec = out / "nnUNet_raw" / _NAME, out / "run", out / "best.yaml"
+    steps.archspec(
+        f"phantom {raw} --task reach --cases {cases} --test-cases 8 --seed {seed}",
+        "1. Write a synthetic dataset in nnU-Net's raw format",
+    )
+    steps.nnunet(
+        f"nnUNetv2_plan_and_preprocess -d {_DATASET} -c 3d_fullres -np 1 -npfp 1 "
+        "--verify_dataset_integrity",
+        "2. Let nnU-Net plan and preprocess it",
+    )
+    steps.archspec(
+        f"search demo --data {_DATASET} --trials {trials} --jobs {jobs} --seed {seed} "
+        f"--device {device} --out {run}",
+        "3. Search for the front of Dice against FLOPs",
+    )
+    table = steps.archspec(f"report {run}", "4. Report the front")
+    if search_only:
+        return
+    steps.archspec(f"best {run} -o {spec}", "5. Take the best network of the front")
+    steps.archspec(
+        f"export {spec} --dataset {_DATASET} --plans-name {_PLANS}",
+        "6. Export it into plans that stock nnU-Net reads",
+    )
+    steps.nnunet(
+        f"nnUNetv2_train {_DATASET} 3d_fullres 0 -p {_PLANS} -tr {_TRAINER} -device {device}",
+        "7. Train it with stock nnU-Net (one epoch of its own schedule: short)",
+    )
+    predictions = out / "predictions"
+    steps.nnunet(
+        f"nnUNetv2_predict -i {raw / 'imagesTs'} -o {predictions} -d {_DATASET} -c 3d_fullres "
+        f"-f 0 -p {_PLANS} -tr {_TRAINER} -device {device} -npp 0 -nps 0",
+        "8. Predict the test cases with stock nnU-Net",
+    )
+    dice = steps.archspec(
+        f"evaluate {predictions} {raw / 'labelsTs'} --json",
+        "9. Score the predictions against the test masks",
+    )
+    _summary(out, table, json.loads(dice), steps.seconds())
+
+
+def _prepare(out: Path, *, force: bool) -> None:
+    """Make the work folder; only a folder that an earlier demo made is ever removed."""
+    from blocks.base import SpecError
+
+    if out.exists():
+        ours = (out / _MARKER).is_file()
+        if not ours and any(out.iterdir()):
+            raise SpecError(f"{out}: exists and is not a demo's folder; give another --out")
+        if ours and not force:
+            raise SpecError(f"{out}: holds an earlier demo; replace it with --force")
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+    (out / _MARKER).touch()
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        (out / name).mkdir()
+
+
+class _Steps:
+    """Run commands in an environment of their own, showing each before it runs."""
+
+    def __init__(self, out: Path) -> None:
+        self.started = time.monotonic()
+        self.log = out / "log.txt"
+        folders = {
+            name: str(out / name)
+            for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+        }
+        # one process for nnU-Net: on a laptop its pools cost more than the work they share
+        small = {
+            "nnUNet_n_proc_DA": "1",
+            "nnUNet_def_n_proc": "1",
+            "OMP_NUM_THREADS": "1",
+            "nnUNet_compile": "f",
+            # nnU-Net takes a thread per core; spinning ones stall each other on a busy machine
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.environment = {**os.environ, **folders, **small}
+        for name, value in folders.items():
+            print(f"export {name}={shlex.quote(value)}")
+
+    def archspec(self, arguments: str, title: str) -> str:
+        """Run a verb of ours, showing its output as it comes; return it."""
+        command = [sys.executable, "-m", "archspec", *shlex.split(arguments)]
+        return self._run(f"archspec {arguments}", command, title, quiet=False)
+
+    def nnunet(self, line: str, title: str) -> str:
+        """Run a stock nnU-Net command of this environment; its output goes to log.txt."""
+        name, *arguments = shlex.split(line)
+        scripts = sysconfig.get_path("scripts")
+        return self._run(line, [str(Path(scripts) / name), *arguments], title, quiet=True)
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def _run(self, shown: str, command: list[str], title: str, *, quiet: bool) -> str:
+        from blocks.base import SpecError
+
+        print(f"\n{title}\n$ {shown}", flush=True)
+        began, lines = time.monotonic(), []
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"\n$ {shown}\n")
+            process = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if quiet else None,
+                text=True,
+            )
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line)
+                log.write(line)
+                if not quiet:
+                    print(f"  {line}", end="", flush=True)
+        if process.wait() != 0:
+            tail = "".join(lines[-15:]) if quiet else ""
+            print(tail, end="", file=sys.stderr)
+            raise SpecError(f"step failed with exit code {process.returncode}: {shown}; {self.log}")
+        print(f"  ({time.monotonic() - began:.0f} s)", flush=True)
+        return "".join(lines)
+
+
+def _summary(out: Path, table: str, dice: dict[str, float], seconds: float) -> None:
+    """Print what came out, and where it lies."""
+    front = "\n".join(line for line in table.splitlines() if not line.startswith("wrote"))
+    print(f"\nDone in {seconds / 60:.1f} minutes. Synthetic data: shows the tool.\n")
+    print(f"Pareto front (validation Dice against GFLOPs):\n{front}\n")
+    print("Test Dice of the exported network, trained by stock nnU-Net for one epoch:")
+    for name, score in dice.items():
+        print(f"  {name:16}{score:.3f}")
+    print(
+        f"\nreport        {out / 'run' / 'report.html'}\n"
+        f"picture       {out / 'run' / 'pareto.png'}\n"
+        f"best spec     {out / 'best.yaml'}\n"
+        f"predictions   {out / 'predictions'}\n"
+        f"full log      {out / 'log.txt'}"
+    )

@@ -1,0 +1,29 @@
+"""The application: verbs, and how mistakes are reported.
+
+Exit codes: 0 ok, 1 a negative result, 2 wrong usage or bad input, told in one line.
+"""
+
+import sys
+
+import typer
+
+from archspec.cli import demo, nnunet, phantom, searching, specs
+from blocks.base import SpecError
+
+app = typer.Typer(
+    help="Declare, cost, search and train medical segmentation networks from one YAML file.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for _group in (specs, searching, nnunet, phantom, demo):
+    _group.register(app)
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user ends in one line and exit code 2."""
+    try:
+        app()
+    except SpecError as error:
+        print(f"archspec: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,227 @@
+"""The command line: bad input gets one clear line and exit code 2, and leaves nothing behind."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from archspec.cli.main import main
+from archspec.yaml_source import parse
+
+Cli = Callable[..., tuple[int, str, str]]
+
+TINY = """\
+name: tiny
+patch_size: [16, 16, 16]
+encoder:
+  stages:
+    - {width: 4, mixer: {kind: conv}}
+    - {width: 4, mixer: {kind: mamba, d_state: 4}}
+decoder: {kind: sum}
+"""
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Return a function that runs the command line here: (exit code, stdout, stderr)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["archspec", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        code = ended.value.code
+        return code if isinstance(code, int) else 0, out, err
+
+    return call
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY, encoding="utf-8")
+    return path
+
+
+def refused(result: tuple[int, str, str], *parts: str) -> None:
+    """Assert exit code 2, one line on stderr that has all parts, and nothing on stdout."""
+    code, out, err = result
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in err
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("width: 4, mixer: {kind: conv}", "widht: 4, mixer: {kind: conv}", (":5:", "widht")),
+        ("kind: mamba", "kind: mambba", ("tiny.yaml:6:", "did you mean 'mamba'")),
+        ("d_state: 4", "d_state: four", (":6:", "d_state", "integer")),
+        (
+            "[16, 16, 16]",
+            "[16, 16, 18]",
+            ("tiny.yaml:6:", "nearest", "[16, 16, 16]", "[16, 16, 20]"),
+        ),
+        ("decoder: {kind: sum}", "decoder: {kind: sum", ("not valid YAML",)),
+    ],
+)
+@pytest.mark.parametrize("verb", ["validate", "describe"])
+def test_wrong_specs(
+    cli: Cli, tiny: Path, verb: str, old: str, new: str, parts: tuple[str, ...]
+) -> None:
+    assert old in TINY
+    tiny.write_text(TINY.replace(old, new), encoding="utf-8")
+    refused(cli(verb, tiny), *parts)
+
+
+def test_wrong_override_points_at_its_text(cli: Cli, tiny: Path) -> None:
+    refused(cli("validate", tiny, "-s", "encoder.stages.0.width=wide"), "-s encoder.stages.0.width")
+
+
+def test_unknown_spec_names_the_nearest(cli: Cli) -> None:
+    refused(cli("describe", "mamba-unett"), "did you mean 'mamba-unet'")
+
+
+def test_missing_nnunet_variable(
+    cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    before = listing(tmp_path)
+    refused(cli("export", tiny, "--dataset", "901"), "nnUNet_preprocessed")
+    out = tmp_path / "run"
+    refused(
+        cli("search", "demo", "--data", "901", "--trials", "1", "--out", out), "nnUNet_preprocessed"
+    )
+    assert listing(tmp_path) == before
+
+
+def test_missing_dataset(cli: Cli, tiny: Path, preprocessed: Path, tmp_path: Path) -> None:
+    before = listing(tmp_path)
+    refused(cli("export", tiny, "--dataset", "777"), "777", "nnUNetv2_plan_and_preprocess")
+    run = tmp_path / "run"
+    refused(cli("search", "demo", "--data", "777", "--trials", "1", "--out", run), "777")
+    assert listing(tmp_path) == before
+
+
+def test_search_refuses_data_that_are_not_preprocessed(
+    cli: Cli, preprocessed: Path, tmp_path: Path
+) -> None:
+    before = listing(tmp_path)
+    run = tmp_path / "run"
+    result = cli("search", "demo", "--data", "901", "--trials", "1", "--out", run)
+    refused(result, "nnUNetv2_preprocess -d 901")
+    assert listing(tmp_path) == before
+
+
+def test_existing_outputs_are_kept(
+    cli: Cli, tiny: Path, preprocessed: Path, tmp_path: Path
+) -> None:
+    code, out, err = cli("export", tiny, "--dataset", "901", "--plans-name", "mine")
+    assert code == 0, err
+    assert "nnUNetv2_train Dataset901_Blobs 3d_fullres 0 -p mine" in out
+    plans = preprocessed / "mine.json"
+    text = plans.read_text(encoding="utf-8")
+    refused(cli("export", tiny, "--dataset", "901", "--plans-name", "mine"), "mine", "force")
+    assert plans.read_text(encoding="utf-8") == text
+    dataset = tmp_path / "Dataset903_Full"
+    dataset.mkdir()
+    (dataset / "mine.txt").write_text("keep me", encoding="utf-8")
+    refused(cli("phantom", dataset, "--cases", "5"), "--force")
+    assert listing(dataset) == ["mine.txt"]
+
+
+def test_search_refuses_a_folder_that_is_no_run(
+    cli: Cli, preprocessed: Path, tmp_path: Path
+) -> None:
+    (preprocessed / "nnUNetPlans_3d_fullres" / "case.pkl").touch()
+    (preprocessed / "splits_final.json").write_text('[{"train": [], "val": []}]', encoding="utf-8")
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "notes.txt").touch()
+    arguments = ("search", "demo", "--data", "901", "--trials", "1", "--out", out)
+    refused(cli(*arguments), "not a run")
+    refused(cli(*arguments, "--fold", "3"), "--fold 3")
+    assert listing(out) == ["notes.txt"]
+
+
+@pytest.mark.parametrize("verb", [("report",), ("best", "-o", "best.yaml")])
+def test_report_needs_a_run(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(cli(verb[0], tmp_path / "nothing", *verb[1:]), "not a run folder")
+    assert listing(tmp_path) == []
+
+
+def test_demo_never_removes_a_folder_that_is_not_its_own(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    refused(cli("demo", "--out", tmp_path, "--force"), "not a demo's folder")
+    assert listing(tmp_path) == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("phantom", "OUT/Dataset901_X", "--task", "reech"),
+        ("phantom", "OUT/wrong-name"),
+        ("phantom", "OUT/Dataset901_X", "--distance", "1"),
+        ("phantom", "OUT/Dataset901_X", "--cases", "1"),
+        ("describe", "mamba-unet", "--patch", "64,sixty,64"),
+        ("describe", "mamba-unet", "--patch", "0,64,64"),
+        ("evaluate", "OUT", "OUT"),
+    ],
+)
+def test_other_bad_input(cli: Cli, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    refused(cli(*(a.replace("OUT", str(tmp_path)) for a in arguments)))
+    assert listing(tmp_path) == []
+
+
+def test_unknown_option_exits_2(cli: Cli) -> None:
+    code, _, err = cli("describe", "mamba-unet", "--ptach", "1,2")
+    assert code == 2
+    assert "--ptach" in err
+
+
+def test_describe_agrees_with_cost(cli: Cli) -> None:
+    import archspec
+
+    code, out, _ = cli("describe", "mamba-unet", "--patch", "32,32,32", "--json")
+    assert code == 0
+    found = json.loads(out)
+    cost = archspec.cost("mamba-unet", patch_size=(32, 32, 32))
+    assert (found["params"], found["flops"]) == (cost.params, cost.flops)
+    code, out, _ = cli("describe", "mamba-unet", "--patch", "32,32,32")
+    assert f"{cost.params:,} parameters" in out
+    assert "convention v1" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_list_names_every_bundled_spec(cli: Cli) -> None:
+    import archspec
+
+    _, out, _ = cli("list", "--json")
+    assert sorted(json.loads(out)) == archspec.list_specs()
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys; sys.argv = ['archspec', '--help']\n" + (
+        "from archspec.cli.main import app\n"
+        "try:\n    app()\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('torch', 'nnunetv2', 'optuna') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_tiny_is_yaml() -> None:
+    assert parse(TINY, "tiny.yaml").tree["name"] == "tiny"
