@@ -11,6 +11,7 @@ import argparse
 import csv
 import datetime
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -18,6 +19,14 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+
+def cpu_name() -> str:
+    """Return the processor's name as Linux knows it, else its architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def run_seed(seed: int, folder: Path, trials: int) -> dict[str, Any]:
@@ -73,7 +82,7 @@ def main() -> None:
             runs.append(run_seed(seed, Path(folder) / "demo", arguments.trials))
     result = {
         "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {platform.system()}, CPU",
+        "machine": f"{cpu_name()}, {os.cpu_count()} cores, {platform.system()}, no GPU used",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "trials": arguments.trials,

@@ -4,12 +4,14 @@ A worker imports torch and nnU-Net once and then trains trial after trial. It en
 driver is gone, so a killed search leaves no process behind.
 """
 
+import contextlib
 import multiprocessing
 import os
 import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from search.trial import Rung, TrialTask
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WorkerSettings:
     """What all trials of a run share."""
 
@@ -81,7 +83,7 @@ class WorkerPool:
             assert worker.number is not None
             try:
                 message: Message = connection.recv()
-            except EOFError:
+            except (EOFError, OSError):
                 worker.process.join()
                 code = worker.process.exitcode
                 message = Message(worker.number, "failed", reason=f"worker ended with code {code}")
@@ -105,7 +107,8 @@ class _Worker:
 
     def start(self, task: "TrialTask") -> None:
         self.number = task.number
-        self.connection.send(task)
+        with contextlib.suppress(OSError):  # it just died: messages() will find that out
+            self.connection.send(task)
 
     def stop(self) -> None:
         self.connection.close()  # an idle worker then returns by itself
@@ -120,19 +123,26 @@ def _work(connection: Connection, settings: WorkerSettings, device: str) -> None
     threading.Thread(target=_die_with_parent, daemon=True).start()
     import torch
 
-    from search.data import TrialData
-
     torch.set_num_threads(settings.threads)
-    data = TrialData(settings.dataset, fold=settings.fold, batch_size=settings.batch_size)
     while True:
         try:
             task: TrialTask = connection.recv()
         except EOFError:
             return
-        connection.send(_train(task, data, device, connection))
+        connection.send(_train(task, settings, device, connection))
 
 
-def _train(task: "TrialTask", data: "TrialData", device: str, connection: Connection) -> Message:
+@lru_cache(maxsize=1)
+def _data(settings: WorkerSettings) -> "TrialData":
+    """Open the dataset once per worker."""
+    from search.data import TrialData
+
+    return TrialData(settings.dataset, fold=settings.fold, batch_size=settings.batch_size)
+
+
+def _train(
+    task: "TrialTask", settings: WorkerSettings, device: str, connection: Connection
+) -> Message:
     """Train one task; its faults become a message, so that one trial cannot end the search."""
     import torch
 
@@ -140,7 +150,7 @@ def _train(task: "TrialTask", data: "TrialData", device: str, connection: Connec
     from archspec.planning import plan
     from search.trial import DivergedError, train
 
-    dataset = data.dataset
+    dataset = settings.dataset
     try:
         planned = plan(
             load(task.tree),
@@ -151,7 +161,7 @@ def _train(task: "TrialTask", data: "TrialData", device: str, connection: Connec
         last = train(
             task,
             planned,
-            data,
+            _data(settings),
             torch.device(device),
             lambda rung: connection.send(Message(task.number, "rung", rung)),
         )

@@ -139,6 +139,8 @@ def _draw(rows: list[dict[str, Any]], front: list[dict[str, Any]], png: Path) ->
             textcoords="offset points",
         )
     axes.set_xscale("log")
+    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        formatter(lambda value, _: f"{value:.2g}")
     axes.set_xlabel("GFLOPs per patch (convention v1: multiply-add = 2, scan 9BLDN)")
     axes.set_ylabel("validation Dice, mean of classes")
     axes.grid(alpha=0.3)
