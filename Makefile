@@ -48,7 +48,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	@$(BIN)/python -W ignore -c "import torchvision" 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --no-deps torchvision==0.16.2
 	@touch $(STAMP)
