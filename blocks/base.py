@@ -47,6 +47,14 @@ def _check_axes(value: object) -> object:
 class LayerSpec(ComponentSpec):
     """Declare a component that keeps the shape of the features: a mixer, an FFN or a block."""
 
+    def divisor(self, ndim: int) -> Grid:
+        """Return by what each axis of the grid must divide, which a field `reduction` sets.
+
+        Raises:
+            SpecError: as `check`.
+        """
+        return (1,) * ndim
+
     def check(self, at: StageShape) -> None:
         """Refuse, with the field's name, what cannot work at this shape; called by the plan.
 

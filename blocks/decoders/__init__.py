@@ -4,7 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from blocks.decoders.concat import ConcatDecoderSpec
 from blocks.decoders.mlp import MLPDecoderSpec
 from blocks.decoders.sum import SumDecoderSpec
 
-AnyDecoder = Annotated[SumDecoderSpec | MLPDecoderSpec, Field(discriminator="kind")]
+AnyDecoder = Annotated[
+    SumDecoderSpec | MLPDecoderSpec | ConcatDecoderSpec, Field(discriminator="kind")
+]

@@ -18,6 +18,11 @@ class DecoderSpec(ComponentSpec, ABC):
 
     head: HeadKind = "interpolate"
 
+    @property
+    def takes_input(self) -> bool:
+        """Say whether the network's input comes first among the skips."""
+        return False
+
     @abstractmethod
     def feature_shapes(self, skips: Skips) -> tuple[StageShape, ...]:
         """Return the features that heads may sit on, fine to coarse."""
@@ -79,6 +84,7 @@ class Decoder(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.deep_supervision = False
+        self.takes_input = False
         self.head_levels = _head_levels(features)[:num_heads]
         ndim = len(patch_size)
         gap = _gap(patch_size, features[0].grid)

@@ -10,18 +10,25 @@ from blocks.decoders.decoder import Decoder, DecoderSpec, Skips
 from blocks.layers.act import Act, build_act
 from blocks.layers.conv import pointwise
 from blocks.layers.head import HeadKind
+from blocks.layers.linear import ChannelLinear
 from blocks.layers.norm import Norm, build_norm
 from blocks.layers.resize import resize
 
+Order = Literal["fine_first", "coarse_first"]
+
 
 class MLPDecoderSpec(DecoderSpec):
-    """Project all skips to `width`, bring them to the finest skip's grid, concatenate, fuse."""
+    """Project all skips to `width`, bring them to the finest skip's grid, concatenate, fuse.
+
+    `order` is the order of concatenation; it matters to published weights only.
+    """
 
     kind: Literal["mlp"] = "mlp"
     width: Count = 64
     proj_norm: Norm = "none"
     fuse_norm: Norm = "layer"
     act: Act = "relu"
+    order: Order = "fine_first"
 
     def feature_shapes(self, skips: Skips) -> tuple[StageShape, ...]:
         return tuple(StageShape(self.width, skip.grid) for skip in skips)
@@ -42,6 +49,7 @@ class MLPDecoderSpec(DecoderSpec):
             proj_norm=self.proj_norm,
             fuse_norm=self.fuse_norm,
             act=self.act,
+            order=self.order,
             patch_size=patch_size,
             num_classes=num_classes,
             num_heads=num_heads,
@@ -50,9 +58,10 @@ class MLPDecoderSpec(DecoderSpec):
 
 
 class MLPDecoder(Decoder):
-    """Fuse all scales by 1x1 convolutions; auxiliary heads sit on the projected skips.
+    """Fuse all scales position by position; auxiliary heads sit on the projected skips.
 
-    Source: SegFormer, arXiv 2105.15203, section 3.2; in 3-D SegFormer3D, arXiv 2404.10156.
+    Source: SegFormer, arXiv 2105.15203, section 3.2; in 3-D SegFormer3D, arXiv 2404.10156,
+    github.com/OSUPCVLab/SegFormer3D@9d2fa50, architectures/segformer3d.py.
     """
 
     def __init__(
@@ -63,6 +72,7 @@ class MLPDecoder(Decoder):
         proj_norm: str,
         fuse_norm: str,
         act: Act,
+        order: Order,
         patch_size: Grid,
         num_classes: int,
         num_heads: int,
@@ -75,10 +85,11 @@ class MLPDecoder(Decoder):
             num_heads=num_heads,
             head=head,
         )
+        self.order = order
         fused = features[0]
         self.projections = nn.ModuleList(
             nn.Sequential(
-                pointwise(skip.channels, fused.channels, fused.ndim),
+                ChannelLinear(skip.channels, fused.channels),
                 build_norm(proj_norm, feature),
             )
             for skip, feature in zip(skips, features, strict=True)
@@ -92,5 +103,8 @@ class MLPDecoder(Decoder):
     def features(self, skips: list[Tensor]) -> list[Tensor]:
         projected = [layer(x) for layer, x in zip(self.projections, skips, strict=True)]
         grid = tuple(skips[0].shape[2:])
-        fused = self.fuse(torch.cat([resize(x, grid) for x in projected], dim=1))
+        scales = [resize(x, grid) for x in projected]
+        if self.order == "coarse_first":
+            scales.reverse()
+        fused = self.fuse(torch.cat(scales, dim=1))
         return [fused, *projected[1:]]

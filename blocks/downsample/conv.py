@@ -1,17 +1,31 @@
 """Strided convolution into a stage; with a large kernel, the stem or a patch embedding."""
 
+from typing import Literal
+
 from torch import nn
 
 from blocks.base import Axes, ComponentSpec, Grid, SpecError, StageShape, per_axis
-from blocks.layers.conv import conv
+from blocks.layers.conv import conv, pointwise
 from blocks.layers.norm import Norm, build_norm, check_norm
+from blocks.layers.rope import EmbeddingRope, check_rope
+
+PRE_NORM = "instance"
 
 
 class DownsampleSpec(ComponentSpec):
-    """Enter a stage by a convolution with a stride, then an optional norm."""
+    """Enter a stage by a convolution with a stride, then an optional norm.
+
+    `pre: norm` normalises each channel of each sample before the convolution. `groups: in` gives
+    every input channel kernels of its own; where the width is no multiple of the input channels,
+    a depth-wise convolution is followed by a 1x1 to the width. `rope` marks positions by rotating
+    channels, between the convolution and `norm`.
+    """
 
     kernel_size: Axes = 3
     stride: Axes = 2
+    groups: Literal["dense", "in"] = "dense"
+    pre: Literal["none", "norm"] = "none"
+    rope: bool = False
     norm: Norm = "none"
 
     def strides(self, ndim: int) -> Grid:
@@ -33,13 +47,29 @@ class DownsampleSpec(ComponentSpec):
                     f"kernel_size: {list(kernel_size)} with stride {list(stride)} skips positions "
                     "or shifts the grid; use a kernel >= stride, odd where the stride is 1"
                 )
+        if self.pre == "norm":
+            check_norm(PRE_NORM, inp, field="pre", instead="pre: none, ")
+        if self.rope:
+            check_rope(out, field="rope")
         check_norm(self.norm, out, field="norm")
 
     def build(self, inp: StageShape, out: StageShape) -> nn.Module:
         """Return a module (B, inp.channels, *inp.grid) -> (B, out.channels, *out.grid)."""
         kernel_size = per_axis(self.kernel_size, inp.ndim, where="kernel_size")
         stride = self.strides(inp.ndim)
-        return nn.Sequential(
-            conv(inp.channels, out.channels, kernel_size=kernel_size, stride=stride),
-            build_norm(self.norm, out),
+        separable = self.groups == "in" and out.channels % inp.channels != 0
+        layers = [build_norm(PRE_NORM, inp)] if self.pre == "norm" else []
+        layers.append(
+            conv(
+                inp.channels,
+                inp.channels if separable else out.channels,
+                kernel_size=kernel_size,
+                stride=stride,
+                groups=1 if self.groups == "dense" else inp.channels,
+            )
         )
+        if separable:
+            layers.append(pointwise(inp.channels, out.channels, inp.ndim))
+        if self.rope:
+            layers.append(EmbeddingRope(out))
+        return nn.Sequential(*layers, build_norm(self.norm, out))

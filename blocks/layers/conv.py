@@ -41,6 +41,13 @@ def pointwise(in_channels: int, out_channels: int, ndim: int, *, bias: bool = Tr
     return conv(in_channels, out_channels, kernel_size=(1,) * ndim, bias=bias)
 
 
-def transposed_conv(in_channels: int, out_channels: int, *, stride: Grid) -> nn.Module:
+def patch_conv(in_channels: int, out_channels: int, *, stride: Grid) -> nn.Module:
+    """Return the convolution with kernel = stride and no padding: a grid n becomes n / stride."""
+    return _CONV[len(stride)](in_channels, out_channels, stride, stride=stride)
+
+
+def transposed_conv(
+    in_channels: int, out_channels: int, *, stride: Grid, bias: bool = True
+) -> nn.Module:
     """Return the transposed convolution with kernel = stride: a grid n becomes n * stride."""
-    return _TRANSPOSED[len(stride)](in_channels, out_channels, stride, stride=stride)
+    return _TRANSPOSED[len(stride)](in_channels, out_channels, stride, stride=stride, bias=bias)

@@ -57,17 +57,19 @@ def build_norm(word: str, at: StageShape) -> nn.Module:
     return nn.GroupNorm(groups, at.channels)
 
 
-def check_norm(word: str, at: StageShape, *, field: str) -> None:
+def check_norm(
+    word: str, at: StageShape, *, field: str, instead: str = "layer or group1, "
+) -> None:
     """Refuse a norm that cannot work at this shape.
 
     Raises:
-        SpecError: an instance or batch norm over one position, or groups that do not divide the
-            channels.
+        SpecError: an instance or batch norm over one position (`instead` is the advice where the
+            norm can be chosen), or groups that do not divide the channels.
     """
     if word in ("instance", "instance_affine", "batch") and all(size == 1 for size in at.grid):
         raise SpecError(
             f"{field}: {word!r} over a grid of one position has nothing to take statistics of; "
-            "use layer or group1, a smaller stride or a larger patch"
+            f"use {instead}a smaller stride or a larger patch"
         )
     groups = _group_count(word)
     if groups is not None and at.channels % groups:

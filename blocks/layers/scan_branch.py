@@ -1,11 +1,13 @@
 """One direction of a Mamba layer: causal convolution and the input-dependent scan parameters."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blocks.scan.op import selective_scan
 from blocks.scan.orders import order_index
 
 
@@ -47,3 +49,22 @@ class ScanBranch(nn.Module):
         ranks = (self.dt_rank, self.d_state, self.d_state)
         dt, B, C = self.x_proj(u).split(ranks, dim=-1)
         return u, F.linear(dt, self.dt_proj.weight), B, C
+
+
+def scan_branches(branches: nn.ModuleList, x: Tensor, z: Tensor, orders: Sequence[int]) -> Tensor:
+    """Scan x by every branch in its order, add the results, gate by z: (B, L, D) -> same."""
+    found = [branch for branch in branches if isinstance(branch, ScanBranch)]
+    wide = torch.promote_types(found[0].A_log.dtype, torch.float32)
+    inputs = [branch(x, order) for branch, order in zip(found, orders, strict=True)]
+    u, delta, B, C = (torch.stack(parts, dim=1) for parts in zip(*inputs, strict=True))
+    return selective_scan(
+        u,
+        delta,
+        -torch.exp(torch.stack([branch.A_log for branch in found]).to(wide)),
+        B,
+        C,
+        torch.stack([branch.D for branch in found]),
+        torch.stack([branch.dt_proj.bias for branch in found]),
+        z,
+        orders,
+    )

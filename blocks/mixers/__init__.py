@@ -4,10 +4,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from blocks.mixers.attention import AttentionMixerSpec
 from blocks.mixers.conv import ConvMixerSpec
 from blocks.mixers.identity import IdentityMixerSpec
 from blocks.mixers.mamba import MambaMixerSpec
+from blocks.mixers.tom import TomMixerSpec
 
 AnyMixer = Annotated[
-    ConvMixerSpec | MambaMixerSpec | IdentityMixerSpec, Field(discriminator="kind")
+    ConvMixerSpec | MambaMixerSpec | TomMixerSpec | AttentionMixerSpec | IdentityMixerSpec,
+    Field(discriminator="kind"),
 ]

@@ -3,13 +3,11 @@
 import math
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from blocks.base import Count, LayerSpec, StageShape
-from blocks.layers.scan_branch import ScanBranch
-from blocks.scan.op import selective_scan
+from blocks.layers.scan_branch import ScanBranch, scan_branches
 from blocks.scan.orders import FORWARD, REVERSE
 
 
@@ -60,24 +58,6 @@ class MambaMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2).transpose(1, 2)
         inner, z = self.in_proj(tokens).chunk(2, dim=-1)
-        u, delta, B, C = (
-            torch.stack(parts, dim=1)
-            for parts in zip(
-                *(b(inner, o) for b, o in zip(self.branches, self.orders, strict=True)),
-                strict=True,
-            )
-        )
-        branches = [b for b in self.branches if isinstance(b, ScanBranch)]
-        y = selective_scan(
-            u,
-            delta,
-            -torch.exp(torch.stack([b.A_log for b in branches]).float()),
-            B,
-            C,
-            torch.stack([b.D for b in branches]),
-            torch.stack([b.dt_proj.bias for b in branches]),
-            z,
-            self.orders,
-        )
+        y = scan_branches(self.branches, inner, z, self.orders)
         out: Tensor = self.out_proj(y)
         return out.transpose(1, 2).reshape(x.shape)

@@ -1,25 +1,42 @@
 """The pre-norm residual block."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from blocks.base import LayerSpec, StageShape
+from blocks.layers.drop_path import DropPath
+from blocks.layers.layer_scale import ChannelLayerScale
 from blocks.layers.norm import Norm, build_norm, check_norm
 
 
 class ResidualBlockSpec(LayerSpec):
-    """Add mixer and FFN, each behind a norm, to the features."""
+    """Add mixer and FFN, each behind a norm, to the features.
+
+    `layer_scale` multiplies each branch by a learned factor per channel that starts there.
+    `drop_path` is how often training drops a branch of a sample in the network's last block;
+    the rate rises linearly from 0 in its first block.
+    """
 
     kind: Literal["residual"] = "residual"
     norm: Norm = "layer"
+    layer_scale: Annotated[float, Field(gt=0)] | None = None
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def check(self, at: StageShape) -> None:
         check_norm(self.norm, at, field="norm")
 
     def build(self, at: StageShape, *, mixer: nn.Module, ffn: nn.Module | None) -> nn.Module:
         """Return a module (B, C, *grid) -> same shape."""
-        return ResidualBlock(at, mixer=mixer, ffn=ffn, norm=self.norm)
+        return ResidualBlock(
+            at,
+            mixer=mixer,
+            ffn=ffn,
+            norm=self.norm,
+            layer_scale=self.layer_scale,
+            drop_path=self.drop_path,
+        )
 
 
 class ResidualBlock(nn.Module):
@@ -29,16 +46,30 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, at: StageShape, *, mixer: nn.Module, ffn: nn.Module | None, norm: str
+        self,
+        at: StageShape,
+        *,
+        mixer: nn.Module,
+        ffn: nn.Module | None,
+        norm: str,
+        layer_scale: float | None,
+        drop_path: float,
     ) -> None:
         super().__init__()
         self.norm = build_norm(norm, at)
         self.mixer = mixer
         self.ffn_norm = None if ffn is None else build_norm(norm, at)
         self.ffn = ffn
+        self.mixer_scale = _scale(at, layer_scale)
+        self.ffn_scale = None if ffn is None else _scale(at, layer_scale)
+        self.drop = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.mixer(self.norm(x))
-        if self.ffn is not None and self.ffn_norm is not None:
-            x = x + self.ffn(self.ffn_norm(x))
+        x = x + self.drop(self.mixer_scale(self.mixer(self.norm(x))))
+        if self.ffn is not None and self.ffn_norm is not None and self.ffn_scale is not None:
+            x = x + self.drop(self.ffn_scale(self.ffn(self.ffn_norm(x))))
         return x
+
+
+def _scale(at: StageShape, init: float | None) -> nn.Module:
+    return nn.Identity() if init is None else ChannelLayerScale(at.channels, init=init)

@@ -35,7 +35,9 @@ def record_shapes(net: SegNet, x: Tensor) -> tuple[list[tuple[int, ...]], list[T
     """Return the shape of every stage's output, and the network's outputs."""
     shapes: list[tuple[int, ...]] = []
     hooks = [
-        stage.register_forward_hook(lambda _module, _inputs, out: shapes.append(tuple(out.shape)))
+        stage.register_forward_hook(
+            lambda _module, _inputs, outs: shapes.append(tuple(outs[0].shape))
+        )
         for stage in net.stages
     ]
     out = net(x)

@@ -1,0 +1,176 @@
+"""The concatenation decoder: U-Net's, with UNETR's residual blocks on the skips."""
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from blocks.base import Count, Grid, SpecError, StageShape
+from blocks.decoders.decoder import Decoder, DecoderSpec, Skips
+from blocks.layers.act import Act
+from blocks.layers.conv import pointwise, transposed_conv
+from blocks.layers.fue import FUE
+from blocks.layers.head import HeadKind
+from blocks.layers.norm import Norm
+from blocks.layers.residual_unit import ResidualUnit
+from blocks.layers.resize import resize
+
+Up = Literal["transpose", "interpolate"]
+SkipBlock = Literal["residual", "none"]
+
+
+class ConcatDecoderSpec(DecoderSpec):
+    """Go up level by level: enlarge, concatenate the skip, refine by a residual unit.
+
+    `input_skip` adds a finest level, whose skip is the network's input and whose width is the
+    first stage's. `skip_block: residual` puts a residual unit on every skip and one more before
+    the head; under `input_skip` a skip's unit widens it to the next stage's width, as in UNETR.
+    `bottleneck_width` is the width of the coarsest level; by default the last stage's, or twice
+    that under `input_skip`. `fue` weighs every skip, the input included, by its certainty first.
+    """
+
+    kind: Literal["concat"] = "concat"
+    input_skip: bool = False
+    skip_block: SkipBlock = "residual"
+    bottleneck_width: Count | None = None
+    up: Up = "transpose"
+    fue: bool = False
+    norm: Norm = "layer"
+    act: Act = "leaky_relu"
+
+    @property
+    def takes_input(self) -> bool:
+        return self.input_skip
+
+    def check(self, skips: Skips, *, patch_size: Grid, num_heads: int) -> None:
+        """Refuse what `DecoderSpec.check` does, and a bottleneck width that nothing can make."""
+        if self.bottleneck_width is not None and self.skip_block == "none":
+            raise SpecError(
+                "decoder.bottleneck_width: needs skip_block: residual, whose unit changes the "
+                "width; leave it out, or change the last stage's width"
+            )
+        super().check(skips, patch_size=patch_size, num_heads=num_heads)
+
+    def levels(self, skips: Skips) -> tuple[StageShape, ...]:
+        """Return the skips' shapes behind their units, which decoded features have as well."""
+        widths = [skip.channels for skip in skips]
+        if self.skip_block == "none":
+            return skips
+        if self.input_skip:
+            widths = [*widths[1:], 2 * widths[-1]]
+        if self.bottleneck_width is not None:
+            widths[-1] = self.bottleneck_width
+        return tuple(StageShape(w, skip.grid) for w, skip in zip(widths, skips, strict=True))
+
+    def feature_shapes(self, skips: Skips) -> tuple[StageShape, ...]:
+        levels = self.levels(skips)
+        if self.input_skip and self.skip_block == "none":
+            return (StageShape(skips[1].channels, skips[0].grid), *levels[1:-1])
+        return levels[:-1] or levels
+
+    def norms(self, skips: Skips) -> list[tuple[str, str, StageShape]]:
+        normed = self.levels(skips) if self.skip_block == "residual" else skips[:-1]
+        return [("norm", self.norm, at) for at in normed]
+
+    def build(
+        self, skips: Skips, *, patch_size: Grid, num_classes: int, num_heads: int
+    ) -> "ConcatDecoder":
+        return ConcatDecoder(
+            skips,
+            self.levels(skips),
+            self.feature_shapes(skips),
+            skip_block=self.skip_block,
+            up=self.up,
+            fue=self.fue,
+            norm=self.norm,
+            act=self.act,
+            takes_input=self.takes_input,
+            patch_size=patch_size,
+            num_classes=num_classes,
+            num_heads=num_heads,
+            head=self.head,
+        )
+
+
+class ConcatDecoder(Decoder):
+    """Concatenate each skip to the enlarged features from below.
+
+    Between levels of equal grids, a 1x1 convolution takes the place of the enlargement.
+
+    Source: UNETR, arXiv 2103.10504, section 3.1; SegMamba, arXiv 2401.13560, section 2.1;
+    github.com/ge-xing/SegMamba@cff3597, model_segmamba/segmamba.py.
+    """
+
+    def __init__(
+        self,
+        skips: Skips,
+        levels: tuple[StageShape, ...],
+        features: tuple[StageShape, ...],
+        *,
+        skip_block: SkipBlock,
+        up: Up,
+        fue: bool,
+        norm: str,
+        act: Act,
+        takes_input: bool,
+        patch_size: Grid,
+        num_classes: int,
+        num_heads: int,
+        head: HeadKind,
+    ) -> None:
+        super().__init__(
+            features,
+            patch_size=patch_size,
+            num_classes=num_classes,
+            num_heads=num_heads,
+            head=head,
+        )
+        self.takes_input = takes_input
+        self.fue = FUE() if fue else nn.Identity()
+        residual = skip_block == "residual"
+        self.skip_blocks = nn.ModuleList(
+            ResidualUnit(skip.channels, level, norm=norm, act=act) if residual else nn.Identity()
+            for skip, level in zip(skips, levels, strict=True)
+        )
+        decoded = features if len(levels) > 1 else ()
+        self.ups = nn.ModuleList(
+            _Up(coarse, fine, kind=up) for fine, coarse in pairwise((*decoded, levels[-1]))
+        )
+        self.blocks = nn.ModuleList(
+            ResidualUnit(at.channels + level.channels, at, norm=norm, act=act)
+            for at, level in zip(decoded, levels, strict=False)
+        )
+        self.last = (
+            ResidualUnit(features[0].channels, features[0], norm=norm, act=act)
+            if residual
+            else nn.Identity()
+        )
+
+    def features(self, skips: list[Tensor]) -> list[Tensor]:
+        weighed = [
+            block(self.fue(skip)) for block, skip in zip(self.skip_blocks, skips, strict=True)
+        ]
+        x, found = weighed.pop(), []
+        for level in reversed(range(len(self.blocks))):
+            skip = weighed[level]
+            up = self.ups[level](x, tuple(skip.shape[2:]))
+            x = self.blocks[level](torch.cat([up, skip], dim=1))
+            found.append(x)
+        found = found[::-1] or [x]
+        return [self.last(found[0]), *found[1:]]
+
+
+class _Up(nn.Module):
+    """Bring features to the channels and the grid of the next finer level."""
+
+    def __init__(self, coarse: StageShape, fine: StageShape, *, kind: Up) -> None:
+        super().__init__()
+        stride = tuple(f // c for f, c in zip(fine.grid, coarse.grid, strict=True))
+        if kind == "transpose" and any(step > 1 for step in stride):
+            self.conv = transposed_conv(coarse.channels, fine.channels, stride=stride, bias=False)
+        else:
+            self.conv = pointwise(coarse.channels, fine.channels, coarse.ndim, bias=False)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        return resize(self.conv(x), grid)

@@ -1,0 +1,122 @@
+"""Multi-head self-attention over the grid, with keys and values on a reduced grid if asked."""
+
+from math import prod
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blocks.base import Axes, Count, Grid, LayerSpec, SpecError, StageShape, per_axis
+from blocks.layers.conv import patch_conv
+
+Scale = Literal["head_dim", "num_heads"]
+Rope = Literal["none", "axial"]
+
+
+class AttentionMixerSpec(LayerSpec):
+    """Mix all positions by attention.
+
+    `reduction` r makes keys and values from a convolution with kernel = stride = r and a layer
+    norm, so that cost falls by r per axis. Scores are divided by the root of what `scale` names;
+    `num_heads` is what SegFormer3D's first release did. `rope: axial` rotates queries and keys.
+    """
+
+    kind: Literal["attention"] = "attention"
+    num_heads: Count = 1
+    reduction: Axes = 1
+    qkv_bias: bool = True
+    scale: Scale = "head_dim"
+    rope: Rope = "none"
+
+    def divisor(self, ndim: int) -> Grid:
+        return per_axis(self.reduction, ndim, where="reduction")
+
+    def check(self, at: StageShape) -> None:
+        if at.channels % self.num_heads:
+            valid = [n for n in range(1, at.channels + 1) if at.channels % n == 0]
+            below = [n for n in valid if n < self.num_heads][-1:]
+            near = below + [n for n in valid if n > self.num_heads][:1]
+            raise SpecError(
+                f"num_heads: {self.num_heads} must divide the width {at.channels}; "
+                f"nearest: {' or '.join(str(n) for n in near)}"
+            )
+        if self.rope == "none":
+            return
+        head_dim, pairs = at.channels // self.num_heads, 2 * at.ndim
+        if head_dim % pairs:
+            near = sorted({max(head_dim // pairs, 1) * pairs, -(-head_dim // pairs) * pairs})
+            raise SpecError(
+                f"rope: 'axial' on {at.ndim} axes needs head dims divisible by {pairs}, but "
+                f"{at.channels} / {self.num_heads} heads = {head_dim}; "
+                f"nearest: {' or '.join(str(n) for n in near)}"
+            )
+        if prod(self.divisor(at.ndim)) > 1:
+            raise SpecError(
+                "rope: 'axial' needs reduction 1, because reduced keys have no grid position; "
+                "use rope: none or reduction: 1"
+            )
+
+    def build(self, at: StageShape) -> nn.Module:
+        """Return a module (B, C, *grid) -> same shape."""
+        return Attention(
+            at,
+            num_heads=self.num_heads,
+            reduction=self.divisor(at.ndim),
+            qkv_bias=self.qkv_bias,
+            scale=self.scale,
+            rope=self.rope,
+        )
+
+
+class Attention(nn.Module):
+    """Softmax attention of every position over the (reduced) grid; tokens in row-major order.
+
+    Source: SegFormer, arXiv 2105.15203, section 3.1 (sequence reduction); in 3-D SegFormer3D,
+    arXiv 2404.10156; github.com/OSUPCVLab/SegFormer3D@9d2fa50, architectures/segformer3d.py.
+    Deviation: any grid works, not only cubes.
+    """
+
+    def __init__(
+        self,
+        at: StageShape,
+        *,
+        num_heads: int,
+        reduction: Grid,
+        qkv_bias: bool,
+        scale: Scale,
+        rope: Rope,
+    ) -> None:
+        super().__init__()
+        channels = at.channels
+        self.num_heads = num_heads
+        self.factor = (channels // num_heads if scale == "head_dim" else num_heads) ** -0.5
+        self.query = nn.Linear(channels, channels, bias=qkv_bias)
+        self.key_value = nn.Linear(channels, 2 * channels, bias=qkv_bias)
+        self.proj = nn.Linear(channels, channels)
+        self.reduce: nn.Module | None = None
+        if prod(reduction) > 1:
+            self.reduce = patch_conv(channels, channels, stride=reduction)
+            self.reduce_norm = nn.LayerNorm(channels)
+        self.rope: nn.Module | None = None
+        if rope == "axial":
+            from blocks.layers.axial_rope import AxialRope  # timm: seconds to import
+
+            self.rope = AxialRope(channels // num_heads, ndim=at.ndim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).mT
+        source = tokens
+        if self.reduce is not None:
+            source = self.reduce_norm(self.reduce(x).flatten(2).mT)
+        q = self._heads(self.query(tokens))
+        k, v = (self._heads(part) for part in self.key_value(source).chunk(2, dim=-1))
+        if self.rope is not None:
+            grid = tuple(x.shape[2:])
+            q, k = self.rope(q, grid), self.rope(k, grid)
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=self.factor)
+        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        return out.mT.reshape(x.shape)
+
+    def _heads(self, tokens: Tensor) -> Tensor:
+        """Return (B, L, C) as (B, heads, L, head_dim)."""
+        return tokens.reshape(*tokens.shape[:2], self.num_heads, -1).transpose(1, 2)

@@ -1,0 +1,109 @@
+"""ToM: tri-oriented Mamba over the flattened grid."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from blocks.base import Count, Grid, LayerSpec, SpecError, StageShape
+from blocks.layers.scan_branch import ScanBranch, scan_branches
+from blocks.scan.orders import FORWARD, REVERSE
+
+OrderName = Literal["forward", "reverse", "inter_slice"]
+
+
+class TomMixerSpec(LayerSpec):
+    """Mix all positions by scans forward, in reverse, and across slices along depth.
+
+    `num_slices` cuts the tokens into that many equal runs for the inter-slice order; left out, it
+    is the depth of the grid at hand, so that runs are true slices at every input size.
+    """
+
+    kind: Literal["tom"] = "tom"
+    d_state: Count = 16
+    d_conv: Count = 4
+    expand: Count = 2
+    num_slices: Count | None = None
+    orders: Annotated[tuple[OrderName, ...], Field(min_length=1)] = (
+        "forward",
+        "reverse",
+        "inter_slice",
+    )
+
+    def check(self, at: StageShape) -> None:
+        """Refuse slices that do not divide the tokens.
+
+        Raises:
+            SpecError: tokens % num_slices is not 0.
+        """
+        tokens, slices = math.prod(at.grid), self.num_slices
+        if slices is None or "inter_slice" not in self.orders or tokens % slices == 0:
+            return
+        divisors = [n for n in range(1, tokens + 1) if tokens % n == 0]
+        below = [n for n in divisors if n < slices][-1:]
+        nearest = " or ".join(str(n) for n in below + [n for n in divisors if n > slices][:1])
+        raise SpecError(
+            f"num_slices: {slices} slices along depth, axis 0 of grid {list(at.grid)}, must divide "
+            f"its {tokens} tokens; nearest: {nearest}, or null for the grid's depth, {at.grid[0]}"
+        )
+
+    def build(self, at: StageShape) -> nn.Module:
+        """Return a module (B, C, *grid) -> same shape."""
+        return TomMixer(
+            at.channels,
+            d_state=self.d_state,
+            d_conv=self.d_conv,
+            expand=self.expand,
+            num_slices=self.num_slices,
+            orders=self.orders,
+        )
+
+
+class TomMixer(nn.Module):
+    """Add the scans of all orders, each with parameters of its own; projections, gate are shared.
+
+    Only the forward scan starts with Mamba's spread of time steps: the others keep the default
+    initialisation of nn.Linear in `dt_proj`, as the released code does, for parity.
+
+    Source: SegMamba, arXiv 2401.13560, section 2.2; github.com/ge-xing/SegMamba@cff3597,
+    mamba/mamba_ssm/modules/mamba_simple.py.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        d_state: int,
+        d_conv: int,
+        expand: int,
+        num_slices: int | None,
+        orders: tuple[OrderName, ...],
+    ) -> None:
+        super().__init__()
+        inner = expand * channels
+        self.num_slices = num_slices
+        self.order_names = orders
+        self.in_proj = nn.Linear(channels, 2 * inner, bias=False)
+        branches = [
+            ScanBranch(inner, d_state=d_state, d_conv=d_conv, dt_rank=math.ceil(channels / 16))
+            for _ in orders
+        ]
+        for branch, name in zip(branches, orders, strict=True):
+            if name != "forward":
+                branch.dt_proj.reset_parameters()
+        self.branches = nn.ModuleList(branches)
+        self.out_proj = nn.Linear(inner, channels, bias=False)
+
+    def orders_at(self, grid: Grid) -> tuple[int, ...]:
+        """Return the scan orders, as `blocks.scan.orders` has them, for this grid."""
+        slices = grid[0] if self.num_slices is None else self.num_slices
+        known = {"forward": FORWARD, "reverse": REVERSE, "inter_slice": slices}
+        return tuple(known[name] for name in self.order_names)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        inner, z = self.in_proj(tokens).chunk(2, dim=-1)
+        y = scan_branches(self.branches, inner, z, self.orders_at(tuple(x.shape[2:])))
+        out: Tensor = self.out_proj(y)
+        return out.transpose(1, 2).reshape(x.shape)

@@ -1,0 +1,37 @@
+"""The transform between a stage and the decoder; the next stage never sees it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+
+from blocks.base import LayerSpec, StageShape
+from blocks.ffn.mlp import MLPSpec
+from blocks.layers.norm import Norm, build_norm, check_norm
+
+Tap = Literal["after", "before_blocks"]
+
+
+class SkipSpec(LayerSpec):
+    """Give the decoder mlp(norm(x)), without a residual; by default x itself.
+
+    `mlp_ratio` is the MLP's hidden width over the stage's, null for no MLP. `tap` takes x after
+    the stage's blocks, or right after its down-sampling.
+    """
+
+    norm: Norm = "none"
+    mlp_ratio: Annotated[float, Field(gt=0, le=16)] | None = None
+    tap: Tap = "after"
+
+    def check(self, at: StageShape) -> None:
+        check_norm(self.norm, at, field="norm")
+
+    def build(self, at: StageShape) -> nn.Module:
+        """Return a module (B, C, *grid) -> same shape.
+
+        Source: github.com/ge-xing/SegMamba@cff3597, model_segmamba/segmamba.py, `MlpChannel`.
+        """
+        norm = build_norm(self.norm, at)
+        if self.mlp_ratio is None:
+            return norm
+        return nn.Sequential(norm, MLPSpec(ratio=self.mlp_ratio).build(at))

@@ -1,0 +1,205 @@
+"""Attention: its formula, the reduced keys, rotary positions, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import archspec
+from archspec.loading import load
+from archspec.planning import plan
+from blocks.base import SpecError, StageShape
+from blocks.layers.axial_rope import AxialRope
+from blocks.mixers.attention import Attention, AttentionMixerSpec
+
+FILE = Path(__file__).parents[2] / "golden" / "segformer3d" / "rope3d.npz"
+GRIDS = [(4, 6), (2, 3, 4)]
+
+
+def build(channels: int, grid: tuple[int, ...], **fields: Any) -> Attention:
+    at = StageShape(channels, grid)
+    spec = AttentionMixerSpec(**fields)
+    spec.check(at)
+    built = spec.build(at)
+    assert isinstance(built, Attention)
+    return built
+
+
+def by_hand(mixer: Attention, x: Tensor, scale: float) -> Tensor:
+    """Return what attention without reduction gives, one head and one softmax at a time."""
+    tokens = x.flatten(2).transpose(1, 2)
+    size = x.shape[1] // mixer.num_heads
+    q, (k, v) = mixer.query(tokens), mixer.key_value(tokens).chunk(2, dim=-1)
+    heads = [
+        torch.softmax(q[..., i : i + size] @ k[..., i : i + size].mT / scale, dim=-1)
+        @ v[..., i : i + size]
+        for i in range(0, x.shape[1], size)
+    ]
+    out: Tensor = mixer.proj(torch.cat(heads, dim=-1))
+    return out.transpose(1, 2).reshape(x.shape)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(("scale", "root"), [("head_dim", 8), ("num_heads", 3)])
+def test_scores_are_scaled(grid: tuple[int, ...], scale: str, root: int) -> None:
+    mixer = build(24, grid, num_heads=3, scale=scale).double()
+    x = 3 * torch.randn(2, 24, *grid, dtype=torch.float64)
+    torch.testing.assert_close(mixer(x), by_hand(mixer, x, root**0.5))
+
+
+def test_bias_of_the_projections() -> None:
+    with_bias, without = build(8, (2, 2)), build(8, (2, 2), qkv_bias=False)
+    assert with_bias.query.bias.shape == (8,)
+    assert with_bias.key_value.bias.shape == (16,)
+    assert without.query.bias is None
+    assert without.key_value.bias is None
+    assert without.proj.bias is not None
+
+
+@pytest.mark.parametrize(("reduction", "want"), [(2, (2, 2)), ([1, 2], (1, 2)), ([4, 1], (4, 1))])
+def test_reduced_keys(reduction: Any, want: tuple[int, ...]) -> None:
+    """Keys that average each patch: the mixer gives what attention to those averages gives."""
+    if isinstance(reduction, list):
+        reduction = tuple(reduction)
+    mixer = build(6, (4, 4), reduction=reduction).double()
+    assert isinstance(mixer.reduce, nn.Conv2d)
+    assert mixer.reduce.kernel_size == mixer.reduce.stride == want
+    mixer.reduce_norm = nn.Identity()
+    with torch.no_grad():
+        mixer.reduce.weight.zero_().diagonal().fill_(1 / (want[0] * want[1]))
+        mixer.reduce.bias.zero_()
+    x = torch.randn(1, 6, 4, 4, dtype=torch.float64)
+    averages = nn.functional.avg_pool2d(x, want).flatten(2).mT
+    k, v = mixer.key_value(averages).chunk(2, dim=-1)
+    weights = torch.softmax(mixer.query(x.flatten(2).mT) @ k.mT / 6**0.5, dim=-1)
+    torch.testing.assert_close(mixer(x), mixer.proj(weights @ v).mT.reshape(x.shape))
+
+
+def test_axial_rope_equals_timm() -> None:
+    with np.load(FILE, allow_pickle=False) as data:
+        given, want, table = (
+            torch.from_numpy(data[name]) for name in ("qk_in", "qk_out_timm", "timm_embed")
+        )
+        grid = tuple(int(n) for n in data["grid"])
+    rope = AxialRope(given.shape[-1], ndim=3)
+    torch.testing.assert_close(rope.table.get_embed(list(grid)), table, rtol=0, atol=1e-6)
+    torch.testing.assert_close(rope(given, grid), want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("grid", [(6, 6), (5, 6, 7)])
+def test_rotated_scores_see_differences_only(grid: tuple[int, ...]) -> None:
+    rope = AxialRope(12, ndim=len(grid))
+    q, k = torch.randn(2, 12)
+    rows, columns = (
+        rope(tokens.expand(1, 1, int(np.prod(grid)), 12), grid).view(*grid, 12) for tokens in (q, k)
+    )
+    start, step = (0,) * len(grid), tuple(range(1, len(grid) + 1))
+    scores = [
+        rows[at] @ columns[tuple(a + s for a, s in zip(at, step, strict=True))]
+        for at in (start, (1,) * len(grid), (2, *start[1:]))
+    ]
+    torch.testing.assert_close(scores[0], scores[1])
+    torch.testing.assert_close(scores[0], scores[2])
+    assert (scores[0] - rows[start] @ columns[start]).abs() > 1e-3
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_rope_tells_positions_apart(grid: tuple[int, ...]) -> None:
+    """Without positions a permutation of tokens permutes the output; with them it does not."""
+    x = torch.randn(1, 24, *grid)
+    for rope, same in (("none", True), ("axial", False)):
+        mixer = build(24, grid, num_heads=2, rope=rope)
+        moved = mixer(x.roll(1, -1)).roll(-1, -1) - mixer(x)
+        assert bool(moved.abs().max() < 1e-5) is same
+    assert not [n for n, _ in mixer.named_parameters() if "rope" in n]
+    assert not [n for n in mixer.state_dict() if "rope" in n]
+
+
+@pytest.mark.parametrize("rope", ["none", "axial"])
+@pytest.mark.parametrize("size", [1.0, 1e3])
+def test_bfloat16_autocast(rope: str, size: float) -> None:
+    mixer = build(24, (4, 4, 4), num_heads=2, rope=rope)
+    x = size * torch.randn(2, 24, 4, 4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = mixer(x)
+        out.float().square().mean().backward()
+    assert torch.isfinite(out).all()
+    assert all(torch.isfinite(p.grad).all() for p in mixer.parameters() if p.grad is not None)
+    if size == 1:
+        torch.testing.assert_close(out.float(), mixer(x), rtol=0.05, atol=0.02)
+
+
+def refused(channels: int, grid: list[int], **mixer: Any) -> str:
+    stage = {"width": channels, "mixer": {"kind": "attention", **mixer}}
+    spec = load(
+        {
+            "name": "net",
+            "patch_size": grid,
+            "encoder": {"stages": [{**stage, "downsample": {"stride": 2}}]},
+            "decoder": {"kind": "mlp"},
+        }
+    )
+    with pytest.raises(SpecError) as caught:
+        plan(spec)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix("encoder.stages.0.mixer.")
+
+
+def test_refusals() -> None:
+    assert refused(16, [8, 8], num_heads=3) == (
+        "num_heads: 3 must divide the width 16; nearest: 2 or 4"
+    )
+    assert refused(32, [8, 8], num_heads=5).endswith("nearest: 4 or 8")
+    assert refused(32, [8, 8], num_heads=99).endswith("nearest: 32")
+    assert refused(16, [24, 40, 16], reduction=[4, 4, 3]) == (
+        "reduction: grid [12, 20, 8] must divide by [4, 4, 3]; patch_size [24, 40, 16] must "
+        "divide by [8, 8, 6]; nearest: [24, 40, 12] or [24, 40, 18]"
+    )
+    assert refused(16, [8, 8, 8], reduction=[2, 2]) == (
+        "reduction: [2, 2] has 2 entries, but patch_size has 3 axes; give one integer or 3 of them"
+    )
+    assert refused(64, [8, 8, 8], num_heads=2, rope="axial") == (
+        "rope: 'axial' on 3 axes needs head dims divisible by 6, but 64 / 2 heads = 32; "
+        "nearest: 30 or 36"
+    )
+    assert refused(6, [8, 8], num_heads=3, rope="axial").endswith("heads = 2; nearest: 4")
+    assert refused(24, [8, 8], reduction=2, rope="axial").startswith(
+        "rope: 'axial' needs reduction 1, because reduced keys have no grid position"
+    )
+
+
+def test_inputs_must_suit_the_reduction() -> None:
+    """A network refuses inputs whose inner grid the reduction would cut short."""
+    stage = {"width": 8, "downsample": {"stride": 2}, "mixer": {"kind": "identity"}}
+    coarse = {**stage, "mixer": {"kind": "attention", "reduction": [3, 2]}}
+    spec = load(
+        {
+            "name": "net",
+            "patch_size": [24, 32],
+            "encoder": {"stages": [stage, coarse, stage]},
+            "decoder": {"kind": "mlp"},
+        }
+    )
+    assert plan(spec).total_stride == (24, 8)
+
+
+@pytest.mark.parametrize("patch", [[16, 24], [16, 24, 8]])
+def test_cost_of_reduced_attention(patch: list[int]) -> None:
+    """Both products are counted, and what backward keeps has no matrix of scores in it."""
+    mixer = {"kind": "attention", "num_heads": 2, "reduction": 4}
+    stage = {"width": 8, "downsample": {"stride": 2}, "mixer": mixer}
+    spec = {"name": "net", "patch_size": patch, "decoder": {"kind": "mlp"}}
+    counted = archspec.cost({**spec, "encoder": {"stages": [stage]}})
+    part = counted.by_path["stages.0.blocks.0.mixer"]
+    names = ("query", "key_value", "proj", "reduce")
+    inner = sum(counted.by_path[f"stages.0.blocks.0.mixer.{name}"].macs for name in names)
+    tokens = int(np.prod(patch)) // 2 ** len(patch)
+    assert part.macs - inner == 2 * tokens * (tokens // 4 ** len(patch)) * 8
+    whole = archspec.cost(
+        {**spec, "encoder": {"stages": [{**stage, "mixer": {**mixer, "reduction": 1}}]}}
+    )
+    scores = 2 * tokens**2 * 4
+    assert whole.activation_bytes - counted.activation_bytes < scores
