@@ -15,30 +15,35 @@ if TYPE_CHECKING:
     from archspec.costing import Cost, cost
     from archspec.loading import list_specs, load
     from archspec.nnunet_export import export_nnunet
+    from archspec.official import LoadReport, load_official
     from archspec.spec import ArchSpec
     from blocks.base import SpecError
 
 __all__ = [
     "ArchSpec",
     "Cost",
+    "LoadReport",
     "SpecError",
     "build",
     "cost",
     "export_nnunet",
     "list_specs",
     "load",
+    "load_official",
 ]
 __version__ = "0.1.0"
 
 _HOMES = {
     "ArchSpec": "archspec.spec",
     "Cost": "archspec.costing",
+    "LoadReport": "archspec.official",
     "SpecError": "blocks.base",
     "build": "archspec.building",
     "cost": "archspec.costing",
     "export_nnunet": "archspec.nnunet_export",
     "list_specs": "archspec.loading",
     "load": "archspec.loading",
+    "load_official": "archspec.official",
 }
 
 

@@ -2,12 +2,15 @@
 
 from torch import nn
 
+from archspec.initialising import initialise
 from archspec.loading import SpecLike
 from archspec.network import SegNet, Stage
 from archspec.planning import Plan, StagePlan
 from archspec.resolving import resolve
-from blocks.base import Grid
+from archspec.spec import StageSpec
+from blocks.base import Grid, StageShape
 from blocks.decoders.decoder import Decoder
+from blocks.layers.drop_path import spread_drop_path
 from blocks.layers.norm import build_norm
 
 
@@ -33,27 +36,41 @@ def build(
 def build_plan(planned: Plan) -> SegNet:
     """Compile a plan into a network on the default device."""
     stages, decoder = build_parts(planned)
-    return SegNet(stages, decoder, total_stride=planned.total_stride)
+    return SegNet(stages, decoder, total_stride=planned.total_stride, spec_name=planned.spec.name)
 
 
 def build_parts(planned: Plan) -> tuple[list[nn.Module], Decoder]:
     """Return what `SegNet` is made of, for subclasses of it."""
     decoder = planned.spec.decoder.build(
-        planned.skips,
+        planned.decoder_inputs,
         patch_size=planned.patch_size,
         num_classes=planned.num_classes,
         num_heads=planned.spec.deep_supervision.heads,
     )
-    return [_build_stage(stage) for stage in planned.stages], decoder
+    stages = [_build_stage(stage) for stage in planned.stages]
+    spread_drop_path([block for stage in stages for block in stage.blocks])
+    for part in (*stages, decoder):
+        initialise(part, planned.spec.init)
+    return list(stages), decoder
 
 
 def _build_stage(stage: StagePlan) -> Stage:
     spec, at = stage.spec, stage.out
+    local: nn.Module = nn.Identity()
+    if spec.local.kind != "none" and spec.local.repeat == "stage":
+        local = spec.local.build(at)
     return Stage(
         downsample=spec.downsample.build(stage.inp, at),
-        blocks=[
-            spec.block.build(at, mixer=spec.mixer.build(at), ffn=spec.ffn.build(at))
-            for _ in range(spec.depth)
-        ],
+        local=local,
+        blocks=[_build_block(spec, at) for _ in range(spec.depth)],
         norm=build_norm(spec.norm, at),
+        skip=spec.skip.build(at),
+        tap=spec.skip.tap,
     )
+
+
+def _build_block(spec: StageSpec, at: StageShape) -> nn.Module:
+    block = spec.block.build(at, mixer=spec.mixer.build(at), ffn=spec.ffn.build(at))
+    if spec.local.kind != "none" and spec.local.repeat == "block":
+        return nn.Sequential(spec.local.build(at), block)
+    return block

@@ -1,7 +1,8 @@
 """What a network costs, counted by tracing its real modules on the meta device.
 
 Convention v1: `flops = 2 * macs + scan_flops` for one forward pass at batch 1. `macs` are the
-multiply-adds of convolutions, transposed convolutions, linear layers and attention products;
+multiply-adds of convolutions, transposed convolutions, linear layers and attention products
+(attention as the fused kernel runs it, which keeps no matrix of scores for backward);
 `scan_flops` are 9 B L D N per selective scan, + B L D for its skip and again for its gate.
 Norms, activations and interpolation are not counted.
 """
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from archspec.building import build_plan
@@ -88,6 +90,7 @@ def cost_plan(planned: Plan) -> Cost:
     parameters = {p.untyped_storage()._cdata for p in net.parameters()}
     with (
         torch.enable_grad(),
+        _FusedAttention(),
         FlopCounterMode(display=False) as counter,
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
     ):
@@ -102,6 +105,18 @@ def cost_plan(planned: Plan) -> Cost:
         activation_bytes=sum(size for key, size in saved.items() if key not in parameters),
         by_path=by_path,
     )
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Trace attention as the fused kernel: on meta, PyTorch would take the unfused formula."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+            return fused(*args, **(kwargs or {}))[0]
+        return func(*args, **(kwargs or {}))
 
 
 def _by_path(net: torch.nn.Module, counts: dict[str, dict[Any, int]]) -> dict[str, PathCost]:

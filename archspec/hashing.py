@@ -11,7 +11,9 @@ _LABELS = {"name", "title", "sources"}
 
 def arch_hash(spec: ArchSpec) -> str:
     """Return 16 hex digits, equal where weights of one spec fit the other."""
-    return _digest(spec.model_dump(mode="json", exclude=_LABELS | {"training", "patch_size"}))
+    return _digest(
+        spec.model_dump(mode="json", exclude=_LABELS | {"training", "init", "patch_size"})
+    )
 
 
 def trial_hash(spec: ArchSpec) -> str:

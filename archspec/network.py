@@ -4,20 +4,37 @@ from torch import Tensor, nn
 
 from blocks.base import Grid
 from blocks.decoders.decoder import Decoder
+from blocks.skip.transform import Tap
 
 
 class Stage(nn.Module):
-    """Down-sample, run the blocks, normalise: (B, C, *grid) -> (B, width, *grid / stride)."""
+    """Down-sample, run the blocks, normalise: (B, C, *grid) -> (B, width, *grid / stride).
 
-    def __init__(self, *, downsample: nn.Module, blocks: list[nn.Module], norm: nn.Module) -> None:
+    Returns the features for the next stage, and those for the decoder.
+    """
+
+    def __init__(
+        self,
+        *,
+        downsample: nn.Module,
+        local: nn.Module,
+        blocks: list[nn.Module],
+        norm: nn.Module,
+        skip: nn.Module,
+        tap: Tap,
+    ) -> None:
         super().__init__()
         self.downsample = downsample
+        self.local = local
         self.blocks = nn.Sequential(*blocks)
         self.norm = norm
+        self.skip = skip
+        self.tap = tap
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.norm(self.blocks(self.downsample(x)))
-        return out
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        entered = self.downsample(x)
+        out = self.norm(self.blocks(self.local(entered)))
+        return out, self.skip(entered if self.tap == "before_blocks" else out)
 
 
 class SegNet(nn.Module):
@@ -25,10 +42,14 @@ class SegNet(nn.Module):
 
     While `decoder.deep_supervision` is set, forward returns a list of logits, fine to coarse, in
     training and evaluation alike. Any input size works whose axes divide by `total_stride`.
+    `spec_name` says whose published weights fit, for `archspec.load_official`.
     """
 
-    def __init__(self, stages: list[nn.Module], decoder: Decoder, *, total_stride: Grid) -> None:
+    def __init__(
+        self, stages: list[nn.Module], decoder: Decoder, *, total_stride: Grid, spec_name: str
+    ) -> None:
         super().__init__()
+        self.spec_name = spec_name
         self.stages = nn.ModuleList(stages)
         self.decoder = decoder
         self.total_stride = total_stride
@@ -42,9 +63,9 @@ class SegNet(nn.Module):
                 f"input of shape {tuple(x.shape)}: each of the {len(self.total_stride)} spatial "
                 f"axes must divide by {list(self.total_stride)}"
             )
-        skips = []
+        skips = [x] if self.decoder.takes_input else []
         for stage in self.stages:
-            x = stage(x)
-            skips.append(x)
+            x, skip = stage(x)
+            skips.append(skip)
         out: Tensor | list[Tensor] = self.decoder(skips, grid)
         return out

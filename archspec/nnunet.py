@@ -44,5 +44,7 @@ class ArchSpecNet(SegNet):
                 f"have {planned.strides}, but the plans say {given}; export the spec again"
             )
         stages, decoder = build_parts(planned)
-        super().__init__(stages, decoder, total_stride=planned.total_stride)
+        super().__init__(
+            stages, decoder, total_stride=planned.total_stride, spec_name=planned.spec.name
+        )
         self.decoder.deep_supervision = deep_supervision

@@ -40,13 +40,18 @@ class Plan:
         return tuple(stage.out for stage in self.stages)
 
     @property
+    def decoder_inputs(self) -> tuple[StageShape, ...]:
+        """Return what the decoder gets: the skips, behind the network's input if it asks for it."""
+        return _decoder_inputs(self.spec, self.stages)
+
+    @property
     def strides(self) -> list[list[int]]:
         """Return what nnU-Net's plans call `strides`: the scales of the outputs."""
         return plans_strides(self.output_grids)
 
     @property
     def total_stride(self) -> Grid:
-        """Return by what every axis of an input must divide."""
+        """Return by what every axis of an input must divide: strides, and what mixers need."""
         return _total_stride(self.spec, len(self.patch_size))
 
 
@@ -73,15 +78,17 @@ def plan(
     for index, stage in enumerate(spec.encoder.stages):
         at = f"encoder.stages.{index}.downsample"
         _checked(at, partial(stage.downsample.strides, len(patch)))
+        _checked(f"encoder.stages.{index}.mixer", partial(stage.mixer.divisor, len(patch)))
     inp, stages = StageShape(channels, patch), []
     for index, stage in enumerate(spec.encoder.stages):
         planned = _plan_stage(stage, inp, patch, f"encoder.stages.{index}", spec)
+        _check_tap(stage, f"encoder.stages.{index}", last=stage is spec.encoder.stages[-1])
         stages.append(planned)
         inp = planned.out
-    skips = tuple(stage.out for stage in stages)
+    inputs = _decoder_inputs(spec, tuple(stages))
     heads = spec.deep_supervision.heads
-    spec.decoder.check(skips, patch_size=patch, num_heads=heads)
-    grids = spec.decoder.output_grids(skips, patch_size=patch, num_heads=heads)
+    spec.decoder.check(inputs, patch_size=patch, num_heads=heads)
+    grids = spec.decoder.output_grids(inputs, patch_size=patch, num_heads=heads)
     return Plan(spec, channels, classes, patch, tuple(stages), grids)
 
 
@@ -97,11 +104,34 @@ def _plan_stage(
     grid = tuple(n // s for n, s in zip(inp.grid, stride, strict=True))
     out = StageShape(stage.width, grid)
     _checked(f"{path}.downsample", lambda: stage.downsample.check(inp, out))
+    if stage.has_local:
+        _checked(f"{path}.local", lambda: stage.local.check(out))
     _checked(f"{path}.block", lambda: stage.block.check(out))
+    divisor = stage.mixer.divisor(out.ndim)
+    if any(n % d for n, d in zip(out.grid, divisor, strict=True)):
+        raise SpecError(
+            f"{path}.mixer.reduction: grid {list(out.grid)} must divide by {list(divisor)}; "
+            f"{_nearest_patch(spec, patch)}"
+        )
     _checked(f"{path}.mixer", lambda: stage.mixer.check(out))
     _checked(f"{path}.ffn", lambda: stage.ffn.check(out))
     _checked(path, lambda: check_norm(stage.norm, out, field="norm"))
+    _checked(f"{path}.skip", lambda: stage.skip.check(out))
     return StagePlan(path, stage, inp, out)
+
+
+def _decoder_inputs(spec: ArchSpec, stages: tuple[StagePlan, ...]) -> tuple[StageShape, ...]:
+    skips = tuple(stage.out for stage in stages)
+    return (stages[0].inp, *skips) if spec.decoder.takes_input else skips
+
+
+def _check_tap(stage: StageSpec, path: str, *, last: bool) -> None:
+    dead = stage.depth > 0 or stage.has_local or stage.norm != "none"
+    if last and dead and stage.skip.tap == "before_blocks":
+        raise SpecError(
+            f"{path}.skip.tap: 'before_blocks' on the last stage leaves its blocks without use; "
+            "use after, or depth: 0 with no local and no norm"
+        )
 
 
 def _checked(path: str, action: Callable[[], T]) -> T:
@@ -113,8 +143,12 @@ def _checked(path: str, action: Callable[[], T]) -> T:
 
 
 def _total_stride(spec: ArchSpec, ndim: int) -> Grid:
-    strides = [stage.downsample.strides(ndim) for stage in spec.encoder.stages]
-    return tuple(math.prod(axis) for axis in zip(*strides, strict=True))
+    step, total = (1,) * ndim, (1,) * ndim
+    for stage in spec.encoder.stages:
+        step = tuple(map(math.prod, zip(step, stage.downsample.strides(ndim), strict=True)))
+        needs = map(math.prod, zip(step, stage.mixer.divisor(ndim), strict=True))
+        total = tuple(map(math.lcm, total, needs))
+    return total
 
 
 def _nearest_patch(spec: ArchSpec, patch: Grid) -> str:

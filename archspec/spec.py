@@ -4,28 +4,42 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from archspec.initialising import Init
 from blocks.base import ComponentSpec, Count
 from blocks.decoders import AnyDecoder
 from blocks.downsample import AnyDownsample
 from blocks.ffn import AnyFFN
 from blocks.ffn.none import NoFFNSpec
 from blocks.layers.norm import Norm
+from blocks.local import AnyLocal
+from blocks.local.none import NoLocalSpec
 from blocks.mixers import AnyMixer
+from blocks.skip import AnySkip
 from blocks.wrappers import AnyBlock
 
 SCHEMA_VERSION = 1
 
 
 class StageSpec(ComponentSpec):
-    """Blocks at one resolution: downsample -> depth x block(mixer, ffn) -> norm."""
+    """Blocks at one resolution: downsample -> local -> depth x block(mixer, ffn) -> norm.
+
+    The result goes to the next stage, and through `skip` to the decoder.
+    """
 
     width: Count
-    depth: Count = 1
+    depth: Annotated[int, Field(ge=0)] = 1
     downsample: AnyDownsample = AnyDownsample()
+    local: AnyLocal = NoLocalSpec()
     block: AnyBlock = AnyBlock()
     mixer: AnyMixer
     ffn: AnyFFN = NoFFNSpec()
     norm: Norm = "none"
+    skip: AnySkip = AnySkip()
+
+    @property
+    def has_local(self) -> bool:
+        """Say whether a local module is built: one for every block needs a block."""
+        return self.local.kind != "none" and (self.local.repeat == "stage" or self.depth > 0)
 
 
 def merge_defaults(defaults: Any, stage: Any) -> Any:
@@ -104,6 +118,7 @@ class ArchSpec(ComponentSpec):
     encoder: EncoderSpec
     decoder: AnyDecoder
     deep_supervision: DeepSupervisionSpec = DeepSupervisionSpec()
+    init: Init = "default"
     training: TrainingSpec = TrainingSpec()
 
     def tree(self) -> dict[str, Any]:

@@ -17,13 +17,13 @@ WRONG = {
     "unknown key at top level": (
         ("decoder: {", "decodr: {"),
         "net.yaml:11:1  decodr: unknown key; allowed: schema_version, name, title, sources, "
-        "in_channels, num_classes, patch_size, encoder, decoder, deep_supervision, training; "
-        "did you mean 'decoder'?",
+        "in_channels, num_classes, patch_size, encoder, decoder, deep_supervision, init, "
+        "training; did you mean 'decoder'?",
     ),
     "unknown key in a stage": (
         ("- width: 32", "- widht: 32"),
         "net.yaml:9:7  encoder.stages.1.widht: unknown key; allowed: width, depth, downsample, "
-        "block, mixer, ffn, norm; did you mean 'width'?",
+        "local, block, mixer, ffn, norm, skip; did you mean 'width'?",
     ),
     "unknown key in a component": (
         ("d_state", "d_stat"),

@@ -39,7 +39,8 @@ def test_forward_and_gradients(planned: Plan) -> None:
 
 def test_trains_one_step(planned: Plan, train_step: Callable[[nn.Module, Tensor], float]) -> None:
     net = build_plan(planned)
-    assert train_step(net, torch.randn(2, planned.in_channels, *planned.patch_size)) < 10
+    # SegFormer3D's own start values make logits with a standard deviation of 9.
+    assert train_step(net, torch.randn(2, planned.in_channels, *planned.patch_size)) < 30
     assert all(torch.isfinite(parameter).all() for parameter in net.parameters())
 
 
@@ -60,7 +61,9 @@ def test_own_patch_on_meta(spec_name: str) -> None:
         x = torch.empty(1, planned.in_channels, *planned.patch_size)
         shapes = []
         for stage in net.stages:
-            stage.register_forward_hook(lambda _m, _i, out: shapes.append(tuple(out.shape[1:])))
+            stage.register_forward_hook(
+                lambda _m, _i, outs: shapes.append(tuple(outs[0].shape[1:]))
+            )
         assert net(x).shape == (1, planned.num_classes, *planned.patch_size)
     assert shapes == [(at.channels, *at.grid) for at in planned.skips]
 

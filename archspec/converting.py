@@ -1,0 +1,132 @@
+"""A published checkpoint file -> safetensors with our keys."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from archspec.building import build
+from archspec.loading import SpecLike, load
+from archspec.official import (
+    KeyTable,
+    LoadReport,
+    Size,
+    key_table,
+    load_official,
+    plain_weights,
+)
+from archspec.yaml_source import dump
+from blocks.base import SpecError
+
+WRAPPERS = ("state_dict", "network_weights", "model")
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What was written, and for which sizes of the network."""
+
+    path: Path
+    in_channels: int
+    num_classes: int
+    report: LoadReport
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Return the weights in a .safetensors file or in one that torch.save wrote.
+
+    Pickles are read with `weights_only=True`, which runs no code of theirs. Weights may lie under
+    `state_dict` (Lightning, MONAI), `network_weights` (nnU-Net) or `model`.
+
+    Raises:
+        SpecError: no such file, or no weights in it.
+    """
+    if not path.is_file():
+        raise SpecError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the age of the pickle
+                found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # hostile bytes raise anything
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise SpecError(
+            f"{path}: not a checkpoint that loads without running code (torch.load with "
+            f"weights_only=True, or safetensors): {reason}"
+        ) from None
+    for wrapper in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+            break
+    try:
+        return plain_weights(found)
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from None
+
+
+def convert(
+    checkpoint: Path,
+    *,
+    spec: SpecLike,
+    out: Path,
+    allow_partial: bool = False,
+    force: bool = False,
+    overrides: tuple[str, ...] = (),
+) -> Converted:
+    """Write a published checkpoint as safetensors that `build(spec)` loads.
+
+    The numbers of channels and classes are those of the checkpoint. Parameters that it lacks, where
+    `allow_partial` lets it, are written with their start values.
+
+    Raises:
+        SpecError: see `read_checkpoint` and `load_official`; or `out` exists, or cannot be written.
+    """
+    if out.exists() and not force:
+        raise SpecError(f"{out}: exists; give another name, or --force to replace it")
+    if not out.parent.is_dir():
+        raise SpecError(f"{out}: no folder {out.parent}")
+    loaded = load(spec, overrides=overrides)
+    table = key_table(loaded.name)
+    weights = read_checkpoint(checkpoint)
+    channels = _size(weights, table, "in_channels") or loaded.in_channels
+    classes = _size(weights, table, "num_classes") or loaded.num_classes
+    net = build(loaded, in_channels=channels, num_classes=classes)
+    try:
+        report = load_official(net, weights, allow_partial=allow_partial)
+    except SpecError as error:
+        raise SpecError(f"{checkpoint}: {error}") from None
+    metadata = {
+        "spec": dump(loaded.tree()),
+        "in_channels": str(channels),
+        "num_classes": str(classes),
+    }
+    tensors = {key: value.contiguous() for key, value in net.state_dict().items()}
+    _write(tensors, metadata, out)
+    return Converted(out, channels, classes, report)
+
+
+def _size(weights: Mapping[str, Tensor], table: KeyTable, name: Size) -> int | None:
+    """Return the size as the checkpoint shows it, or None where it does not."""
+    key, axis = table.sizes[name]
+    return weights[key].shape[axis] if key in weights and weights[key].ndim > axis else None
+
+
+def _write(tensors: dict[str, Tensor], metadata: dict[str, str], out: Path) -> None:
+    """Write beside the target, then move: the target is whole or untouched."""
+    partial = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        try:
+            save_file(tensors, partial, metadata=metadata)
+            partial.replace(out)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise SpecError(f"{out}: cannot be written: {error}") from None
