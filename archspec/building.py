@@ -1,5 +1,7 @@
 """Plan -> SegNet."""
 
+from itertools import accumulate
+
 from torch import nn
 
 from archspec.initialising import initialise
@@ -10,7 +12,6 @@ from archspec.resolving import resolve
 from archspec.spec import StageSpec
 from blocks.base import Grid, StageShape
 from blocks.decoders.decoder import Decoder
-from blocks.layers.drop_path import spread_drop_path
 from blocks.layers.norm import build_norm
 
 
@@ -47,14 +48,19 @@ def build_parts(planned: Plan) -> tuple[list[nn.Module], Decoder]:
         num_classes=planned.num_classes,
         num_heads=planned.spec.deep_supervision.heads,
     )
-    stages = [_build_stage(stage) for stage in planned.stages]
-    spread_drop_path([block for stage in stages for block in stage.blocks])
+    depths = [stage.spec.depth for stage in planned.stages]
+    last = max(sum(depths) - 1, 1)
+    stages = [
+        _build_stage(stage, [block / last for block in range(end - depth, end)])
+        for stage, depth, end in zip(planned.stages, depths, accumulate(depths), strict=True)
+    ]
     for part in (*stages, decoder):
         initialise(part, planned.spec.init)
     return list(stages), decoder
 
 
-def _build_stage(stage: StagePlan) -> Stage:
+def _build_stage(stage: StagePlan, positions: list[float]) -> Stage:
+    """Return the stage; `positions` are its blocks' places in the network, from 0 to 1."""
     spec, at = stage.spec, stage.out
     local: nn.Module = nn.Identity()
     if spec.local.kind != "none" and spec.local.repeat == "stage":
@@ -62,15 +68,16 @@ def _build_stage(stage: StagePlan) -> Stage:
     return Stage(
         downsample=spec.downsample.build(stage.inp, at),
         local=local,
-        blocks=[_build_block(spec, at) for _ in range(spec.depth)],
+        blocks=[_build_block(spec, at, position) for position in positions],
         norm=build_norm(spec.norm, at),
         skip=spec.skip.build(at),
         tap=spec.skip.tap,
     )
 
 
-def _build_block(spec: StageSpec, at: StageShape) -> nn.Module:
-    block = spec.block.build(at, mixer=spec.mixer.build(at), ffn=spec.ffn.build(at))
+def _build_block(spec: StageSpec, at: StageShape, position: float) -> nn.Module:
+    mixer, ffn = spec.mixer.build(at), spec.ffn.build(at)
+    block = spec.block.build(at, mixer=mixer, ffn=ffn, position=position)
     if spec.local.kind != "none" and spec.local.repeat == "block":
         return nn.Sequential(spec.local.build(at), block)
     return block

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blocks.base import LayerSpec, StageShape
-from blocks.layers.drop_path import DropPath
+from blocks.layers.drop_path import build_drop_path
 from blocks.layers.layer_scale import ChannelLayerScale
 from blocks.layers.norm import Norm, build_norm, check_norm
 
@@ -27,15 +27,20 @@ class ResidualBlockSpec(LayerSpec):
     def check(self, at: StageShape) -> None:
         check_norm(self.norm, at, field="norm")
 
-    def build(self, at: StageShape, *, mixer: nn.Module, ffn: nn.Module | None) -> nn.Module:
-        """Return a module (B, C, *grid) -> same shape."""
+    def build(
+        self, at: StageShape, *, mixer: nn.Module, ffn: nn.Module | None, position: float = 0.0
+    ) -> nn.Module:
+        """Return a module (B, C, *grid) -> same shape.
+
+        `position` is where the block stands in the network: 0 is the first, 1 the last.
+        """
         return ResidualBlock(
             at,
             mixer=mixer,
             ffn=ffn,
             norm=self.norm,
             layer_scale=self.layer_scale,
-            drop_path=self.drop_path,
+            drop_path=self.drop_path * position,
         )
 
 
@@ -62,7 +67,7 @@ class ResidualBlock(nn.Module):
         self.ffn = ffn
         self.mixer_scale = _scale(at, layer_scale)
         self.ffn_scale = None if ffn is None else _scale(at, layer_scale)
-        self.drop = DropPath(drop_path)
+        self.drop = build_drop_path(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop(self.mixer_scale(self.mixer(self.norm(x))))

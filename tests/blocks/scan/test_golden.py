@@ -37,7 +37,7 @@ def by_reference(*tensors: Tensor | None) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("variant", ["full", "noz"])
+@pytest.mark.parametrize("variant", ["full", "noz", "plain"])
 @pytest.mark.parametrize("scan", [by_op, by_reference])
 def test_scan_equals_official_code(
     golden: dict[str, Any], scan: Any, variant: str, dtype: str
@@ -46,21 +46,36 @@ def test_scan_equals_official_code(
     leaves = {
         name: torch.from_numpy(golden[f"in_{name}"]).to(width).requires_grad_() for name in NAMES
     }
-    if variant == "noz":
+    if variant != "full":
         del leaves["z"]
-    tokens = {name: leaves[name].mT for name in ("u", "delta", "B", "C", "z") if name in leaves}
-    out = scan(
-        tokens["u"].unsqueeze(1),
-        tokens["delta"].unsqueeze(1),
-        leaves["A"].unsqueeze(0),
-        tokens["B"].unsqueeze(1),
-        tokens["C"].unsqueeze(1),
-        leaves["D"].unsqueeze(0),
-        leaves["delta_bias"].unsqueeze(0),
-        tokens.get("z"),
-    )
+    delta = leaves["delta"]
+    if variant == "plain":  # without D, bias and softplus, whose inverse goes before it here
+        del leaves["D"], leaves["delta_bias"]
+        leaves["delta"] = torch.from_numpy(golden["plain_delta"]).to(width).requires_grad_()
+        delta = leaves["delta"] + torch.log(-torch.expm1(-leaves["delta"]))
+    tokens = {name: leaves[name].mT for name in ("u", "B", "C", "z") if name in leaves}
+    nothing = torch.zeros(len(leaves["A"]), dtype=width)
+
+    def run(C: Tensor, D: Tensor) -> Tensor:
+        return scan(  # type: ignore[no-any-return]
+            tokens["u"].unsqueeze(1),
+            delta.mT.unsqueeze(1),
+            leaves["A"].unsqueeze(0),
+            tokens["B"].unsqueeze(1),
+            C.unsqueeze(1),
+            D.unsqueeze(0),
+            leaves.get("delta_bias", nothing).unsqueeze(0),
+            None if C is not tokens["C"] else tokens.get("z"),
+        )
+
+    out = run(tokens["C"], leaves.get("D", nothing))
     want = torch.from_numpy(golden[f"{variant}_{dtype}_out"])
     torch.testing.assert_close(out.mT, want, **TOLERANCES[dtype])
+    # with C a unit vector, y is one component of the state
+    units = torch.eye(leaves["A"].shape[-1], dtype=width)
+    last = [run(unit.expand_as(tokens["C"]), nothing)[:, -1] for unit in units]
+    want = torch.from_numpy(golden[f"{variant}_{dtype}_last_state"])
+    torch.testing.assert_close(torch.stack(last, dim=-1), want, **TOLERANCES[dtype])
     out.backward(torch.from_numpy(golden["dout"]).to(width).mT)
     for name, leaf in leaves.items():
         want = torch.from_numpy(golden[f"{variant}_{dtype}_grad_{name}"])
