@@ -35,8 +35,12 @@ def run_seed(seed: int, folder: Path, trials: int) -> dict[str, Any]:
     command += ["--seed", str(seed), "--trials", str(trials), "--out", str(folder)]
     subprocess.run(command, check=True)
     with (folder / "run" / "pareto.csv").open(encoding="utf-8") as file:
-        front = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    ends = {"cheapest": front[0], "best": front[-1]}
+        front = list(csv.DictReader(file))
+    scores = ("gflops", "dice", "twin_same", "twin_other", "either_twin")
+    ends = {
+        name: {score: float(row[score]) for score in scores}
+        for name, row in (("cheapest", front[0]), ("best", front[-1]))
+    }
     return {
         "seed": seed,
         "front_points": len(front),

@@ -7,6 +7,7 @@ driver is gone, so a killed search leaves no process behind.
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 import traceback
 from collections.abc import Iterator
@@ -102,7 +103,8 @@ class _Worker:
         self.number: int | None = None
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, settings, device), daemon=True)
-        self.process.start()
+        with _interrupts_ignored():
+            self.process.start()
         theirs.close()
 
     def start(self, task: "TrialTask") -> None:
@@ -116,6 +118,19 @@ class _Worker:
             self.process.join(timeout=10)
         self.process.terminate()
         self.process.join()
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Start children that ignore Ctrl-C, which a terminal sends to all: the driver ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _work(connection: Connection, settings: WorkerSettings, device: str) -> None:

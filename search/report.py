@@ -15,8 +15,6 @@ from blocks.base import SpecError
 from search.front import pareto_front
 from search.study import open_run
 
-_COLUMNS = ("trial", "dice", "gflops", "gmac", "scan_gflops", "params", "seconds")
-
 
 @dataclass(frozen=True)
 class BestTrial:
@@ -54,7 +52,9 @@ def front_rows(folder: Path) -> list[dict[str, Any]]:
 def front_table(folder: Path) -> str:
     """Return the front as text."""
     rows = front_rows(folder)
-    names = [key for key in rows[0] if key not in _COLUMNS] if rows else []
+    study, _ = open_run(folder)
+    scores_of = {trial.number: trial.user_attrs.get("scores", {}) for trial in study.trials}
+    names = [key for key in scores_of[rows[0]["trial"]] if key != "mean"] if rows else []
     lines = ["trial   GFLOPs     params   Dice  " + "  ".join(names)]
     for row in rows:
         scores = "  ".join(f"{row[name]:.3f}".rjust(len(name)) for name in names)
@@ -85,7 +85,12 @@ def write_report(folder: Path) -> list[Path]:
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
     study, _ = open_run(folder)
-    return [_row(t) for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    # a hole inside a member exists only in the trials that drew that member
+    holes = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    return [
+        {**_row(trial), **{hole: trial.params.get(hole, "") for hole in holes}} for trial in trials
+    ]
 
 
 def _row(trial: FrozenTrial) -> dict[str, Any]:
@@ -129,7 +134,7 @@ def _draw(rows: list[dict[str, Any]], front: list[dict[str, Any]], png: Path) ->
         "o-",
         color="tab:blue",
         drawstyle="steps-post",
-        label="Pareto front",
+        label="Pareto front (trial numbers)",
     )
     for row in front:
         axes.annotate(

@@ -5,12 +5,11 @@ A hole may stand at any node: `{choice: [...]}`, `{int: [low, high], step: s}` o
 """
 
 import importlib.resources
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from optuna import Trial
 from pydantic import Field, ValidationError
 
@@ -19,9 +18,7 @@ from archspec.planning import plan
 from archspec.spec import ArchSpec
 from archspec.yaml_source import NodePath, Source, dotted, parse, read_text
 from blocks.base import ComponentSpec, Count, SpecError
-
-Value = str | int | float | bool | None
-_KEYS = {"choice": {"choice"}, "int": {"int", "step", "log"}, "float": {"float", "log"}}
+from search.holes import Hole, Value, has_hole, parse_hole
 
 
 class SearchSettings(ComponentSpec):
@@ -36,28 +33,6 @@ class SearchSettings(ComponentSpec):
     batch_size: Annotated[int, Field(ge=1)] = 2
     rungs: Count = 2
     anchors: tuple[dict[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class Hole:
-    """One open choice. `options` are labels of a choice, or the two ends of a range."""
-
-    name: str
-    kind: str
-    options: tuple[Value, ...]
-    step: int | None = None
-    log: bool = False
-
-    def suggest(self, trial: Trial) -> Value:
-        """Draw a value."""
-        if self.kind == "choice":
-            return trial.suggest_categorical(self.name, self.options)
-        low, high = self.options
-        if self.kind == "int":
-            assert isinstance(low, int) and isinstance(high, int)
-            return trial.suggest_int(self.name, low, high, step=self.step or 1, log=self.log)
-        assert isinstance(low, int | float) and isinstance(high, int | float)
-        return trial.suggest_float(self.name, low, high, log=self.log)
 
 
 @dataclass(frozen=True)
@@ -117,16 +92,36 @@ class Space:
         return validate(Source(self.source.name, tree, filler.marks))
 
 
+def list_spaces() -> list[str]:
+    """Return the names of the bundled spaces."""
+    names = (p.name for p in _bundled().iterdir())
+    return sorted(name[:-5] for name in names if name.endswith(".yaml"))
+
+
+def is_space(name: str | Path) -> bool:
+    """Say whether this names a bundled space, or a YAML file with a hole or a section `search`."""
+    path = Path(name)
+    if str(name) in list_spaces():
+        return True
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        return False
+    tree = parse(read_text(path), str(path)).tree
+    return isinstance(tree, dict) and ("search" in tree or has_hole(tree))
+
+
+def _bundled() -> Any:
+    return importlib.resources.files("archspec.specs") / "search"
+
+
 def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
     """Read a space, from a file or bundled under specs/search, and validate every member.
 
     Raises:
         SpecError: one line: where, what, what is allowed.
     """
-    bundled = importlib.resources.files("archspec.specs") / "search"
-    names = sorted(p.name.removesuffix(".yaml") for p in bundled.iterdir())
+    names = list_spaces()
     if str(path) in names:
-        text = (bundled / f"{path}.yaml").read_text(encoding="utf-8")
+        text = (_bundled() / f"{path}.yaml").read_text(encoding="utf-8")
         source = parse(text, f"search/{path}.yaml")
     elif Path(path).suffix in (".yaml", ".yml"):
         source = parse(read_text(Path(path)), str(path))
@@ -221,7 +216,7 @@ class _Filler:
             return tuple(self.fill(item, (*path, i), (*at, i), scope) for i, item in items)
         if not isinstance(node, dict):
             return node
-        hole = _hole(f"{self.source.where(at)}  ", scope[0] + dotted(path[scope[1] :]), node)
+        hole = parse_hole(f"{self.source.where(at)}  ", scope[0] + dotted(path[scope[1] :]), node)
         if hole is None:
             return {
                 key: self.fill(item, (*path, key), (*at, key), scope) for key, item in node.items()
@@ -236,52 +231,3 @@ class _Filler:
                 member = self.fill(node["choice"][index], path, (*at, "choice", index), inner)
                 filled = member if option == value else filled
         return filled
-
-
-def _hole(position: str, name: str, node: dict[str, Any]) -> Hole | None:
-    """Return the hole that the mapping declares, or None where it is plain data."""
-    kinds = [kind for kind in _KEYS if kind in node]
-    if not kinds or not set(node) <= _KEYS[kinds[0]]:
-        return None
-    kind, value = kinds[0], node[kinds[0]]
-    name = name.rstrip(".")
-    where = f"{position}{name}"
-    log = node.get("log", False)
-    if not isinstance(log, bool):
-        raise SpecError(f"{where}: log must be true or false")
-    if kind == "choice":
-        if not isinstance(value, tuple) or not value:
-            raise SpecError(f"{where}: choice needs a list with at least one member")
-        labels = tuple(_labels(value))
-        if len(set(labels)) != len(labels):
-            raise SpecError(f"{where}: choice has equal members; each must differ")
-        return Hole(name, kind, labels)
-    number = int if kind == "int" else int | float
-    numbers = isinstance(value, tuple) and len(value) == 2
-    if not numbers or not all(isinstance(n, number) and not isinstance(n, bool) for n in value):
-        raise SpecError(f"{where}: {kind} needs two numbers, [low, high]")
-    low, high = value
-    step = node.get("step")
-    if step is not None and (not isinstance(step, int) or step < 1 or (high - low) % step or log):
-        raise SpecError(f"{where}: step must divide high - low, and cannot go with log")
-    if low > high or (log and low <= 0):
-        raise SpecError(f"{where}: low <= high must hold (and low > 0 with log), got {[low, high]}")
-    return Hole(name, kind, (low, high), step, log)
-
-
-def _labels(members: tuple[Any, ...]) -> Iterator[Value]:
-    """Return one word per member: scalars as they are, components by kind, others as YAML."""
-    kinds = [m.get("kind") if isinstance(m, dict) else None for m in members]
-    for member, kind in zip(members, kinds, strict=True):
-        if not isinstance(member, dict | tuple):
-            yield member
-        elif isinstance(kind, str) and kinds.count(kind) == 1:
-            yield kind
-        else:
-            yield yaml.safe_dump(_lists(member), default_flow_style=True, width=10_000).strip()
-
-
-def _lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _lists(item) for key, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, tuple) else value

@@ -66,7 +66,11 @@ def run(
             study = _open_study(folder, space, record)
             search = SearchLoop(space, dataset, folder, study, trials, seed, on_event)
             search.recover()
-            if search.num_left() > 0:
+            if search.num_left() == 0:
+                on_event(
+                    Event("note", -1, f"all {trials} trials have ended already", trials, trials)
+                )
+            else:
                 settings = WorkerSettings(dataset, fold, space.settings.batch_size, threads)
                 jobs = list(devices)[: search.num_left()]
                 with WorkerPool(settings, jobs) as pool:

@@ -40,7 +40,8 @@ class SearchDisplay:
         left = self._left(event)
         self.progress.update(self.bar, completed=event.done, left=left)
         number = f"trial {event.number}" if event.number >= 0 else "search"
-        suffix = f" [{event.done}/{event.total}, {left}]" if event.kind == "done" else ""
+        rest = f", {left}" if event.done < event.total else ""
+        suffix = f" [{event.done}/{event.total}{rest}]" if event.kind == "done" else ""
         self.console.print(
             f"{number}: {event.text}{suffix}", markup=False, highlight=False, soft_wrap=True
         )

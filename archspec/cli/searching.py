@@ -1,5 +1,6 @@
 """Verbs about searches: search, report, best."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,19 +43,23 @@ def search(
 
     dataset = find_dataset(data, configuration=configuration, plans_name=plans)
     loaded = load_space(space, overrides=tuple(overrides or ()))
-    with SearchDisplay(trials) as display:
-        run(
-            loaded,
-            dataset,
-            folder=out,
-            trials=trials,
-            devices=_devices(device, jobs),
-            threads=threads,
-            fold=fold,
-            seed=seed,
-            resume=resume,
-            on_event=display.show,
-        )
+    try:
+        with SearchDisplay(trials) as display:
+            run(
+                loaded,
+                dataset,
+                folder=out,
+                trials=trials,
+                devices=_devices(device, jobs),
+                threads=threads,
+                fold=fold,
+                seed=seed,
+                resume=resume,
+                on_event=display.show,
+            )
+    except KeyboardInterrupt:
+        print(f"stopped; go on with the same command and --resume ({out})", file=sys.stderr)
+        raise typer.Exit(130) from None
     print(f"next: archspec report {out}")
 
 

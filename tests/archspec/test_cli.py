@@ -213,6 +213,18 @@ def test_list_names_every_bundled_spec(cli: Cli) -> None:
     assert sorted(json.loads(out)) == archspec.list_specs()
 
 
+def test_a_space_is_told_from_a_spec(cli: Cli, tiny: Path) -> None:
+    code, out, _ = cli("validate", "demo")
+    assert code == 0
+    assert "5 holes" in out and "encoder.stages.2.mixer: choice ['identity'" in out
+    refused(cli("describe", "demo"), "search space", "archspec validate demo")
+    tiny.write_text(TINY.replace("width: 4, mixer", "width: {choice: [4, 6]}, mixer"), "utf-8")
+    assert "1 holes" not in cli("validate", tiny)[1]
+    tiny.write_text(TINY.replace("d_state: 4", "d_state: {choice: [4, x]}"), encoding="utf-8")
+    refused(cli("validate", tiny), "tiny.yaml:6:", "d_state", "integer")
+    assert "demo" in cli("list")[1]
+
+
 def test_help_does_not_import_torch() -> None:
     code = "import sys; sys.argv = ['archspec', '--help']\n" + (
         "from archspec.cli.main import app\n"

@@ -40,7 +40,15 @@ def run(tmp_path: Path) -> Path:
             "scores": {"mean": dice, "organ": dice, "<b>tumour": dice - 0.1},
         }
         values = [dice, math.log10(gflops * 1e9)]
-        study.add_trial(optuna.trial.create_trial(values=values, user_attrs=attributes))
+        params = {"encoder.stages.0.width": number} if number else {}
+        study.add_trial(
+            optuna.trial.create_trial(
+                values=values,
+                user_attrs=attributes,
+                params=params,
+                distributions={name: optuna.distributions.IntDistribution(0, 9) for name in params},
+            )
+        )
         spec = folder / "trials" / f"{number:04d}" / "spec.yaml"
         spec.parent.mkdir(parents=True)
         spec.write_text(dump(archspec.load("small-unet").tree()), encoding="utf-8")
@@ -63,6 +71,7 @@ def test_front_and_all_trials_are_written(run: Path) -> None:
     rows = list(csv.DictReader(files[0].open(encoding="utf-8")))
     assert [row["trial"] for row in rows] == ["0", "2", "3"]
     assert float(rows[1]["gflops"]) == pytest.approx(0.3)
+    assert [row["encoder.stages.0.width"] for row in rows] == ["", "2", "3"]
     assert len(list(csv.DictReader(files[1].open(encoding="utf-8")))) == 4
     assert files[2].read_bytes().startswith(b"\x89PNG")
     assert "    2    0.300" in front_table(run)

@@ -120,3 +120,30 @@ def test_killed_search_resumes(dataset_environment: dict[str, str], tmp_path: Pa
     trained = log.read_text()
     subprocess.run(line, env=environment, check=True, capture_output=True)
     assert log.read_text() == trained, "a finished search trains nothing more"
+
+
+def test_interrupt_ends_in_one_line(dataset_environment: dict[str, str], tmp_path: Path) -> None:
+    """Ctrl-C reaches the driver and its workers alike, as from a terminal."""
+    space, out = tmp_path / "space.yaml", tmp_path / "run"
+    long = {**SPACE, "search": {"steps": 10_000, "batch_size": 2, "rungs": 1}}
+    space.write_text(dump(long), encoding="utf-8")
+    line = [sys.executable, "-m", "archspec", "search", str(space), "--data", "902"]
+    line += ["--trials", "2", "--jobs", "2", "--out", str(out)]
+    process = subprocess.Popen(
+        line,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for shown in process.stdout:
+        if shown.startswith("trial 1:"):
+            break
+    time.sleep(15)  # into the trainings, past the workers' imports
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.count("\n") == 1, err
+    assert err.startswith("stopped;") and "--resume" in err
