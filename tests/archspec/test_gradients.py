@@ -1,0 +1,70 @@
+"""Every parameter of every bundled spec learns, but for biases that a norm takes out again."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import archspec
+from archspec.building import build_plan
+from archspec.network import SegNet
+from archspec.planning import Plan
+from archspec.yaml_source import dump
+
+# Networks with batch norm have tests of their own: its node in autograd's graph is instance norm's.
+SPECS = [n for n in archspec.list_specs() if "batch" not in dump(archspec.load(n).tree())]
+
+
+def normed_biases(net: SegNet, x: Tensor) -> set[str]:
+    """Return the biases that only shift what an instance norm centres again, from autograd's graph.
+
+    Such a shift may pass sums (residuals) on its way; batch norm, which has the same node, is not
+    used in these networks.
+    """
+    nodes: dict[str, Any] = {}
+    for name, module in net.named_modules():
+        if getattr(module, "bias", None) is not None:
+            module.register_forward_hook(
+                lambda _module, _inputs, out, name=name: nodes.update({name: out.grad_fn})
+            )
+    consumers: dict[Any, set[Any]] = {}
+    todo = [net(x).sum().grad_fn]
+    while todo:
+        node = todo.pop()
+        for used, _ in node.next_functions:
+            if used is not None:
+                if used not in consumers:
+                    todo.append(used)
+                consumers.setdefault(used, set()).add(node)
+
+    def centred(node: Any) -> bool:
+        passing = ("ViewBackward", "ReshapeAlias", "UnsafeViewBackward", "AddBackward")
+        return bool(consumers.get(node)) and all(
+            after.name().startswith("NativeBatchNorm")
+            or (after.name().startswith(passing) and centred(after))
+            for after in consumers[node]
+        )
+
+    return {f"{name}.bias" for name, node in nodes.items() if centred(node)}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_parameter_learns(name: str, shrunk: Callable[..., Plan]) -> None:
+    planned = shrunk(name, 2 if name == "segmamba-figure" else 3)
+    net = build_plan(planned).double()
+    x = torch.randn(1, planned.in_channels, *planned.patch_size, dtype=torch.float64)
+    null = normed_biases(net, x)
+    if name == "segmamba-released":
+        assert len(null) == 16  # as the data's README says of the official network
+    net.decoder.deep_supervision = True  # every head is in the loss
+    sum(out.square().sum() for out in net(x)).backward()
+    largest = {}
+    for key, parameter in net.named_parameters():
+        assert parameter.grad is not None, key
+        largest[key] = parameter.grad.abs().max().item()
+        assert math.isfinite(largest[key]), key
+    scale = max(largest.values())
+    assert {key for key, size in largest.items() if size < 1e-13 * scale} == null
