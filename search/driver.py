@@ -75,7 +75,9 @@ class WorkerPool:
     def messages(self) -> Iterator[Message]:
         """Wait for busy workers, then yield what they have said.
 
-        A worker that died (out of memory, say) is reported as a failed trial.
+        A worker that told of a rung goes on when the caller is done with that message, so that
+        nothing is trained beyond a rung that is not on record. A worker that died (out of memory,
+        say) is reported as a failed trial.
         """
         busy = {w.connection: w for w in self._workers if w.number is not None}
         for connection in wait(list(busy)):
@@ -91,6 +93,9 @@ class WorkerPool:
             if message.event != "rung":
                 worker.number = None
             yield message
+            if message.event == "rung":
+                with contextlib.suppress(OSError):  # dead by now: the next call will find out
+                    connection.send("go on")
 
 
 class _Worker:
@@ -142,9 +147,9 @@ def _work(connection: Connection, settings: WorkerSettings, device: str) -> None
     while True:
         try:
             task: TrialTask = connection.recv()
-        except EOFError:
+            connection.send(_train(task, settings, device, connection))
+        except (BrokenPipeError, EOFError):
             return
-        connection.send(_train(task, settings, device, connection))
 
 
 @lru_cache(maxsize=1)
@@ -165,6 +170,10 @@ def _train(
     from archspec.planning import plan
     from search.trial import DivergedError, train
 
+    def tell_rung(rung: "Rung") -> None:
+        connection.send(Message(task.number, "rung", rung))
+        connection.recv()
+
     dataset = settings.dataset
     try:
         planned = plan(
@@ -178,11 +187,11 @@ def _train(
             planned,
             _data(settings),
             torch.device(device),
-            lambda rung: connection.send(Message(task.number, "rung", rung)),
+            tell_rung,
         )
         return Message(task.number, "done", last)
-    except BrokenPipeError:
-        raise
+    except (BrokenPipeError, EOFError):
+        raise  # the driver is gone
     except DivergedError as error:
         return Message(task.number, "failed", reason=str(error))
     except torch.cuda.OutOfMemoryError:

@@ -83,8 +83,10 @@ class SearchLoop:
             # queued before it is told: a kill in between loses nothing and queues nothing twice
             if lost.number not in queued:
                 seed = lost.user_attrs.get("seed")
+                # killed before it drew its parameters, an anchor has them as fixed ones only
+                params = {**lost.system_attrs.get("fixed_params", {}), **lost.params}
                 self.study.enqueue_trial(
-                    lost.params, user_attrs={"resumed_from": lost.number, "seed": seed}
+                    params, user_attrs={"resumed_from": lost.number, "seed": seed}
                 )
             self.study.tell(lost.number, state=TrialState.FAIL)
 

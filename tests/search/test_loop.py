@@ -161,6 +161,19 @@ def test_recovery_queues_each_lost_trial_once_and_inherits_its_checkpoint(
     assert len(ended(study)) == 2
 
 
+def test_an_anchor_killed_before_it_drew_its_parameters_is_not_lost(
+    tmp_path: Path, study: optuna.Study, dataset: PreprocessedDataset
+) -> None:
+    search = loop(tmp_path, study, dataset, total=2)
+    search.recover()
+    study.ask()  # the first anchor is RUNNING now, and has no parameters yet
+    assert study.trials[0].params == {}
+    pool = FakePool()
+    drive(loop(tmp_path, study, dataset, total=2), pool)
+    widths = [task.tree["encoder"]["stages"][0]["width"] for task in pool.tasks]
+    assert sorted(widths) == [2, 4]
+
+
 def test_values_are_dice_and_log10_flops(
     tmp_path: Path, study: optuna.Study, dataset: PreprocessedDataset
 ) -> None:

@@ -92,7 +92,8 @@ def test_killed_search_resumes(dataset_environment: dict[str, str], tmp_path: Pa
     assert len(complete) == TRIALS
     assert not [t for t in trials if t.state == TrialState.RUNNING]
     assert {n: trials[n].values for n in finished} == finished, "finished trials stay as they were"
-    for lost in running:
+    started = [t for t in running if "started" in t.user_attrs]  # not just drawn from the sampler
+    for lost in started:
         heirs = [t for t in trials if t.user_attrs.get("resumed_from") == lost.number]
         assert [t.state for t in heirs] == [TrialState.COMPLETE]
         assert heirs[0].params == lost.params
@@ -103,9 +104,7 @@ def test_killed_search_resumes(dataset_environment: dict[str, str], tmp_path: Pa
     # start, unless the kill fell between its last step and the record of its rung.
     counts = Counter(log.read_text().split())
     segment = STEPS // RUNGS
-    cut = {
-        t.user_attrs["seed"]: rungs_done[t.number] + 1 for t in running if "seed" in t.user_attrs
-    }
+    cut = {t.user_attrs["seed"]: rungs_done[t.number] + 1 for t in started}
     for trial in complete:
         seed = trial.user_attrs["seed"]
         for rung in range(1, RUNGS + 1):
