@@ -1,18 +1,17 @@
-"""One direction of a Mamba layer: causal convolution and the input-dependent scan parameters."""
+"""The directions of a Mamba layer: causal convolution, input-dependent parameters, scan."""
 
 import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blocks.scan.causal_conv import causal_conv1d
 from blocks.scan.op import selective_scan
-from blocks.scan.orders import order_index
 
 
 class ScanBranch(nn.Module):
-    """Turn (B, L, D) tokens into what the selective scan of one direction needs.
+    """Parameters of one direction; `scan_branches` runs all directions of a mixer at once.
 
     Source: Mamba, arXiv 2312.00752, section 3.4; github.com/state-spaces/mamba@e9594ce,
     mamba_ssm/modules/mamba_simple.py, with its initialisation.
@@ -22,7 +21,7 @@ class ScanBranch(nn.Module):
         super().__init__()
         self.d_state = d_state
         self.dt_rank = dt_rank
-        self.conv1d = nn.Conv1d(channels, channels, d_conv, groups=channels, padding=d_conv - 1)
+        self.conv1d = nn.Conv1d(channels, channels, d_conv, groups=channels)
         self.x_proj = nn.Linear(channels, dt_rank + 2 * d_state, bias=False)
         self.dt_proj = nn.Linear(dt_rank, channels)
         self.A_log = nn.Parameter(torch.arange(1, d_state + 1.0).log().repeat(channels, 1))
@@ -37,26 +36,24 @@ class ScanBranch(nn.Module):
         with torch.no_grad():
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def forward(self, x: Tensor, order: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return u (B, L, D), delta (B, L, D) before bias and softplus, B and C (B, L, N).
-
-        The causal convolution runs in scan order; what is returned is in token order again.
-        """
-        length = x.shape[1]
-        rows = order_index(order, length, x.device)
-        u = self.conv1d(x[:, rows].transpose(1, 2))[..., :length].transpose(1, 2)
-        u = F.silu(u[:, rows.argsort()])
-        ranks = (self.dt_rank, self.d_state, self.d_state)
-        dt, B, C = self.x_proj(u).split(ranks, dim=-1)
-        return u, F.linear(dt, self.dt_proj.weight), B, C
-
 
 def scan_branches(branches: nn.ModuleList, x: Tensor, z: Tensor, orders: Sequence[int]) -> Tensor:
-    """Scan x by every branch in its order, add the results, gate by z: (B, L, D) -> same."""
+    """Scan x by every branch in its order, add the results, gate by z: (B, L, D) -> same.
+
+    All branches run in one call of each operator; the sequence is never copied in another order.
+    """
     found = [branch for branch in branches if isinstance(branch, ScanBranch)]
     wide = torch.promote_types(found[0].A_log.dtype, torch.float32)
-    inputs = [branch(x, order) for branch, order in zip(found, orders, strict=True)]
-    u, delta, B, C = (torch.stack(parts, dim=1) for parts in zip(*inputs, strict=True))
+    u = causal_conv1d(
+        x,
+        torch.stack([branch.conv1d.weight.squeeze(1) for branch in found]),
+        torch.stack([_bias(branch.conv1d) for branch in found]),
+        orders,
+    )
+    x_proj = torch.stack([branch.x_proj.weight.t() for branch in found])
+    ranks = [found[0].dt_rank, found[0].d_state, found[0].d_state]
+    dt, B, C = torch.split(torch.matmul(u, x_proj), ranks, dim=-1)
+    delta = torch.matmul(dt, torch.stack([branch.dt_proj.weight.t() for branch in found]))
     return selective_scan(
         u,
         delta,
@@ -64,7 +61,12 @@ def scan_branches(branches: nn.ModuleList, x: Tensor, z: Tensor, orders: Sequenc
         B,
         C,
         torch.stack([branch.D for branch in found]),
-        torch.stack([branch.dt_proj.bias for branch in found]),
+        torch.stack([_bias(branch.dt_proj) for branch in found]),
         z,
         orders,
     )
+
+
+def _bias(layer: nn.Conv1d | nn.Linear) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias

@@ -1,7 +1,10 @@
 """The operator `archspec::selective_scan`: several scan directions in one call.
 
 One operator, and not a loop in Python, so that meta tracing, FLOP counting, `torch.compile` and
-`torch.export` see it as a whole.
+`torch.export` see it as a whole. Backends do the work (`blocks.scan.dispatch`).
+
+Autocast changes no dtype here: every tensor is read in its own precision and the state is float32
+or wider, so that half-precision activations are not copied. Autocast is off inside.
 
 Legend: B batch, K directions, L tokens, D channels, N states per channel. Inputs and outputs are
 in token order; each direction's order is an integer of `blocks.scan.orders`.
@@ -11,12 +14,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from blocks.scan import reference
-from blocks.scan.orders import check_order, order_index
+from blocks.scan.backend import ScanGradients
+from blocks.scan.backends import reference
+from blocks.scan.backends.in_order import num_boundaries, wide_dtype
+from blocks.scan.dispatch import backend_for
+from blocks.scan.double_backward import differentiate_backward
+from blocks.scan.orders import check_order
 
 
 @torch.library.custom_op("archspec::selective_scan", mutates_args=())
@@ -31,15 +37,12 @@ def _selective_scan(
     z: Tensor | None,
     orders: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
-    _check(u, delta, A, B, C, D, delta_bias, z, orders)
-    wide = _wide(u.dtype)
-    rows = _rows(orders, u)
-    inputs = _in_scan_order(rows, wide, u, delta, A, B, C, D, delta_bias)
-    y, boundaries = reference.selective_scan(*inputs)
-    out = _scatter(y, rows).sum(1)
-    if z is not None:
-        out = out * F.silu(z.to(wide))
-    return out.to(u.dtype).contiguous(), boundaries
+    tensors = (u, delta, A, B, C, D, delta_bias, z)
+    _check(*tensors, orders)
+    with torch.autocast(u.device.type, enabled=False):
+        backend = backend_for(u.device, wide_dtype(*tensors))
+        out, boundaries = backend.selective_scan(*tensors, orders)
+    return out.contiguous(), boundaries.contiguous()
 
 
 @torch.library.custom_op("archspec::selective_scan_backward", mutates_args=())
@@ -56,21 +59,13 @@ def _selective_scan_backward(
     boundaries: Tensor,
     orders: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    wide = _wide(u.dtype)
-    rows = _rows(orders, u)
-    inputs = _in_scan_order(rows, wide, u, delta, A, B, C, D, delta_bias)
-    dy, dz = grad.to(wide), grad.new_empty(0)
-    if z is not None:
-        y, _ = reference.selective_scan(*inputs)
-        gate, sigmoid = F.silu(z.to(wide)), torch.sigmoid(z.to(wide))
-        dz = dy * _scatter(y, rows).sum(1) * (sigmoid + gate * (1 - sigmoid))
-        dy = dy * gate
-    du, ddelta, dA, dB, dC, dD, dbias = reference.selective_scan_backward(
-        _gather(dy.unsqueeze(1).expand_as(u), rows), *inputs, boundaries.to(wide)
-    )
-    du, ddelta, dB, dC = (_scatter(t, rows) for t in (du, ddelta, dB, dC))
-    grads = (du, ddelta, dA, dB, dC, dD, dbias, dz)
-    like = (u, delta, A, B, C, D, delta_bias, grad if z is None else z)
+    tensors = (u, delta, A, B, C, D, delta_bias, z)
+    _check(*tensors, orders)
+    _check_backward(grad, boundaries, u, A)
+    with torch.autocast(u.device.type, enabled=False):
+        backend = backend_for(u.device, wide_dtype(*tensors))
+        grads = backend.selective_scan_backward(grad, *tensors, boundaries, orders)
+    like = (*tensors[:-1], grad if z is None else z)
     typed = [g.to(t.dtype).contiguous() for g, t in zip(grads, like, strict=True)]
     return tuple(typed)  # type: ignore[return-value]
 
@@ -92,47 +87,26 @@ def selective_scan(
     D, delta_bias (K, D); z (B, L, D) or None. The state is float32 or wider, also under autocast.
 
     Raises:
-        ValueError: a shape or device does not fit, or an order does not fit L.
+        ValueError: a shape, dtype or device does not fit, or an order does not fit L.
     """
     out, _ = torch.ops.archspec.selective_scan(u, delta, A, B, C, D, delta_bias, z, list(orders))
     return out  # type: ignore[no-any-return]
 
 
 @_selective_scan.register_fake
-def _(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    delta_bias: Tensor,
-    z: Tensor | None,
-    orders: Sequence[int],
-) -> tuple[Tensor, Tensor]:
-    _check(u, delta, A, B, C, D, delta_bias, z, orders)
+def _(u: Tensor, delta: Tensor, A: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    _check(u, delta, A, *rest)
     batch, directions, length, channels = u.shape
-    segments = reference.num_boundaries(length)
-    shape = (batch, directions, segments, channels, A.shape[-1])
-    return u.new_empty(batch, length, channels), u.new_empty(shape, dtype=_wide(u.dtype))
+    shape = (batch, directions, num_boundaries(length), channels, A.shape[-1])
+    wide = wide_dtype(u, delta, A, *rest[:-1])
+    return u.new_empty(batch, length, channels), u.new_empty(shape, dtype=wide)
 
 
 @_selective_scan_backward.register_fake
-def _(
-    grad: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    delta_bias: Tensor,
-    z: Tensor | None,
-    boundaries: Tensor,
-    orders: Sequence[int],
-) -> tuple[Tensor, ...]:
+def _(grad: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    *tensors, z, _, _ = rest
     dz = grad.new_empty(0) if z is None else z.new_empty(z.shape)
-    return (*(t.new_empty(t.shape) for t in (u, delta, A, B, C, D, delta_bias)), dz)
+    return (*(t.new_empty(t.shape) for t in tensors), dz)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -150,9 +124,23 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, 
     return (*grads[:-1], None if z is None else grads[-1], None)
 
 
+def _setup_double(ctx: Any, inputs: tuple[Any, ...], output: ScanGradients) -> None:
+    *tensors, _, orders = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.orders = orders
+
+
+def _double_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def scan(*tensors: Any) -> Tensor:
+        arguments: Any = (*tensors, ctx.orders)
+        return reference.selective_scan(*arguments)[0]
+
+    grad, *tensors = ctx.saved_tensors
+    return (*differentiate_backward(scan, grad, tensors, grads), None, None)
+
+
 _selective_scan.register_autograd(_backward, setup_context=_setup_context)
-for _device in ("cpu", "cuda"):
-    torch.library.register_autocast("archspec::selective_scan", _device, torch.float32)
+_selective_scan_backward.register_autograd(_double_backward, setup_context=_setup_double)
 
 
 @register_flop_formula(torch.ops.archspec.selective_scan)
@@ -211,44 +199,24 @@ def _check(
                 f"selective_scan: {name} must be {shape} on {u.device}, "
                 f"but is {tuple(tensor.shape)} on {tensor.device}"
             )
+    for name, tensor in {"u": u, **{name: tensor for name, (tensor, _) in wanted.items()}}.items():
+        if not tensor.dtype.is_floating_point:
+            raise ValueError(f"selective_scan: {name} must be of real numbers, not {tensor.dtype}")
     if len(orders) != directions:
         raise ValueError(f"selective_scan: {directions} directions need as many orders: {orders}")
     for order in orders:
         check_order(order, length)
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
-
-
-def _rows(orders: Sequence[int], u: Tensor) -> Tensor:
-    """Return the (K, L) token that each direction reads at each position."""
-    return torch.stack([order_index(order, u.shape[2], u.device) for order in orders])
-
-
-_Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-
-
-def _in_scan_order(
-    rows: Tensor,
-    wide: torch.dtype,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    delta_bias: Tensor,
-) -> _Inputs:
-    u, delta, B, C = (_gather(t.to(wide), rows) for t in (u, delta, B, C))
-    return u, delta, A.to(wide), B, C, D.to(wide), delta_bias.to(wide)
-
-
-def _gather(x: Tensor, rows: Tensor) -> Tensor:
-    """Bring (B, K, L, X) from token order into scan order."""
-    return x.gather(2, rows[None, :, :, None].expand_as(x))
-
-
-def _scatter(x: Tensor, rows: Tensor) -> Tensor:
-    """Bring (B, K, L, X) from scan order into token order."""
-    return torch.empty_like(x).scatter_(2, rows[None, :, :, None].expand_as(x), x)
+def _check_backward(grad: Tensor, boundaries: Tensor, u: Tensor, A: Tensor) -> None:
+    batch, directions, length, channels = u.shape
+    kept = (batch, directions, num_boundaries(length), channels, A.shape[-1])
+    for name, tensor, shape in (
+        ("grad", grad, (batch, length, channels)),
+        ("boundaries", boundaries, kept),
+    ):
+        if tuple(tensor.shape) != shape or tensor.device != u.device:
+            raise ValueError(
+                f"selective_scan: {name} must be {shape} on {u.device}, "
+                f"but is {tuple(tensor.shape)} on {tensor.device}"
+            )

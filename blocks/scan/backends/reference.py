@@ -1,23 +1,20 @@
 """The selective scan as a readable loop: the truth that every other backend is held against.
 
-Legend: B batch, K directions, L tokens, D channels, N states per channel. Everything is in scan
-order here, in float32 or float64.
+Legend: B batch, K directions, L tokens, D channels, N states per channel. The recurrences are in
+scan order, in float32 or float64.
 """
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SEGMENT = 64
-"""Tokens between two saved states."""
+from blocks.scan.backends import in_order
+from blocks.scan.backends.in_order import SEGMENT, num_boundaries
 
 
-def num_boundaries(length: int) -> int:
-    """Return how many boundary states are saved: one per segment, at least two."""
-    return max(2, -(-length // SEGMENT))
-
-
-def selective_scan(
+def recurrence(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Run dt = softplus(delta + bias), h = exp(dt A) h + dt B u, y = C h + D u along L.
@@ -41,7 +38,7 @@ def selective_scan(
     return torch.cat(outputs, dim=2) + D.unsqueeze(-2) * u, boundaries
 
 
-def selective_scan_backward(
+def recurrence_backward(
     dy: Tensor,
     u: Tensor,
     delta: Tensor,
@@ -100,3 +97,9 @@ def _states(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, h: Tensor) -> Tensor:
         h = decay * h + increment
         states.append(h)
     return torch.stack(states, dim=2)
+
+
+selective_scan = partial(in_order.scan, recurrence)
+selective_scan_backward = partial(in_order.scan_backward, recurrence, recurrence_backward)
+causal_conv1d = in_order.causal_conv1d
+causal_conv1d_backward = in_order.causal_conv1d_backward

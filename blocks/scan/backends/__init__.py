@@ -1,0 +1,1 @@
+"""Implementations of the two scan operators; `blocks.scan.dispatch` chooses among them."""

@@ -1,0 +1,22 @@
+"""The scan's backends that this machine can run on its CPU; Triton's through its interpreter."""
+
+import importlib.util
+
+import pytest
+
+BACKENDS = ("reference", "kscan")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", BACKENDS, indirect=True)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Make the operators use one backend; returns its name."""
+    name: str = request.param
+    if name == "triton" and importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+    monkeypatch.setenv("ARCHSPEC_SCAN", name)
+    return name
