@@ -15,8 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blocks.scan.backend import ScanGradients
+from blocks.scan.backends import in_order
 from blocks.scan.backends.in_order import gather, num_boundaries, scatter
 from blocks.scan.orders import order_index
+
+_TAPS = (2, 3, 4)
 
 
 def selective_scan(
@@ -81,8 +84,10 @@ def selective_scan_backward(
 
 
 def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, orders: Sequence[int]) -> Tensor:
-    """Convolve by upstream's kernel, which has 2 to 4 taps."""
+    """Convolve by upstream's kernel; it has 2 to 4 taps, others go to PyTorch's."""
     _check(x)
+    if weight.shape[-1] not in _TAPS:
+        return in_order.causal_conv1d(x, weight, bias, orders)
     rows = _conv_rows(orders, x)
     return _unfold(_convolve(*_conv_inputs(x, weight, bias, rows)), rows)
 
@@ -92,6 +97,8 @@ def causal_conv1d_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, weight and bias by upstream's backward."""
     _check(x)
+    if weight.shape[-1] not in _TAPS:
+        return in_order.causal_conv1d_backward(grad, x, weight, bias, orders)
     rows = _conv_rows(orders, x)
     leaves = [t.detach().requires_grad_() for t in _conv_inputs(x, weight, bias, rows)]
     with torch.enable_grad():
