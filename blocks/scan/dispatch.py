@@ -19,6 +19,7 @@ from blocks.scan.backend import Backend
 
 NAMES = ("reference", "kscan", "mamba_ssm")
 VARIABLE = "ARCHSPEC_SCAN"
+TIMED = "4096 tokens x 96 channels x 3, forward + backward"
 _FLOAT64 = ("reference", "kscan")
 _CANDIDATES = {"cpu": ("kscan",), "cuda": ("kscan",)}
 
@@ -81,6 +82,12 @@ def _first_that_works(device_type: str) -> str:
     return name
 
 
+def candidates(device_type: str) -> tuple[str, ...]:
+    """Return the backends that can run on a kind of device, best first."""
+    found = _CANDIDATES.get(device_type, ("kscan",))
+    return (*found, *(("mamba_ssm",) if device_type == "cuda" else ()), "reference")
+
+
 def _faster(name: str, other: str, device_type: str) -> str:
     """Return `other` where it works and one scan shows it faster, else `name`."""
     if why_not(other, device_type) is not None:
@@ -89,7 +96,7 @@ def _faster(name: str, other: str, device_type: str) -> str:
 
 
 def seconds(name: str, device_type: str, *, length: int = 4096, channels: int = 96) -> float:
-    """Return the time of one scan in three directions, forward and backward; the best of three."""
+    """Return the time of one scan and convolution, forward and backward; the best of three."""
     run = _runner(_load(name), _inputs(torch.device(device_type), length, channels, 16), slices=16)
     run()
     found = []

@@ -1,0 +1,46 @@
+"""`archspec doctor` runs the backends and says which one is used."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from archspec.cli.main import app
+from blocks.scan import dispatch
+
+
+def doctor(*options: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["doctor", *options])
+    return result.exit_code, result.stdout
+
+
+def test_every_backend_of_the_cpu_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    code, text = doctor("--json")
+    found = json.loads(text)
+    backends = {backend["name"]: backend for backend in found["scans"]["cpu"]}
+    assert tuple(backends) == dispatch.candidates("cpu")
+    assert code == 0, found["trouble"]
+    assert all(backend["problem"] is None for backend in backends.values())
+    used = [backend for backend in backends.values() if backend["used"]]
+    assert [backend["name"] for backend in used] == [dispatch.candidates("cpu")[0]]
+    assert used[0]["milliseconds"] > 0
+    assert found["versions"]["torch"]
+
+
+def test_forced_backend_is_the_one_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(dispatch.VARIABLE, "kscan")
+    code, text = doctor()
+    assert code == 0
+    used = [line for line in text.splitlines() if "<- used" in line]
+    assert used
+    assert all(line.split()[0] == "kscan" for line in used)
+    assert "ARCHSPEC_SCAN=kscan forces the scan backend" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_trouble_is_told_and_ends_in_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(dispatch.VARIABLE, "fast")
+    code, text = doctor()
+    assert code == 1
+    assert "ARCHSPEC_SCAN=fast: not a scan backend; allowed: " in text.splitlines()[-1]
