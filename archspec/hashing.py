@@ -6,7 +6,7 @@ from typing import Any
 
 from archspec.spec import ArchSpec
 
-_LABELS = {"name", "title", "sources"}
+_LABELS = {"name", "title", "sources", "claims"}
 
 
 def arch_hash(spec: ArchSpec) -> str:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from archspec.claims import ClaimSpec
 from archspec.initialising import Init
 from blocks.base import ComponentSpec, Count
 from blocks.decoders import AnyDecoder
@@ -106,12 +107,14 @@ class ArchSpec(ComponentSpec):
     """One network. `in_channels`, `num_classes` and `patch_size` are defaults for `build`.
 
     `patch_size` is in voxels, depth first; its length, 2 or 3, makes the network 2-D or 3-D.
+    `claims` are figures that sources state about the network; they change nothing in it.
     """
 
     schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
     name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     title: str = ""
     sources: tuple[str, ...] = ()
+    claims: tuple[ClaimSpec, ...] = ()
     in_channels: Count = 1
     num_classes: Count = 2
     patch_size: PatchSize

@@ -1,0 +1,57 @@
+"""Claims: what a spec may state about a network, and that nothing follows from it."""
+
+from typing import Any
+
+import pytest
+
+from archspec.hashing import arch_hash, trial_hash
+from archspec.loading import load, validate
+from archspec.yaml_source import dump, parse
+from blocks.base import SpecError
+
+CLAIM = {"what": "dice", "value": 0.9, "source": "a paper", "confidence": "published"}
+
+
+def with_claims(*claims: Any) -> Any:
+    return {**load("small-unet").tree(), "claims": list(claims)}
+
+
+@pytest.mark.parametrize("value", [2.02, 1913025, 10**30, -1, "less than half"])
+def test_value_is_kept_as_printed(value: Any) -> None:
+    spec = load(with_claims({**CLAIM, "value": value, "unit": "M", "setting": "mean of 3"}))
+    claim = validate(parse(dump(spec.tree()), "net.yaml")).claims[0]
+    assert claim == spec.claims[0]
+    assert (claim.value, type(claim.value)) == (value, type(value))
+
+
+def test_claims_change_no_hash() -> None:
+    without, stated = load("small-unet"), load(with_claims(CLAIM, CLAIM))
+    assert len(stated.claims) == 2
+    assert arch_hash(stated) == arch_hash(without)
+    assert trial_hash(stated) == trial_hash(without)
+
+
+REFUSED = {
+    "no source": ({"source": ""}, "source: string must have at least 1 character"),
+    "boolean": ({"value": True}, "value: must be a number, or the source's words where it gives"),
+    "nothing": ({"value": None}, "value: must be a number, or the source's words where it gives"),
+    "infinity": ({"value": float("inf")}, "value: must be a number, or the source's words"),
+    "quantity": ({"what": "param"}, "what: 'param' is not allowed; allowed: parameters, macs"),
+    "unit": ({"unit": "percent"}, "unit: 'percent' is not allowed; allowed: M, G, %, mm"),
+    "confidence": ({"confidence": "sure"}, "confidence: 'sure' is not allowed; allowed: published"),
+    "unknown key": ({"units": "M"}, "units: unknown key; allowed: what, value, unit, setting"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_wrong_claims_are_refused(case: str) -> None:
+    change, want = REFUSED[case]
+    with pytest.raises(SpecError) as caught:
+        load(with_claims(CLAIM, {**CLAIM, **change}))
+    assert str(caught.value).startswith(f"spec  claims.1.{want}")
+
+
+def test_every_claim_of_a_bundled_spec_has_its_place(spec_name: str) -> None:
+    for claim in load(spec_name).claims:
+        built = claim.what in ("parameters", "macs", "flops")
+        assert built or claim.setting, f"{claim.what}: on what data, or at what size?"
