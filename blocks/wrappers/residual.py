@@ -6,26 +6,35 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blocks.base import LayerSpec, StageShape
+from blocks.layers.conv_gate import ConvGate, check_conv_gate
 from blocks.layers.drop_path import build_drop_path
 from blocks.layers.layer_scale import ChannelLayerScale
+from blocks.layers.linear import ChannelLinear
 from blocks.layers.norm import Norm, build_norm, check_norm
+
+Gate = Literal["none", "conv"]
 
 
 class ResidualBlockSpec(LayerSpec):
     """Add mixer and FFN, each behind a norm, to the features.
 
-    `layer_scale` multiplies each branch by a learned factor per channel that starts there.
-    `drop_path` is how often training drops a branch of a sample in the network's last block;
-    the rate rises linearly from 0 in its first block.
+    `gate: conv` blends the mixer with a convolution beside it, by a learned gate. `project` puts a
+    linear layer after mixer and gate. `layer_scale` multiplies each branch by a learned factor per
+    channel that starts there. `drop_path` is how often training drops a branch of a sample in the
+    network's last block; the rate rises linearly from 0 in its first block.
     """
 
     kind: Literal["residual"] = "residual"
     norm: Norm = "layer"
+    gate: Gate = "none"
+    project: bool = False
     layer_scale: Annotated[float, Field(gt=0)] | None = None
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def check(self, at: StageShape) -> None:
         check_norm(self.norm, at, field="norm")
+        if self.gate == "conv":
+            check_conv_gate(at, field="gate")
 
     def build(
         self, at: StageShape, *, mixer: nn.Module, ffn: nn.Module | None, position: float = 0.0
@@ -39,6 +48,8 @@ class ResidualBlockSpec(LayerSpec):
             mixer=mixer,
             ffn=ffn,
             norm=self.norm,
+            gate=self.gate,
+            project=self.project,
             layer_scale=self.layer_scale,
             drop_path=self.drop_path * position,
         )
@@ -47,7 +58,9 @@ class ResidualBlockSpec(LayerSpec):
 class ResidualBlock(nn.Module):
     """Compute x + mixer(norm(x)), then x + ffn(norm(x)) where there is an FFN.
 
-    Source: pre-norm residual order, arXiv 2002.04745, figure 1b.
+    Source: pre-norm residual order, arXiv 2002.04745, figure 1b. Gate and projection: SegMaFormer,
+    arXiv 2603.22002, as in github.com/duydngn89/nnUNet-Custom@0292340, SegMaFormer.py (authorship
+    unverified).
     """
 
     def __init__(
@@ -57,12 +70,16 @@ class ResidualBlock(nn.Module):
         mixer: nn.Module,
         ffn: nn.Module | None,
         norm: str,
+        gate: Gate,
+        project: bool,
         layer_scale: float | None,
         drop_path: float,
     ) -> None:
         super().__init__()
         self.norm = build_norm(norm, at)
         self.mixer = mixer
+        self.gate = ConvGate(at) if gate == "conv" else None
+        self.project = ChannelLinear(at.channels, at.channels) if project else nn.Identity()
         self.ffn_norm = None if ffn is None else build_norm(norm, at)
         self.ffn = ffn
         self.mixer_scale = _scale(at, layer_scale)
@@ -70,7 +87,11 @@ class ResidualBlock(nn.Module):
         self.drop = build_drop_path(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop(self.mixer_scale(self.mixer(self.norm(x))))
+        normed = self.norm(x)
+        mixed = self.mixer(normed)
+        if self.gate is not None:
+            mixed = self.gate(mixed, normed)
+        x = x + self.drop(self.mixer_scale(self.project(mixed)))
         if self.ffn is not None and self.ffn_norm is not None and self.ffn_scale is not None:
             x = x + self.drop(self.ffn_scale(self.ffn(self.ffn_norm(x))))
         return x
