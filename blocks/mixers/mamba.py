@@ -1,4 +1,4 @@
-"""Mamba over the flattened grid, in one or two directions."""
+"""Mamba over the flattened grid, reduced if asked, in one or two directions."""
 
 import math
 from typing import Annotated, Literal
@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from blocks.base import Count, LayerSpec, StageShape
+from blocks.base import Axes, Count, Grid, LayerSpec, StageShape, per_axis
+from blocks.layers.conv import patch_conv
+from blocks.layers.norm import ChannelLayerNorm
+from blocks.layers.resize import resize
 from blocks.layers.scan_branch import ScanBranch, scan_branches
 from blocks.scan.orders import FORWARD, REVERSE
 
@@ -15,7 +18,8 @@ class MambaMixerSpec(LayerSpec):
     """Mix all positions along the flattened grid by a selective state-space scan.
 
     `directions: 2` adds a reversed scan with parameters of its own; projections and gate are
-    shared.
+    shared. `reduction` r scans fewer tokens, r times fewer per axis: those of a convolution with
+    kernel = stride = r and a layer norm. The result is interpolated to the grid.
     """
 
     kind: Literal["mamba"] = "mamba"
@@ -23,6 +27,10 @@ class MambaMixerSpec(LayerSpec):
     d_conv: Count = 4
     expand: Count = 2
     directions: Annotated[int, Field(ge=1, le=2)] = 1
+    reduction: Axes = 1
+
+    def divisor(self, ndim: int) -> Grid:
+        return per_axis(self.reduction, ndim, where="reduction")
 
     def build(self, at: StageShape) -> nn.Module:
         """Return a module (B, C, *grid) -> same shape."""
@@ -32,6 +40,7 @@ class MambaMixerSpec(LayerSpec):
             d_conv=self.d_conv,
             expand=self.expand,
             orders=(FORWARD, REVERSE)[: self.directions],
+            reduction=self.divisor(at.ndim),
         )
 
 
@@ -39,15 +48,28 @@ class MambaMixer(nn.Module):
     """Selective scan with a gate; tokens are read in row-major order (D, H, W).
 
     Source: Mamba, arXiv 2312.00752, section 3.4; two directions as in Vim, arXiv 2401.09417,
-    algorithm 1, but with one shared gate after the sum, which gives the same result.
+    algorithm 1, but with one shared gate after the sum, which gives the same result. Reduction: a
+    reading of the N/r tokens of SegMaFormer, arXiv 2603.22002, whose text was not read; how the
+    result gets back to the grid is our choice.
     """
 
     def __init__(
-        self, channels: int, *, d_state: int, d_conv: int, expand: int, orders: tuple[int, ...]
+        self,
+        channels: int,
+        *,
+        d_state: int,
+        d_conv: int,
+        expand: int,
+        orders: tuple[int, ...],
+        reduction: Grid,
     ) -> None:
         super().__init__()
         inner = expand * channels
         self.orders = orders
+        self.reduce = nn.Sequential()
+        if math.prod(reduction) > 1:
+            self.reduce.append(patch_conv(channels, channels, stride=reduction))
+            self.reduce.append(ChannelLayerNorm(channels))
         self.in_proj = nn.Linear(channels, 2 * inner, bias=False)
         self.branches = nn.ModuleList(
             ScanBranch(inner, d_state=d_state, d_conv=d_conv, dt_rank=math.ceil(channels / 16))
@@ -56,8 +78,9 @@ class MambaMixer(nn.Module):
         self.out_proj = nn.Linear(inner, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = x.flatten(2).transpose(1, 2)
+        reduced: Tensor = self.reduce(x)
+        tokens = reduced.flatten(2).transpose(1, 2)
         inner, z = self.in_proj(tokens).chunk(2, dim=-1)
         y = scan_branches(self.branches, inner, z, self.orders)
         out: Tensor = self.out_proj(y)
-        return out.transpose(1, 2).reshape(x.shape)
+        return resize(out.transpose(1, 2).reshape(reduced.shape), tuple(x.shape[2:]))
