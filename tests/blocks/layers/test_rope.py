@@ -28,6 +28,22 @@ def test_equals_fixture(channels: int) -> None:
     assert torch.equal(rope(given)[:, rest:], given[:, rest:])
 
 
+@pytest.mark.parametrize("channels", [32, 36])
+def test_slices_of_the_fixture_are_two_dimensional(channels: int) -> None:
+    """At one depth, the two last thirds of the stored channels are turned as an image's are."""
+    with np.load(FILE, allow_pickle=False) as data:
+        depth, *grid = (int(n) for n in data["grid"])
+        given, want = (
+            torch.from_numpy(data[f"emb{channels}_{end}"])[0].mT.reshape(channels, depth, *grid)
+            for end in ("in", "out")
+        )
+    third = 2 * (channels // 6)
+    given, want = (x[third : 3 * third].transpose(0, 1) for x in (given, want))
+    rope = EmbeddingRope(StageShape(2 * third, tuple(grid)))
+    torch.testing.assert_close(rope(given), want, rtol=0, atol=1e-6)
+    assert (given - want).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("grid", [(3, 5), (3, 5, 2)])
 def test_rotation_keeps_lengths(grid: tuple[int, ...]) -> None:
     x = torch.randn(2, 14, *grid)

@@ -89,6 +89,20 @@ def test_axial_rope_equals_timm() -> None:
     torch.testing.assert_close(rope(given, grid), want, rtol=0, atol=1e-6)
 
 
+def test_axial_rope_in_two_dimensions() -> None:
+    """At one depth, the two last thirds of the stored channels are turned as an image's are."""
+    with np.load(FILE, allow_pickle=False) as data:
+        given, want = (torch.from_numpy(data[name]) for name in ("qk_in", "qk_out_timm"))
+        depth, *grid = (int(n) for n in data["grid"])
+    third = given.shape[-1] // 3
+    given, want = (x[..., third:].unflatten(2, (depth, -1)) for x in (given, want))
+    rope = AxialRope(2 * third, ndim=2)
+    for level in range(depth):
+        turned = rope(given[:, :, level], tuple(grid))
+        torch.testing.assert_close(turned, want[:, :, level], rtol=0, atol=1e-6)
+    assert (given - want).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("grid", [(6, 6), (5, 6, 7)])
 def test_rotated_scores_see_differences_only(grid: tuple[int, ...]) -> None:
     rope = AxialRope(12, ndim=len(grid))
