@@ -18,11 +18,24 @@ from archspec.yaml_source import dump
 SPECS = [n for n in archspec.list_specs() if "batch" not in dump(archspec.load(n).tree())]
 
 
+PASSING = (
+    *("ViewBackward", "ReshapeAlias", "UnsafeViewBackward", "AddBackward", "CatBackward"),
+    *("UpsampleTrilinear3DBackward", "UpsampleBilinear2DBackward"),
+)
+
+
+def keeps_shifts(node: Any) -> bool:
+    """Say whether a constant added to a channel of its input is one constant per output channel."""
+    if node.name().startswith("ConvolutionBackward"):
+        return all(size == 1 for size in node._saved_weight.shape[2:])
+    return bool(node.name().startswith(PASSING))
+
+
 def normed_biases(net: SegNet, x: Tensor) -> set[str]:
     """Return the biases that only shift what an instance norm centres again, from autograd's graph.
 
-    Such a shift may pass sums (residuals) on its way; batch norm, which has the same node, is not
-    used in these networks.
+    Such a shift may pass sums (residuals), interpolation, concatenation and 1x1 convolutions on its
+    way; batch norm, which has the same node, is not used in these networks.
     """
     nodes: dict[str, Any] = {}
     for name, module in net.named_modules():
@@ -41,10 +54,8 @@ def normed_biases(net: SegNet, x: Tensor) -> set[str]:
                 consumers.setdefault(used, set()).add(node)
 
     def centred(node: Any) -> bool:
-        passing = ("ViewBackward", "ReshapeAlias", "UnsafeViewBackward", "AddBackward")
         return bool(consumers.get(node)) and all(
-            after.name().startswith("NativeBatchNorm")
-            or (after.name().startswith(passing) and centred(after))
+            after.name().startswith("NativeBatchNorm") or (keeps_shifts(after) and centred(after))
             for after in consumers[node]
         )
 
