@@ -18,7 +18,7 @@ Quantity = Literal[
     "iou",
     "hd95",
 ]
-Unit = Literal["M", "G", "%", "mm", "MB", "s", "x"]
+Unit = Literal["M", "G", "%", "mm", "MB", "GB", "s", "x"]
 Confidence = Literal["published", "code", "second_hand", "unverified", "derived"]
 
 _VALUE = "must be a number, or the source's words where it gives none"
@@ -36,14 +36,13 @@ class ClaimSpec(ComponentSpec):
     """State one figure as its source prints it; nothing is built from it, and no hash sees it.
 
     `what` is the quantity; `unit` scales it: M and G are 1e6 and 1e9, x is a ratio, null the plain
-    number (a Dice from 0 to 1). `setting` says what it was taken on; left out, the spec's own
-    `in_channels`, `num_classes` and `patch_size`, so that the figure can be compared with what is
-    built.
+    number (a Dice from 0 to 1). `setting` says in words what it was taken on; left out, it is the
+    spec's own `in_channels`, `num_classes` and `patch_size`.
 
     `confidence` is how the figure got here: `published`, read in the paper or on its project's
-    page; `code`, counted or run with the published code; `second_hand`, a review, an index or a
-    note says that the paper says so; `unverified`, attributed to the paper without a page that
-    could be read; `derived`, computed from other claims.
+    page; `code`, counted from the published code or run with it; `second_hand`, a review, an index
+    or another paper says so; `unverified`, attributed to the paper by memory, by a page that errs
+    elsewhere, or by none that could be read; `derived`, computed from other claims.
     """
 
     what: Quantity
