@@ -9,10 +9,10 @@ from archspec.loading import SpecLike
 from archspec.network import SegNet, Stage
 from archspec.planning import Plan, StagePlan
 from archspec.resolving import resolve
-from archspec.spec import StageSpec
-from blocks.base import Grid, StageShape
+from blocks.base import Grid
 from blocks.decoders.decoder import Decoder
 from blocks.layers.norm import build_norm
+from blocks.wrappers.block import ConvBlockSpec
 
 
 def build(
@@ -65,18 +65,29 @@ def _build_stage(stage: StagePlan, positions: list[float]) -> Stage:
     local: nn.Module = nn.Identity()
     if spec.local.kind != "none" and spec.local.repeat == "stage":
         local = spec.local.build(at)
+    downsample = spec.downsample.build(stage.inp, at)
+    entry = downsample if spec.downsample.in_block else None
     return Stage(
-        downsample=spec.downsample.build(stage.inp, at),
+        downsample=downsample if entry is None else nn.Identity(),
         local=local,
-        blocks=[_build_block(spec, at, position) for position in positions],
+        blocks=[
+            _build_block(stage, position, entry=None if index else entry)
+            for index, position in enumerate(positions)
+        ],
+        post=spec.post.build(at),
         norm=build_norm(spec.norm, at),
         skip=spec.skip.build(at),
         tap=spec.skip.tap,
     )
 
 
-def _build_block(spec: StageSpec, at: StageShape, position: float) -> nn.Module:
-    mixer, ffn = spec.mixer.build(at), spec.ffn.build(at)
+def _build_block(stage: StagePlan, position: float, *, entry: nn.Module | None) -> nn.Module:
+    """Return one block; `entry` is the stage's strided convolution, for the first to hold."""
+    spec, at = stage.spec, stage.out
+    mixer, ffn = spec.mixer.build(stage.mixed), spec.ffn.build(at)
+    if entry is not None:
+        assert isinstance(spec.block, ConvBlockSpec)
+        return spec.block.build_first(stage.inp, at, conv=entry, mixer=mixer, ffn=ffn)
     block = spec.block.build(at, mixer=mixer, ffn=ffn, position=position)
     if spec.local.kind != "none" and spec.local.repeat == "block":
         return nn.Sequential(spec.local.build(at), block)

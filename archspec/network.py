@@ -8,7 +8,7 @@ from blocks.skip.transform import Tap
 
 
 class Stage(nn.Module):
-    """Down-sample, run the blocks, normalise: (B, C, *grid) -> (B, width, *grid / stride).
+    """Down-sample, run local and blocks, post, norm: (B, C, *grid) -> (B, width, *grid / stride).
 
     Returns the features for the next stage, and those for the decoder.
     """
@@ -19,6 +19,7 @@ class Stage(nn.Module):
         downsample: nn.Module,
         local: nn.Module,
         blocks: list[nn.Module],
+        post: nn.Module,
         norm: nn.Module,
         skip: nn.Module,
         tap: Tap,
@@ -27,13 +28,14 @@ class Stage(nn.Module):
         self.downsample = downsample
         self.local = local
         self.blocks = nn.Sequential(*blocks)
+        self.post = post
         self.norm = norm
         self.skip = skip
         self.tap = tap
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         entered = self.downsample(x)
-        out = self.norm(self.blocks(self.local(entered)))
+        out = self.norm(self.post(self.blocks(self.local(entered))))
         return out, self.skip(entered if self.tap == "before_blocks" else out)
 
 

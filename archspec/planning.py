@@ -9,18 +9,23 @@ from typing import TypeVar
 from archspec.spec import ArchSpec, StageSpec
 from blocks.base import Grid, SpecError, StageShape
 from blocks.decoders.decoder import plans_strides
-from blocks.layers.norm import check_norm
+from blocks.layers.norm import OnePositionError, check_norm
+from blocks.wrappers.block import ConvBlockSpec
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """One stage: features (B, inp.channels, *inp.grid) -> (B, out.channels, *out.grid)."""
+    """One stage: features (B, inp.channels, *inp.grid) -> (B, out.channels, *out.grid).
+
+    `mixed` is what the mixer sees, which the block may have at another grid.
+    """
 
     path: str
     spec: StageSpec
     inp: StageShape
+    mixed: StageShape
     out: StageShape
 
 
@@ -79,9 +84,18 @@ def plan(
         at = f"encoder.stages.{index}.downsample"
         _checked(at, partial(stage.downsample.strides, len(patch)))
         _checked(f"encoder.stages.{index}.mixer", partial(stage.mixer.divisor, len(patch)))
+    try:
+        return _resolved(spec, channels, classes, patch)
+    except OnePositionError as error:
+        enough = _enough_patch(spec, channels, classes, patch)
+        raise OnePositionError(f"{error}{enough}") from None
+
+
+def _resolved(spec: ArchSpec, channels: int, classes: int, patch: Grid) -> Plan:
     inp, stages = StageShape(channels, patch), []
     for index, stage in enumerate(spec.encoder.stages):
         planned = _plan_stage(stage, inp, patch, f"encoder.stages.{index}", spec)
+        _check_entry(stage, f"encoder.stages.{index}")
         _check_tap(stage, f"encoder.stages.{index}", last=stage is spec.encoder.stages[-1])
         stages.append(planned)
         inp = planned.out
@@ -107,17 +121,24 @@ def _plan_stage(
     if stage.has_local:
         _checked(f"{path}.local", lambda: stage.local.check(out))
     _checked(f"{path}.block", lambda: stage.block.check(out))
-    divisor = stage.mixer.divisor(out.ndim)
+    divisor = _stage_divisor(stage, out.ndim)
     if any(n % d for n, d in zip(out.grid, divisor, strict=True)):
         raise SpecError(
             f"{path}.mixer.reduction: grid {list(out.grid)} must divide by {list(divisor)}; "
             f"{_nearest_patch(spec, patch)}"
         )
-    _checked(f"{path}.mixer", lambda: stage.mixer.check(out))
+    mixed = stage.block.mixer_shape(out)
+    _checked(f"{path}.mixer", lambda: stage.mixer.check(mixed))
     _checked(f"{path}.ffn", lambda: stage.ffn.check(out))
+    _checked(f"{path}.post", lambda: stage.post.check(out))
     _checked(path, lambda: check_norm(stage.norm, out, field="norm"))
     _checked(f"{path}.skip", lambda: stage.skip.check(out))
-    return StagePlan(path, stage, inp, out)
+    return StagePlan(path, stage, inp, mixed, out)
+
+
+def _stage_divisor(stage: StageSpec, ndim: int) -> Grid:
+    """Return by what the stage's grid must divide for its mixer's sake."""
+    return stage.block.grid_divisor(stage.mixer.divisor(ndim))
 
 
 def _decoder_inputs(spec: ArchSpec, stages: tuple[StagePlan, ...]) -> tuple[StageShape, ...]:
@@ -126,12 +147,30 @@ def _decoder_inputs(spec: ArchSpec, stages: tuple[StagePlan, ...]) -> tuple[Stag
 
 
 def _check_tap(stage: StageSpec, path: str, *, last: bool) -> None:
-    dead = stage.depth > 0 or stage.has_local or stage.norm != "none"
+    built = stage.depth > 0 or stage.has_local
+    dead = built or stage.post.kind != "none" or stage.norm != "none"
     if last and dead and stage.skip.tap == "before_blocks":
         raise SpecError(
             f"{path}.skip.tap: 'before_blocks' on the last stage leaves its blocks without use; "
-            "use after, or depth: 0 with no local and no norm"
+            "use after, or depth: 0 with no local, no post and no norm"
         )
+
+
+def _check_entry(stage: StageSpec, path: str) -> None:
+    """Refuse a stride in the first block where there is none, or where something comes between."""
+    if not stage.downsample.in_block:
+        return
+    needed = None
+    if not isinstance(stage.block, ConvBlockSpec):
+        needed = f"block.kind basic or plain, not {stage.block.kind!r}"
+    elif stage.depth == 0:
+        needed = "depth of at least 1, for the block that holds the stride"
+    elif stage.local.kind != "none":
+        needed = f"local.kind none, not {stage.local.kind!r}, which would come before the stride"
+    elif stage.skip.tap == "before_blocks":
+        needed = "skip.tap after, because the stage's grid starts in its first block"
+    if needed is not None:
+        raise SpecError(f"{path}.downsample.in_block: true needs {needed}")
 
 
 def _checked(path: str, action: Callable[[], T]) -> T:
@@ -139,16 +178,30 @@ def _checked(path: str, action: Callable[[], T]) -> T:
     try:
         return action()
     except SpecError as error:
-        raise SpecError(f"{path}.{error}") from None
+        raise type(error)(f"{path}.{error}") from None
 
 
 def _total_stride(spec: ArchSpec, ndim: int) -> Grid:
     step, total = (1,) * ndim, (1,) * ndim
     for stage in spec.encoder.stages:
         step = tuple(map(math.prod, zip(step, stage.downsample.strides(ndim), strict=True)))
-        needs = map(math.prod, zip(step, stage.mixer.divisor(ndim), strict=True))
+        needs = map(math.prod, zip(step, _stage_divisor(stage, ndim), strict=True))
         total = tuple(map(math.lcm, total, needs))
     return total
+
+
+def _enough_patch(spec: ArchSpec, channels: int, classes: int, patch: Grid) -> str:
+    """Return a clause with the nearest patch, longer along its last axis, that can be planned."""
+    total = _total_stride(spec, len(patch))
+    least = tuple(-(-n // t) * t for n, t in zip(patch, total, strict=True))
+    for extra in range(5):
+        longer = (*least[:-1], least[-1] + extra * total[-1])
+        try:
+            _resolved(spec, channels, classes, longer)
+        except SpecError:
+            continue
+        return f"; nearest patch_size: {list(longer)}"
+    return ""
 
 
 def _nearest_patch(spec: ArchSpec, patch: Grid) -> str:

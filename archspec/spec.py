@@ -15,14 +15,17 @@ from blocks.layers.norm import Norm
 from blocks.local import AnyLocal
 from blocks.local.none import NoLocalSpec
 from blocks.mixers import AnyMixer
+from blocks.post import AnyPost
+from blocks.post.none import NoPostSpec
 from blocks.skip import AnySkip
 from blocks.wrappers import AnyBlock
+from blocks.wrappers.residual import ResidualBlockSpec
 
 SCHEMA_VERSION = 1
 
 
 class StageSpec(ComponentSpec):
-    """Blocks at one resolution: downsample -> local -> depth x block(mixer, ffn) -> norm.
+    """Blocks at one resolution: downsample -> local -> depth x block(mixer, ffn) -> post -> norm.
 
     The result goes to the next stage, and through `skip` to the decoder.
     """
@@ -31,9 +34,10 @@ class StageSpec(ComponentSpec):
     depth: Annotated[int, Field(ge=0)] = 1
     downsample: AnyDownsample = AnyDownsample()
     local: AnyLocal = NoLocalSpec()
-    block: AnyBlock = AnyBlock()
+    block: AnyBlock = ResidualBlockSpec()
     mixer: AnyMixer
     ffn: AnyFFN = NoFFNSpec()
+    post: AnyPost = NoPostSpec()
     norm: Norm = "none"
     skip: AnySkip = AnySkip()
 

@@ -21,6 +21,7 @@ from blocks.downsample import AnyDownsample
 from blocks.ffn import AnyFFN
 from blocks.local import AnyLocal
 from blocks.mixers import AnyMixer
+from blocks.post import AnyPost
 from blocks.skip import AnySkip
 from blocks.wrappers import AnyBlock
 
@@ -50,6 +51,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "block": AnyBlock,
         "downsample": AnyDownsample,
         "local": AnyLocal,
+        "post": AnyPost,
         "skip": AnySkip,
     }
     for name, union in unions.items():
@@ -87,6 +89,7 @@ def small_spec() -> SpecFactory:
         block: Component = None,
         downsample: Component = None,
         local: Component = None,
+        post: Component = None,
         skip: Component = None,
         strides: Sequence[Any] = (2, 2, 2),
         patch_size: Sequence[int] | None = None,
@@ -99,6 +102,7 @@ def small_spec() -> SpecFactory:
             "block": block,
             "downsample": downsample,
             "local": local,
+            "post": post,
             "skip": skip,
         }
         parts = {
@@ -123,13 +127,16 @@ def small_spec() -> SpecFactory:
 
 
 def _thinned(tree: Any) -> Any:
-    """Return the tree with every width divided by eight, and at most one block per stage."""
+    """Return the tree with an eighth of every width, at most one block per stage.
+
+    Widths are rounded up to multiples of eight, for group norms of eight groups.
+    """
     if isinstance(tree, list):
         return [_thinned(item) for item in tree]
     if not isinstance(tree, dict):
         return tree
     thin = {key: _thinned(value) for key, value in tree.items()}
-    thin |= {k: v // 8 for k, v in tree.items() if k.endswith("width") and v is not None}
+    thin |= {k: -(-v // 64) * 8 for k, v in tree.items() if k.endswith("width") and v is not None}
     return thin | ({"depth": min(tree["depth"], 1)} if "depth" in tree else {})
 
 
@@ -137,13 +144,13 @@ def _thinned(tree: Any) -> Any:
 def shrunk() -> Callable[..., Plan]:
     """Return a function that plans a bundled spec at the smallest usual patch, in 2-D or 3-D.
 
-    Large networks are thinned: an eighth of the widths, one block per stage. Where twice the total
-    stride is too little, as for slices that do not divide, the patch is twice that.
+    Large networks are thinned: about an eighth of the widths, one block per stage. Where twice the
+    total stride is too little, as for slices that do not divide, the patch is twice that.
     """
 
     def make(name: str, ndim: int | None = None) -> Plan:
         spec = load(name)
-        if plan(spec).skips[-1].channels > 320:
+        if plan(spec).skips[-1].channels >= 320:
             spec = load(_thinned(spec.tree()))
         total = plan(spec).total_stride
         if ndim is not None and ndim != len(total):

@@ -5,6 +5,7 @@ from typing import Literal
 from torch import nn
 
 from blocks.base import Axes, ComponentSpec, Grid, SpecError, StageShape, per_axis
+from blocks.layers.act import ActOrNone, build_act
 from blocks.layers.conv import conv, pointwise
 from blocks.layers.norm import Norm, build_norm, check_norm
 from blocks.layers.rope import EmbeddingRope, check_rope
@@ -13,20 +14,24 @@ PRE_NORM = "instance"
 
 
 class DownsampleSpec(ComponentSpec):
-    """Enter a stage by a convolution with a stride, then an optional norm.
+    """Enter a stage by a convolution with a stride, then an optional norm and activation.
 
-    `pre: norm` normalises each channel of each sample before the convolution. `groups: in` gives
-    every input channel kernels of its own; where the width is no multiple of the input channels,
-    a depth-wise convolution is followed by a 1x1 to the width. `rope` marks positions by rotating
-    channels, between the convolution and `norm`.
+    `pre: norm` normalises each channel of each sample before the convolution; `norm_conv_norm` puts
+    a convolution 3 between two such norms there. `groups: in` gives every input channel kernels of
+    its own; where the width is no multiple of the input channels, a depth-wise convolution is
+    followed by a 1x1 to the width. `rope` marks positions by rotating channels, between the
+    convolution and `norm`. `in_block` makes the convolution the first one of the stage's first
+    block, which brings its own norm and activation.
     """
 
     kernel_size: Axes = 3
     stride: Axes = 2
     groups: Literal["dense", "in"] = "dense"
-    pre: Literal["none", "norm"] = "none"
+    pre: Literal["none", "norm", "norm_conv_norm"] = "none"
     rope: bool = False
     norm: Norm = "none"
+    act: ActOrNone = "none"
+    in_block: bool = False
 
     def strides(self, ndim: int) -> Grid:
         """Return the stride per axis."""
@@ -37,7 +42,8 @@ class DownsampleSpec(ComponentSpec):
 
         Raises:
             SpecError: an even kernel with stride 1 (the grid would shrink by one), or a kernel
-                smaller than its stride (positions would be skipped); a norm that cannot work.
+                smaller than its stride (positions would be skipped); a norm that cannot work;
+                more than a convolution for the block.
         """
         kernel_size = per_axis(self.kernel_size, inp.ndim, where="kernel_size")
         stride = self.strides(inp.ndim)
@@ -47,29 +53,46 @@ class DownsampleSpec(ComponentSpec):
                     f"kernel_size: {list(kernel_size)} with stride {list(stride)} skips positions "
                     "or shifts the grid; use a kernel >= stride, odd where the stride is 1"
                 )
-        if self.pre == "norm":
+        if self.in_block and self != DownsampleSpec(
+            kernel_size=self.kernel_size, stride=self.stride, in_block=True
+        ):
+            raise SpecError(
+                "in_block: true takes kernel_size and stride only, for all else is the block's; "
+                "leave out groups, pre, rope, norm and act"
+            )
+        if self.pre != "none":
             check_norm(PRE_NORM, inp, field="pre", instead="pre: none, ")
         if self.rope:
             check_rope(out, field="rope")
         check_norm(self.norm, out, field="norm")
 
     def build(self, inp: StageShape, out: StageShape) -> nn.Module:
-        """Return a module (B, inp.channels, *inp.grid) -> (B, out.channels, *out.grid)."""
-        kernel_size = per_axis(self.kernel_size, inp.ndim, where="kernel_size")
-        stride = self.strides(inp.ndim)
+        """Return a module (B, inp.channels, *inp.grid) -> (B, out.channels, *out.grid).
+
+        `pre: norm_conv_norm` is SegResMamba's: github.com/badhandas/SegResMamba@7142651,
+        model/segresmamba.py, `downsample_layers`.
+        """
         separable = self.groups == "in" and out.channels % inp.channels != 0
-        layers = [build_norm(PRE_NORM, inp)] if self.pre == "norm" else []
-        layers.append(
-            conv(
-                inp.channels,
-                inp.channels if separable else out.channels,
-                kernel_size=kernel_size,
-                stride=stride,
-                groups=1 if self.groups == "dense" else inp.channels,
-            )
+        convolution = conv(
+            inp.channels,
+            inp.channels if separable else out.channels,
+            kernel_size=per_axis(self.kernel_size, inp.ndim, where="kernel_size"),
+            stride=self.strides(inp.ndim),
+            groups=1 if self.groups == "dense" else inp.channels,
         )
+        if self.in_block:
+            return convolution
+        layers = [*self._pre(inp), convolution]
         if separable:
             layers.append(pointwise(inp.channels, out.channels, inp.ndim))
         if self.rope:
             layers.append(EmbeddingRope(out))
-        return nn.Sequential(*layers, build_norm(self.norm, out))
+        return nn.Sequential(*layers, build_norm(self.norm, out), build_act(self.act))
+
+    def _pre(self, inp: StageShape) -> list[nn.Module]:
+        if self.pre == "none":
+            return []
+        if self.pre == "norm":
+            return [build_norm(PRE_NORM, inp)]
+        refine = conv(inp.channels, inp.channels, kernel_size=(3,) * inp.ndim)
+        return [build_norm(PRE_NORM, inp), refine, build_norm(PRE_NORM, inp)]

@@ -4,10 +4,23 @@ from collections.abc import Callable
 
 from torch import nn
 
-from blocks.base import Grid
+from blocks.base import Grid, SpecError, per_axis
 
 _CONV: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_MEAN_POOL: dict[int, Callable[..., nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 _TRANSPOSED: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+
+
+def odd_kernel(kernel_size: int | Grid, ndim: int) -> Grid:
+    """Return the kernel's size per axis.
+
+    Raises:
+        SpecError: an even one, which would shift the grid, or another number of axes.
+    """
+    axes = per_axis(kernel_size, ndim, where="kernel_size")
+    if any(k % 2 == 0 for k in axes):
+        raise SpecError(f"kernel_size: {list(axes)} must be odd to keep the grid")
+    return axes
 
 
 def conv(
@@ -44,6 +57,24 @@ def pointwise(in_channels: int, out_channels: int, ndim: int, *, bias: bool = Tr
 def patch_conv(in_channels: int, out_channels: int, *, stride: Grid) -> nn.Module:
     """Return the convolution with kernel = stride and no padding: a grid n becomes n / stride."""
     return _CONV[len(stride)](in_channels, out_channels, stride, stride=stride)
+
+
+def doubling_conv(in_channels: int, out_channels: int, *, kernel_size: Grid) -> nn.Module:
+    """Return the transposed convolution with stride 2 and odd kernel: a grid n becomes 2n."""
+    ndim = len(kernel_size)
+    return _TRANSPOSED[ndim](
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=(2,) * ndim,
+        padding=tuple((k - 1) // 2 for k in kernel_size),
+        output_padding=(1,) * ndim,
+    )
+
+
+def mean_pool(stride: Grid) -> nn.Module:
+    """Return the mean over windows of the stride: a grid n becomes n / stride."""
+    return _MEAN_POOL[len(stride)](stride, stride)
 
 
 def transposed_conv(

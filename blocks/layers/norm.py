@@ -26,6 +26,10 @@ def _check_word(word: str) -> str:
     return word
 
 
+class OnePositionError(SpecError):
+    """Report a statistic over a single position, which a larger patch would cure."""
+
+
 Norm = Annotated[str, AfterValidator(_check_word)]
 
 
@@ -63,11 +67,12 @@ def check_norm(
     """Refuse a norm that cannot work at this shape.
 
     Raises:
-        SpecError: an instance or batch norm over one position (`instead` is the advice where the
-            norm can be chosen), or groups that do not divide the channels.
+        OnePositionError: an instance or batch norm over one position; `instead` is the advice
+            where the norm can be chosen.
+        SpecError: groups that do not divide the channels.
     """
     if word in ("instance", "instance_affine", "batch") and all(size == 1 for size in at.grid):
-        raise SpecError(
+        raise OnePositionError(
             f"{field}: {word!r} over a grid of one position has nothing to take statistics of; "
             f"use {instead}a smaller stride or a larger patch"
         )

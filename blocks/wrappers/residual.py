@@ -5,17 +5,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from blocks.base import LayerSpec, StageShape
+from blocks.base import StageShape
 from blocks.layers.conv_gate import ConvGate, check_conv_gate
 from blocks.layers.drop_path import build_drop_path
 from blocks.layers.layer_scale import ChannelLayerScale
 from blocks.layers.linear import ChannelLinear
 from blocks.layers.norm import Norm, build_norm, check_norm
+from blocks.wrappers.block import BlockSpec
 
 Gate = Literal["none", "conv"]
 
 
-class ResidualBlockSpec(LayerSpec):
+class ResidualBlockSpec(BlockSpec):
     """Add mixer and FFN, each behind a norm, to the features.
 
     `gate: conv` blends the mixer with a convolution beside it, by a learned gate. `project` puts a

@@ -18,6 +18,7 @@ LAYERS = [
         "blocks.wrappers",
         "blocks.downsample",
         "blocks.local",
+        "blocks.post",
         "blocks.skip",
         "blocks.ffn",
         "blocks.decoders",

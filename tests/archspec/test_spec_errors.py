@@ -23,7 +23,7 @@ WRONG = {
     "unknown key in a stage": (
         ("- width: 32", "- widht: 32"),
         "net.yaml:9:7  encoder.stages.1.widht: unknown key; allowed: width, depth, downsample, "
-        "local, block, mixer, ffn, norm, skip; did you mean 'width'?",
+        "local, block, mixer, ffn, post, norm, skip; did you mean 'width'?",
     ),
     "unknown key in a component": (
         ("d_state", "d_stat"),

@@ -60,6 +60,45 @@ def test_pre_norm_comes_first() -> None:
         DownsampleSpec(stride=1, pre="norm").check(StageShape(3, (1, 1)), StageShape(4, (1, 1)))
 
 
+def test_pre_norm_conv_norm(ndim: int) -> None:
+    grid = (8, 6, 4)[:ndim]
+    shapes = StageShape(3, grid), StageShape(4, tuple(n // 2 for n in grid))
+    down = DownsampleSpec(kernel_size=2, pre="norm_conv_norm").build(*shapes)
+    x = 5 + 3 * torch.randn(2, 3, *grid)
+    refined = nn.functional.instance_norm(down[1](nn.functional.instance_norm(x)))
+    torch.testing.assert_close(down(x), down[3](refined))
+    assert (down[1].kernel_size, down[3].kernel_size) == ((3,) * ndim, (2,) * ndim)
+    with pytest.raises(SpecError, match=r"^pre: 'instance' over a grid of one .* use pre: none"):
+        DownsampleSpec(stride=1, pre="norm_conv_norm").check(
+            StageShape(3, (1, 1)), StageShape(4, (1, 1))
+        )
+
+
+def test_activation_comes_last() -> None:
+    shapes = StageShape(3, (8, 6)), StageShape(4, (4, 3))
+    down = DownsampleSpec(norm="instance", act="leaky_relu").build(*shapes)
+    x = torch.randn(2, 3, 8, 6)
+    normed = nn.functional.instance_norm(down[0](x))
+    torch.testing.assert_close(down(x), nn.functional.leaky_relu(normed, 0.01))
+
+
+def test_post_stands_between_blocks_and_norm() -> None:
+    post = {"kind": "conv", "kernel_size": [1, 3]}
+    stage = build_plan(plan(network({"post": post, "norm": "instance"}))).stages[0]
+    assert stage.post.kernel_size == (1, 3)
+    x = torch.randn(2, 1, 8, 12)
+    out, skip = stage(x)
+    mixed = stage.blocks(stage.downsample(x))
+    torch.testing.assert_close(out, nn.functional.instance_norm(stage.post(mixed)))
+    assert skip is out
+
+
+def test_post_needs_a_skip_behind_it() -> None:
+    last = {"depth": 0, "post": {"kind": "conv"}}
+    with pytest.raises(SpecError, match=r"^encoder\.stages\.1\.skip\.tap: .* no post and no norm"):
+        plan(network({"skip": {"tap": "before_blocks"}}, last))
+
+
 @pytest.mark.parametrize("combine", ["sum", "product"])
 def test_gsc_repeats(combine: Any, small_spec: SpecFactory) -> None:
     per_stage = GSCSpec(combine=combine)
