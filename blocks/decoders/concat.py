@@ -1,4 +1,4 @@
-"""The concatenation decoder: U-Net's, with UNETR's residual blocks on the skips."""
+"""The concatenation decoder: nnU-Net's, or UNETR's with residual units, also on the skips."""
 
 from itertools import pairwise
 from typing import Literal
@@ -10,6 +10,7 @@ from blocks.base import Count, Grid, SpecError, StageShape
 from blocks.decoders.decoder import Decoder, DecoderSpec, Skips
 from blocks.layers.act import Act
 from blocks.layers.conv import pointwise, transposed_conv
+from blocks.layers.conv_stack import conv_stack
 from blocks.layers.fue import FUE
 from blocks.layers.head import HeadKind
 from blocks.layers.norm import Norm
@@ -21,8 +22,10 @@ SkipBlock = Literal["residual", "none"]
 
 
 class ConcatDecoderSpec(DecoderSpec):
-    """Go up level by level: enlarge, concatenate the skip, refine by a residual unit.
+    """Go up level by level: enlarge, concatenate the skip, refine.
 
+    What refines is a residual unit, or as many plain steps of convolution, norm and activation as
+    `num_convs` says; enlarging convolutions have a bias with the latter, as in nnU-Net.
     `input_skip` adds a finest level, whose skip is the network's input and whose width is the
     first stage's. `skip_block: residual` puts a residual unit on every skip and one more before
     the head; under `input_skip` a skip's unit widens it to the next stage's width, as in UNETR.
@@ -36,6 +39,7 @@ class ConcatDecoderSpec(DecoderSpec):
     bottleneck_width: Count | None = None
     up: Up = "transpose"
     fue: bool = False
+    num_convs: Count | None = None
     norm: Norm = "layer"
     act: Act = "leaky_relu"
 
@@ -83,6 +87,7 @@ class ConcatDecoderSpec(DecoderSpec):
             skip_block=self.skip_block,
             up=self.up,
             fue=self.fue,
+            num_convs=self.num_convs,
             norm=self.norm,
             act=self.act,
             takes_input=self.takes_input,
@@ -99,7 +104,8 @@ class ConcatDecoder(Decoder):
     Between levels of equal grids, a 1x1 convolution takes the place of the enlargement.
 
     Source: UNETR, arXiv 2103.10504, section 3.1; SegMamba, arXiv 2401.13560, section 2.1;
-    github.com/ge-xing/SegMamba@cff3597, model_segmamba/segmamba.py.
+    github.com/ge-xing/SegMamba@cff3597, model_segmamba/segmamba.py. With `num_convs`: nnU-Net,
+    github.com/MIC-DKFZ/dynamic-network-architectures 0.4.4, building_blocks/unet_decoder.py.
     """
 
     def __init__(
@@ -111,6 +117,7 @@ class ConcatDecoder(Decoder):
         skip_block: SkipBlock,
         up: Up,
         fue: bool,
+        num_convs: int | None,
         norm: str,
         act: Act,
         takes_input: bool,
@@ -135,10 +142,15 @@ class ConcatDecoder(Decoder):
         )
         decoded = features if len(levels) > 1 else ()
         self.ups = nn.ModuleList(
-            _Up(coarse, fine, kind=up) for fine, coarse in pairwise((*decoded, levels[-1]))
+            _Up(coarse, fine, kind=up, bias=num_convs is not None)
+            for fine, coarse in pairwise((*decoded, levels[-1]))
         )
         self.blocks = nn.ModuleList(
             ResidualUnit(at.channels + level.channels, at, norm=norm, act=act)
+            if num_convs is None
+            else conv_stack(
+                at.channels + level.channels, at, num_convs=num_convs, norm=norm, act=act
+            )
             for at, level in zip(decoded, levels, strict=False)
         )
         self.last = (
@@ -164,13 +176,13 @@ class ConcatDecoder(Decoder):
 class _Up(nn.Module):
     """Bring features to the channels and the grid of the next finer level."""
 
-    def __init__(self, coarse: StageShape, fine: StageShape, *, kind: Up) -> None:
+    def __init__(self, coarse: StageShape, fine: StageShape, *, kind: Up, bias: bool) -> None:
         super().__init__()
         stride = tuple(f // c for f, c in zip(fine.grid, coarse.grid, strict=True))
         if kind == "transpose" and any(step > 1 for step in stride):
-            self.conv = transposed_conv(coarse.channels, fine.channels, stride=stride, bias=False)
+            self.conv = transposed_conv(coarse.channels, fine.channels, stride=stride, bias=bias)
         else:
-            self.conv = pointwise(coarse.channels, fine.channels, coarse.ndim, bias=False)
+            self.conv = pointwise(coarse.channels, fine.channels, coarse.ndim, bias=bias)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         return resize(self.conv(x), grid)

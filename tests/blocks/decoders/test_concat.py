@@ -46,6 +46,7 @@ def test_bottleneck_width_needs_a_unit() -> None:
 @pytest.mark.parametrize("input_skip", [True, False])
 @pytest.mark.parametrize("skip_block", ["residual", "none"])
 @pytest.mark.parametrize("up", ["transpose", "interpolate"])
+@pytest.mark.parametrize("num_convs", [None, 1, 2])
 @pytest.mark.parametrize(
     ("strides", "patch_size"),
     [([2, 2], [12, 20]), ([1, [1, 2, 2], 3], [9, 12, 6]), ([[1, 3]], [5, 9]), ([1], [6, 5])],
@@ -55,16 +56,35 @@ def test_fits_any_encoder(
     input_skip: bool,
     skip_block: Any,
     up: Any,
+    num_convs: int | None,
     strides: list[Any],
     patch_size: list[int],
 ) -> None:
-    decoder = ConcatDecoderSpec(input_skip=input_skip, skip_block=skip_block, up=up, fue=True)
+    decoder = ConcatDecoderSpec(
+        input_skip=input_skip, skip_block=skip_block, up=up, num_convs=num_convs, fue=True
+    )
     spec = small_spec(len(patch_size), decoder=decoder, strides=strides, patch_size=patch_size)
     net = build_plan(plan(spec, in_channels=3))
     logits = net(torch.randn(2, 3, *patch_size))
     assert logits.shape == (2, 2, *patch_size)
     logits.square().sum().backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def test_plain_steps() -> None:
+    spec = ConcatDecoderSpec(num_convs=3, skip_block="none", norm="instance")
+    decoder = spec.build(SKIPS, patch_size=(8, 8), num_classes=2, num_heads=2)
+    skips = [torch.randn(2, at.channels, *at.grid) for at in SKIPS]
+    x, found = skips[2], []
+    for level in (1, 0):
+        x = torch.cat([decoder.ups[level].conv(x), skips[level]], dim=1)
+        for step in decoder.blocks[level]:
+            x = nn.functional.leaky_relu(nn.functional.instance_norm(step[0](x)), 0.01)
+        found.append(x)
+    for feature, want in zip(decoder.features(skips), found[::-1], strict=True):
+        torch.testing.assert_close(feature, want)
+    assert [len(steps) for steps in decoder.blocks] == [3, 3]
+    assert all(up.conv.bias is not None for up in decoder.ups)
 
 
 def test_conv_head_with_the_input_skip(small_spec: SpecFactory) -> None:

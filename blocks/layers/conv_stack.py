@@ -1,0 +1,29 @@
+"""Plain steps of convolution, norm and activation."""
+
+from torch import nn
+
+from blocks.base import StageShape
+from blocks.layers.act import Act, build_act
+from blocks.layers.conv import conv
+from blocks.layers.norm import build_norm
+
+
+def conv_stack(
+    in_channels: int, at: StageShape, *, num_convs: int, norm: str, act: Act
+) -> nn.Module:
+    """Return `num_convs` steps conv(3) - norm - act: (B, in, *grid) -> (B, C, *grid).
+
+    Source: github.com/MIC-DKFZ/dynamic-network-architectures 0.4.4,
+    building_blocks/simple_conv_blocks.py, `StackedConvBlocks`.
+    """
+    widths = [in_channels, *[at.channels] * (num_convs - 1)]
+    return nn.Sequential(
+        *(
+            nn.Sequential(
+                conv(width, at.channels, kernel_size=(3,) * at.ndim),
+                build_norm(norm, at),
+                build_act(act),
+            )
+            for width in widths
+        )
+    )
