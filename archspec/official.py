@@ -32,6 +32,7 @@ class KeyTable(ComponentSpec):
     ignored: tuple[str, ...] = ()
     sizes: dict[Size, tuple[str, int]]
     variants: tuple[Variant, ...] = ()
+    remarks: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class LoadReport:
 
     `matched` and `missing` are our keys, loaded and left at their start values; `ignored` are
     published keys that the table knows to be needless, `unused` those without a place or with
-    another shape. `remark` names a known variant of the checkpoint.
+    another shape. `remark` is what the table says of such checkpoints.
     """
 
     matched: tuple[str, ...]
@@ -73,7 +74,7 @@ def load_official(
     weights = plain_weights(state_dict)
     if any(value.is_meta for value in net.state_dict().values()):
         raise SpecError("net: is on the meta device, which holds no weights; build it on another")
-    report, found = _match(net, weights, key_table(name))
+    report, found = _match(net, weights, key_table(name), spec_name=name)
     if not found or not (report.complete or allow_partial):
         raise SpecError(_refusal(name, weights, net.state_dict(), report))
     net.load_state_dict(found, strict=report.complete)
@@ -123,7 +124,7 @@ def key_tables() -> list[KeyTable]:
 
 
 def _match(
-    net: SegNet, weights: Mapping[str, Tensor], table: KeyTable
+    net: SegNet, weights: Mapping[str, Tensor], table: KeyTable, *, spec_name: str
 ) -> tuple[LoadReport, dict[str, Tensor]]:
     """Return the report, and the weights by our keys."""
     ours = net.state_dict()
@@ -139,7 +140,8 @@ def _match(
         else:
             unused.append(key)
     missing = tuple(key for key in ours if key not in found)
-    remark = next((v.remark for v in table.variants if _lacks(weights, v.absent)), None)
+    usual = table.remarks.get(spec_name)
+    remark = next((v.remark for v in table.variants if _lacks(weights, v.absent)), usual)
     foreign = len(unused) + len(ignored) == len(weights)
     report = LoadReport(
         tuple(found), tuple(ignored), missing, tuple(unused), None if foreign else remark

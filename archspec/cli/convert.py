@@ -35,7 +35,12 @@ def convert(
         overrides=tuple(overrides or ()),
     )
     report = done.report
-    for kind, keys in (("unused", report.unused), ("left at start values", report.missing)):
+    kinds = {
+        "ignored": report.ignored,
+        "unused": report.unused,
+        "left at start values": report.missing,
+    }
+    for kind, keys in kinds.items():
         if keys:
             print(f"note: {len(keys)} tensors {kind}, e.g. {keys[0]}")
     if report.remark:
