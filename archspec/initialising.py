@@ -6,8 +6,9 @@ from typing import Literal
 from torch import nn
 
 from blocks.layers.scan_branch import ScanBranch
+from blocks.wrappers.basic import BasicBlock
 
-Init = Literal["default", "segformer"]
+Init = Literal["default", "segformer", "nnunet"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -17,13 +18,26 @@ def initialise(root: nn.Module, init: Init) -> None:
 
     `segformer`: linear layers truncated normal with std 0.02, convolutions (1x1 too) normal with
     std sqrt(2 / fan_out), fan_out = positions of the kernel x outputs / groups; biases 0. Norms
-    already start at 1 and 0. Scan branches keep their own start values, which set time steps.
+    already start at 1 and 0. Source: arXiv 2105.15203, as in
+    github.com/OSUPCVLab/SegFormer3D@9d2fa50, architectures/segformer3d.py.
 
-    Source: arXiv 2105.15203, as in github.com/OSUPCVLab/SegFormer3D@9d2fa50,
-    architectures/segformer3d.py.
+    `nnunet`: convolutions He normal for a leaky ReLU of slope 0.01, biases 0, and the norm before
+    the sum of a basic block 0, so that such blocks start as their shortcut. Source:
+    github.com/MIC-DKFZ/dynamic-network-architectures 0.4.4, initialization/weight_init.py.
+
+    Scan branches keep their own start values in both, which set time steps.
     """
     if init == "default" or isinstance(root, ScanBranch):
         return
+    if init == "segformer":
+        _segformer(root)
+    else:
+        _nnunet(root)
+    for child in root.children():
+        initialise(child, init)
+
+
+def _segformer(root: nn.Module) -> None:
     if isinstance(root, nn.Linear):
         nn.init.trunc_normal_(root.weight, std=0.02)
     elif isinstance(root, _CONVOLUTIONS):
@@ -31,5 +45,13 @@ def initialise(root: nn.Module, init: Init) -> None:
         nn.init.normal_(root.weight, std=math.sqrt(2 / fan_out))
     if isinstance(root, (nn.Linear, *_CONVOLUTIONS)) and root.bias is not None:
         nn.init.zeros_(root.bias)
-    for child in root.children():
-        initialise(child, init)
+
+
+def _nnunet(root: nn.Module) -> None:
+    if isinstance(root, _CONVOLUTIONS):
+        nn.init.kaiming_normal_(root.weight, a=1e-2)
+        if root.bias is not None:
+            nn.init.zeros_(root.bias)
+    if isinstance(root, BasicBlock):
+        for parameter in root.norm2.parameters():
+            nn.init.zeros_(parameter)

@@ -64,8 +64,14 @@ def normed_biases(net: SegNet, x: Tensor) -> set[str]:
 
 @pytest.mark.parametrize("name", SPECS)
 def test_every_parameter_learns(name: str, shrunk: Callable[..., Plan]) -> None:
-    planned = shrunk(name, 2 if name == "segmamba-figure" else 3)
+    planned = shrunk(name, 3)
+    if max(planned.total_stride) > 16:  # many positions in three dimensions
+        planned = shrunk(name, 2)
     net = build_plan(planned).double()
+    with torch.no_grad():
+        for parameter in net.parameters():  # norms that start at zero hide what lies before them
+            if not parameter.any():
+                parameter.fill_(0.1)
     x = torch.randn(1, planned.in_channels, *planned.patch_size, dtype=torch.float64)
     null = normed_biases(net, x)
     if name == "segmamba-released":
