@@ -1,9 +1,12 @@
 """Networks on a CUDA device, under the precisions that nnU-Net and the search train in."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-import archspec
+from archspec.building import build_plan
+from archspec.planning import Plan
 
 pytestmark = [
     pytest.mark.gpu,
@@ -12,11 +15,12 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", archspec.list_specs())
-def test_forward_and_backward_are_finite_under_autocast(name: str, dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    net = archspec.build(name, in_channels=1, num_classes=3, patch_size=(32, 32, 32)).cuda()
-    x = torch.randn(1, 1, 32, 32, 32, device="cuda")
+def test_forward_and_backward_are_finite_under_autocast(
+    spec_name: str, dtype: torch.dtype, shrunk: Callable[..., Plan]
+) -> None:
+    planned = shrunk(spec_name, 3)
+    net = build_plan(planned).cuda()
+    x = torch.randn(1, planned.in_channels, *planned.patch_size, device="cuda")
     with torch.autocast("cuda", dtype):
         logits = net(x)
     assert isinstance(logits, torch.Tensor)
@@ -25,11 +29,10 @@ def test_forward_and_backward_are_finite_under_autocast(name: str, dtype: torch.
     assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("name", archspec.list_specs())
-def test_logits_equal_the_cpu_s(name: str) -> None:
-    torch.manual_seed(0)
-    net = archspec.build(name, in_channels=1, num_classes=3, patch_size=(32, 32, 32)).eval()
-    x = torch.randn(1, 1, 32, 32, 32)
+def test_logits_equal_the_cpu_s(spec_name: str, shrunk: Callable[..., Plan]) -> None:
+    planned = shrunk(spec_name, 3)
+    net = build_plan(planned).eval()
+    x = torch.randn(1, planned.in_channels, *planned.patch_size)
     with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
         expected = net(x)
         found = net.cuda()(x.cuda()).cpu()

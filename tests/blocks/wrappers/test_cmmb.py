@@ -13,6 +13,7 @@ from archspec.planning import plan
 from archspec.spec import ArchSpec
 from blocks.base import SpecError, StageShape
 from blocks.mixers.attention import AttentionMixerSpec
+from blocks.mixers.tom import TomMixerSpec
 from blocks.wrappers.cmmb import CMMBSpec
 
 SpecFactory = Callable[..., ArchSpec]
@@ -100,6 +101,18 @@ def test_grid_that_the_mixer_cannot_reduce_is_refused(small_spec: SpecFactory) -
         "encoder.stages.0.mixer.reduction: grid [12, 16] must divide by [8, 8]; "
         "patch_size [24, 32] must divide by [16, 16]; nearest: [16, 32] or [32, 32]"
     )
+
+
+def test_slices_divide_what_the_mixer_sees(small_spec: SpecFactory) -> None:
+    block, patch_size = CMMBSpec(), [20, 6]  # 10 x 3, of which the mixer sees 6 x 2
+    for num_slices in (6, 4):
+        mixer = TomMixerSpec(num_slices=num_slices)
+        plan(small_spec(2, mixer=mixer, block=block, strides=[2], patch_size=patch_size))
+    spec = small_spec(
+        2, mixer=TomMixerSpec(num_slices=5), block=block, strides=[2], patch_size=patch_size
+    )
+    with pytest.raises(SpecError, match=r"axis 0 of grid \[6, 2\], must divide its 12 tokens"):
+        plan(spec)
 
 
 def test_one_position_inside_is_refused() -> None:
