@@ -87,7 +87,10 @@ class DownsampleSpec(ComponentSpec):
             layers.append(pointwise(inp.channels, out.channels, inp.ndim))
         if self.rope:
             layers.append(EmbeddingRope(out))
-        return nn.Sequential(*layers, build_norm(self.norm, out), build_act(self.act))
+        layers.append(build_norm(self.norm, out))
+        if self.act != "none":
+            layers.append(build_act(self.act))
+        return nn.Sequential(*layers)
 
     def _pre(self, inp: StageShape) -> list[nn.Module]:
         if self.pre == "none":
