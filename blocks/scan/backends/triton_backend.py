@@ -1,0 +1,271 @@
+"""The scan operators on CUDA by Triton: no permuted copies, no atomics, the same bits every run.
+
+Directions are added one launch after the other into one buffer, so that memory does not grow with
+their number. The tile sizes keep one warp per 32 channels and 16 states.
+
+Legend: B batch, K directions, L tokens, D channels, N states per channel, W taps.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import torch
+import triton
+from torch import Tensor
+
+from blocks.scan.backends import triton_backward, triton_conv, triton_forward
+from blocks.scan.backends.triton_checks import check_conv, check_gradient, check_scan
+from blocks.scan.backends.triton_rows import order_table
+
+SEGMENT = 64
+"""Positions between two saved states."""
+PROGRAMS = 2048
+"""Pieces of work that one launch should at least have: about 16 per processor of an H200."""
+SLOTS = 1056
+"""Programs of the backward pass that an H200 holds at once: 8 on each of its 132 processors."""
+BLOCK_D = 32
+ENDS_STEPS = 8
+SCAN_STEPS = 4
+SCAN_REGISTERS = 128
+CONV_ROWS = 32
+CONV_CHUNK = 2048
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+    z: Tensor | None,
+    orders: Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """Return out (B, L, D) and the float32 states before every 64th position of each direction.
+
+    Shapes: u, delta (B, K, L, D); A (K, D, N); B, C (B, K, L, N); D, delta_bias (K, D); z
+    (B, L, D) or None; the states are (B, K, max(2, ceil(L / 64)), D, N).
+
+    Raises:
+        ValueError: a device, dtype, shape or order does not fit.
+    """
+    check_scan(u, delta, A, B, C, D, delta_bias, z, orders)
+    batch, directions, length, channels = u.shape
+    states = A.shape[-1]
+    A, D, delta_bias = A.contiguous(), D.contiguous(), delta_bias.contiguous()
+    table = order_table(orders, length, u.device)
+    chunk, chunks, d_blocks = _chunks(batch, length, channels)
+    block_n, warps = _block_n(states)
+    segments = triton.cdiv(length, SEGMENT)
+    boundaries = _float32(u, batch, directions, max(2, segments), channels, states)
+    boundaries[:, :, segments:] = 0
+    out = u.new_empty(batch, length, channels)
+    single = directions == 1 or u.dtype == torch.float32
+    total = out if single else _float32(u, batch, length, channels)
+    ends = sums = boundaries
+    with _device(u):
+        if chunks > 1:
+            ends = _float32(u, batch, directions, chunks - 1, channels, states)
+            sums = _float32(u, batch, directions, chunks - 1, channels)
+            triton_forward.chunk_ends[(d_blocks, chunks - 1, batch * directions)](
+                *(u, delta, A, B, delta_bias, table, ends, sums),
+                *(length, channels, states, directions, chunks, chunk),
+                *(*u.stride(), *delta.stride(), *B.stride()),
+                BLOCK_N=block_n,
+                BLOCK_D=BLOCK_D,
+                STEPS=ENDS_STEPS,
+                num_warps=warps,
+            )
+            _combine(ends, sums, A, reverse=False)
+        for k in range(directions):
+            triton_forward.scan[(d_blocks, chunks, batch)](
+                *(u, delta, A, B, C, D, delta_bias, u if z is None else z, table),
+                *(ends, boundaries, total, out, k),
+                *(length, channels, states, directions, chunks, chunk, boundaries.shape[2]),
+                *(*u.stride(), *delta.stride(), *B.stride(), *C.stride(), *_strides(z)),
+                HAS_Z=z is not None,
+                SEGMENT=SEGMENT,
+                BLOCK_N=block_n,
+                BLOCK_D=BLOCK_D,
+                STEPS=SCAN_STEPS,
+                maxnreg=SCAN_REGISTERS,
+                num_warps=warps,
+            )
+    return out, boundaries
+
+
+def selective_scan_backward(
+    grad: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+    z: Tensor | None,
+    boundaries: Tensor,
+    orders: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of u, delta, A, B, C, D, delta_bias and z (empty without z).
+
+    Those of A, D and delta_bias are float32, the others have their tensor's dtype.
+
+    Raises:
+        ValueError: a device, dtype, shape or order does not fit.
+    """
+    check_scan(u, delta, A, B, C, D, delta_bias, z, orders)
+    batch, directions, length, channels = u.shape
+    states = A.shape[-1]
+    check_gradient(grad, (batch, length, channels), u)
+    A, D, delta_bias = A.contiguous(), D.contiguous(), delta_bias.contiguous()
+    boundaries = boundaries.contiguous()
+    table = order_table(orders, length, u.device)
+    chunk, chunks, d_blocks = _chunks(batch, length, channels)
+    block_n, warps = _block_n(states)
+    du, ddelta, dB, dC = (t.new_empty(t.shape) for t in (u, delta, B, C))
+    dz = grad.new_empty(0) if z is None else z.new_empty(z.shape)
+    part_B = _float32(u, d_blocks, batch, length, states)
+    part_C = torch.empty_like(part_B)
+    dA = _float32(u, directions, batch, chunks, channels, states)
+    dD, dbias = (_float32(u, directions, batch, chunks, channels) for _ in range(2))
+    tiles = SEGMENT // SCAN_STEPS
+    parallel = min(chunks, max(1, SLOTS // (batch * d_blocks)))
+    scratch = _float32(u, batch * d_blocks * parallel, tiles, block_n, BLOCK_D)
+    ends = sums = boundaries
+    gate = u if z is None else z
+    with _device(u):
+        if chunks > 1:
+            ends = _float32(u, batch, directions, chunks - 1, channels, states)
+            sums = _float32(u, batch, directions, chunks - 1, channels)
+            triton_backward.adjoint_ends[(d_blocks, chunks - 1, batch * directions)](
+                *(grad, delta, A, C, delta_bias, gate, table, ends, sums),
+                *(length, channels, states, directions, chunks, chunk),
+                *(*grad.stride(), *delta.stride(), *C.stride(), *_strides(z)),
+                HAS_Z=z is not None,
+                BLOCK_N=block_n,
+                BLOCK_D=BLOCK_D,
+                STEPS=ENDS_STEPS,
+                num_warps=warps,
+            )
+            _combine(ends, sums, A, reverse=True)
+        for k in range(directions):
+            triton_backward.scan_backward[(d_blocks, parallel, batch)](
+                *(grad, u, delta, A, B, C, D, delta_bias, gate, table, ends, boundaries),
+                *(scratch, du, ddelta, dz, dA, part_B, part_C, dD, dbias, k),
+                *(length, channels, states, directions, chunks, chunk, boundaries.shape[2]),
+                *(*grad.stride(), *u.stride(), *delta.stride(), *B.stride(), *C.stride()),
+                *_strides(z),
+                HAS_Z=z is not None,
+                SEGMENT=SEGMENT,
+                BLOCK_N=block_n,
+                BLOCK_D=BLOCK_D,
+                STEPS=SCAN_STEPS,
+                num_warps=warps,
+            )
+            dB[:, k] = part_B.sum(0)
+            dC[:, k] = part_C.sum(0)
+    return du, ddelta, dA.sum((1, 2)), dB, dC, dD.sum((1, 2)), dbias.sum((1, 2)), dz
+
+
+def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, orders: Sequence[int]) -> Tensor:
+    """Return silu(conv) per direction, in token order: (B, L, D) -> (B, K, L, D).
+
+    Tap w of weight (K, D, W) reads the position W - 1 - w before; positions before the first count
+    as zero. bias is (K, D).
+
+    Raises:
+        ValueError: a device, dtype, shape or order does not fit.
+    """
+    check_conv(x, weight, bias, orders)
+    batch, length, channels = x.shape
+    directions = len(orders)
+    out = x.new_empty(batch, directions, length, channels)
+    grid = (triton.cdiv(length, CONV_ROWS) * triton.cdiv(channels, BLOCK_D), batch * directions)
+    with _device(x):
+        triton_conv.conv[grid](
+            *(x, weight.contiguous(), bias.contiguous(), order_table(orders, length, x.device)),
+            *(out, length, channels, directions, *x.stride()),
+            WIDTH=weight.shape[-1],
+            BLOCK_L=CONV_ROWS,
+            BLOCK_D=BLOCK_D,
+        )
+    return out
+
+
+def causal_conv1d_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, orders: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of x, and of weight and bias in float32.
+
+    Raises:
+        ValueError: a device, dtype, shape or order does not fit.
+    """
+    check_conv(x, weight, bias, orders)
+    batch, length, channels = x.shape
+    directions, width = len(orders), weight.shape[-1]
+    check_gradient(grad, (batch, directions, length, channels), x)
+    weight, bias = weight.contiguous(), bias.contiguous()
+    table = order_table(orders, length, x.device)
+    d_blocks, chunks = triton.cdiv(channels, BLOCK_D), triton.cdiv(length, CONV_CHUNK)
+    dx = x.new_empty(x.shape)
+    dweight = _float32(x, batch, directions, chunks, channels, width)
+    dbias = _float32(x, batch, directions, chunks, channels)
+    with _device(x):
+        triton_conv.conv_backward_input[(triton.cdiv(length, CONV_ROWS) * d_blocks, batch)](
+            *(grad, x, weight, bias, table, dx, length, channels, directions),
+            *(*grad.stride(), *x.stride()),
+            WIDTH=width,
+            BLOCK_L=CONV_ROWS,
+            BLOCK_D=BLOCK_D,
+        )
+        triton_conv.conv_backward_weight[(chunks * d_blocks, batch * directions)](
+            *(grad, x, weight, bias, table, dweight, dbias, length, channels, directions),
+            *(CONV_CHUNK, *grad.stride(), *x.stride()),
+            WIDTH=width,
+            BLOCK_W=triton.next_power_of_2(width),
+            BLOCK_L=CONV_ROWS,
+            BLOCK_D=BLOCK_D,
+        )
+    return dx, dweight.sum((0, 2)), dbias.sum((0, 2))
+
+
+def _combine(ends: Tensor, sums: Tensor, A: Tensor, *, reverse: bool) -> None:
+    batch, directions, count, channels, states = ends.shape
+    block = 64
+    triton_forward.combine[(triton.cdiv(channels * states, block), batch * directions)](
+        *(ends, sums, A, channels, states, directions, count),
+        REVERSE=reverse,
+        BLOCK=block,
+        ROWS=16,
+        num_warps=2,
+    )
+
+
+def _chunks(batch: int, length: int, channels: int) -> tuple[int, int, int]:
+    """Return the positions of a chunk, the chunks, and the blocks of channels."""
+    d_blocks = triton.cdiv(channels, BLOCK_D)
+    chunk = SEGMENT
+    while chunk < length and batch * d_blocks * triton.cdiv(length, 2 * chunk) >= PROGRAMS:
+        chunk *= 2
+    return chunk, triton.cdiv(length, chunk), d_blocks
+
+
+def _block_n(states: int) -> tuple[int, int]:
+    """Return the tile's number of states, and the warps that hold at most 16 of them each."""
+    block_n = triton.next_power_of_2(states)
+    return block_n, max(1, block_n // 16)
+
+
+def _device(tensor: Tensor) -> AbstractContextManager[object]:
+    """Launch on the tensor's GPU, not on the current one."""
+    return torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
+
+
+def _strides(z: Tensor | None) -> tuple[int, ...]:
+    return (0, 0, 0) if z is None else z.stride()
+
+
+def _float32(like: Tensor, *shape: int) -> Tensor:
+    return like.new_empty(shape, dtype=torch.float32)

@@ -1,0 +1,291 @@
+"""The Triton kernels: interpreted on the CPU, and run on a GPU if there is one.
+
+Triton decides when a kernel is defined whether it is interpreted, so the interpreted tests run in
+a process of their own: `test_interpreted` starts it.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from blocks.scan.orders import order_index
+
+triton = pytest.importorskip("triton", reason="triton is not installed")
+from blocks.scan.backends import triton_backend  # noqa: E402
+from blocks.scan.backends.triton_rows import INTERPRETED  # noqa: E402
+
+interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in the process of test_interpreted")
+on_gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(INTERPRETED or not torch.cuda.is_available(), reason="no CUDA device"),
+]
+SCAN_NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias", "z")
+CONV_NAMES = ("x", "weight", "bias")
+# Relative L2 error. Low precision rounds outputs and token gradients once: 2^-9 is bfloat16's.
+TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+
+
+def make_scan(
+    batch: int,
+    length: int,
+    channels: int,
+    states: int,
+    directions: int,
+    *,
+    gate: bool = True,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> list[Tensor | None]:
+    """Return inputs with the strides of a Mamba layer: slices of wider rows, and small steps."""
+    generator = torch.Generator().manual_seed(batch + length + channels + states)
+
+    def rand(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    rows = rand(batch, directions, length, 2 * states + channels).to(device, dtype)
+    u = rand(batch, 1, length, channels).to(device, dtype)
+    xz = rand(batch, length, 2 * channels).to(device, dtype)
+    A = -torch.rand(directions, channels, states, generator=generator).add(0.2)
+    B, C, delta = rows.split((states, states, channels), dim=-1)
+    return [
+        u.expand(batch, directions, length, channels),
+        delta,
+        A.to(device),
+        B,
+        C,
+        rand(directions, channels).to(device),
+        rand(directions, channels).sub(2).to(device),
+        xz[..., channels:] if gate else None,
+    ]
+
+
+def expected_scan(*inputs: Tensor | None, orders: Sequence[int]) -> Tensor:
+    """Run the recurrence one token at a time; differentiable."""
+    u, delta, A, B, C, D, delta_bias, z = inputs
+    total: Tensor | float = 0.0
+    for k, order in enumerate(orders):
+        rows = order_index(order, u.shape[2], u.device)
+        value, B_, C_ = (t[:, k, rows].unbind(1) for t in (u, B, C))
+        steps = F.softplus(delta[:, k, rows] + delta_bias[k]).unbind(1)
+        h = u.new_zeros(len(u), *A.shape[1:])
+        found = []
+        for x, dt, into, read in zip(value, steps, B_, C_, strict=True):
+            h = torch.exp(dt[..., None] * A[k]) * h + (dt * x)[..., None] * into[:, None]
+            found.append((h * read[:, None]).sum(-1) + D[k] * x)
+        total = total + torch.stack(found, 1)[:, rows.argsort()]
+    return total if z is None else total * F.silu(z)  # type: ignore[return-value]
+
+
+def expected_conv(x: Tensor, weight: Tensor, bias: Tensor, *, orders: Sequence[int]) -> Tensor:
+    """Convolve permuted copies and permute back; differentiable."""
+    found = []
+    for k, order in enumerate(orders):
+        rows = order_index(order, x.shape[1], x.device)
+        padded = F.pad(x[:, rows].mT, (weight.shape[-1] - 1, 0))
+        y = F.conv1d(padded, weight[k].unsqueeze(1), bias[k], groups=x.shape[-1])
+        found.append(F.silu(y).mT[:, rows.argsort()])
+    return torch.stack(found, dim=1)
+
+
+def wide_leaves(inputs: Sequence[Tensor | None]) -> list[Tensor | None]:
+    return [None if t is None else t.detach().double().requires_grad_() for t in inputs]
+
+
+def check(names: Sequence[str], found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
+    for name, one, want in zip(names, found, wanted, strict=True):
+        assert one.shape == want.shape, name
+        error = (one.double() - want).norm() / want.norm().clamp(min=1e-6)
+        assert error < TOLERANCES[one.dtype], f"{name}: relative error {error:.1e}"
+
+
+def compare_scan(inputs: list[Tensor | None], orders: Sequence[int]) -> None:
+    out, boundaries = triton_backend.selective_scan(*inputs, orders)
+    leaves = wide_leaves(inputs)
+    want = expected_scan(*leaves, orders=orders)
+    grad = torch.randn(want.shape, generator=torch.Generator().manual_seed(0)).to(out)
+    found = triton_backend.selective_scan_backward(grad, *inputs, boundaries, orders)
+    present = [t for t in leaves if t is not None]
+    wanted = torch.autograd.grad(want, present, grad.double())
+    check(("out",), (out,), (want.detach(),))
+    low = out.dtype != torch.float32
+    assert [g.dtype == out.dtype for g in found[:7]] == (
+        [True, True, False, True, True, False, False] if low else [True] * 7
+    )
+    check(SCAN_NAMES[: len(present)], found[: len(present)], wanted)
+    assert len(present) == 8 or found[-1].numel() == 0
+    segments = -(-inputs[0].shape[2] // 64)  # type: ignore[union-attr]
+    assert not boundaries[:, :, 0].any()
+    assert not boundaries[:, :, segments:].any()
+
+
+def compare_conv(x: Tensor, weight: Tensor, bias: Tensor, orders: Sequence[int]) -> None:
+    out = triton_backend.causal_conv1d(x, weight, bias, orders)
+    leaves = wide_leaves((x, weight, bias))
+    want = expected_conv(*leaves, orders=orders)  # type: ignore[arg-type]
+    grad = torch.randn(want.shape, generator=torch.Generator().manual_seed(0)).to(out)
+    found = triton_backend.causal_conv1d_backward(grad, x, weight, bias, orders)
+    wanted = torch.autograd.grad(want, leaves, grad.double())  # type: ignore[arg-type]
+    check(("out", *CONV_NAMES), (out, *found), (want.detach(), *wanted))
+
+
+def make_conv(
+    batch: int, length: int, channels: int, width: int, directions: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(width)
+    x = torch.randn(batch, length, 2 * channels, generator=generator).to(dtype)[..., :channels]
+    weight = torch.randn(directions, channels, width, generator=generator)
+    return x, weight, torch.randn(directions, channels, generator=generator)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the interpreted process")
+def test_interpreted() -> None:
+    """Run the tests below in a process whose kernels are interpreted."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", "-p", "no:cacheprovider"]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(Path(__file__))],
+        cwd=Path(__file__).parents[3],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@interpreted
+@pytest.mark.parametrize(
+    ("sizes", "orders", "gate", "dtype"),
+    [
+        ((1, 66, 3, 4), (1, -1, 2), True, torch.float32),
+        ((2, 5, 33, 1), (5, -1), False, torch.float32),
+        ((1, 6, 2, 5), (3, 1), True, torch.float16),
+        ((1, 1, 1, 2), (1,), True, torch.bfloat16),
+    ],
+    ids=str,
+)
+def test_scan(
+    sizes: tuple[int, int, int, int], orders: tuple[int, ...], gate: bool, dtype: torch.dtype
+) -> None:
+    compare_scan(make_scan(*sizes, len(orders), gate=gate, dtype=dtype), orders)
+
+
+@interpreted
+def test_scan_with_chunks_of_two_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_backend, "PROGRAMS", 2)
+    monkeypatch.setattr(triton_backend, "SLOTS", 1)
+    compare_scan(make_scan(1, 130, 2, 2, 1), (5,))
+
+
+@interpreted
+@pytest.mark.parametrize("width", [1, 3, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_conv(width: int, dtype: torch.dtype) -> None:
+    compare_conv(*make_conv(2, 42, 5, width, 3, dtype), (1, -1, 7))
+    compare_conv(*make_conv(1, 2, 33, width, 1, dtype), (2,))
+
+
+@interpreted
+@pytest.mark.parametrize("name", SCAN_NAMES)
+def test_wrong_scan_inputs_are_refused(name: str) -> None:
+    inputs = dict(zip(SCAN_NAMES, make_scan(1, 6, 3, 2, 2), strict=True))
+    for wrong in (torch.ones(2, 7), inputs[name].double()):  # type: ignore[union-attr]
+        with pytest.raises(ValueError, match=f"triton scan: {name} "):
+            triton_backend.selective_scan(*(inputs | {name: wrong}).values(), (1, -1))
+    with pytest.raises(ValueError, match="order"):
+        triton_backend.selective_scan(*inputs.values(), (1, 4))
+
+
+@interpreted
+def test_wrong_conv_inputs_are_refused() -> None:
+    x, weight, bias = make_conv(1, 6, 3, 4, 2, torch.float32)
+    with pytest.raises(ValueError, match="triton scan: weight must be"):
+        triton_backend.causal_conv1d(x, weight[:1], bias, (1, -1))
+    with pytest.raises(ValueError, match="triton scan: grad must be"):
+        triton_backend.causal_conv1d_backward(x, x, weight, bias, (1, -1))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="interpreted kernels take CPU tensors")
+def test_cpu_tensors_are_refused() -> None:
+    with pytest.raises(ValueError, match="triton scan: u is on cpu"):
+        triton_backend.selective_scan(*make_scan(1, 6, 3, 2, 1), (1,))
+
+
+class TestOnGpu:
+    pytestmark = on_gpu
+
+    # Each case compiles kernels of its own, which takes seconds: not the full product.
+    @pytest.mark.parametrize(
+        ("sizes", "orders", "gate", "dtype"),
+        [
+            ((2, 512, 48, 16), (1, -1, 8), True, torch.float32),
+            ((2, 512, 48, 16), (1, -1, 8), True, torch.float16),
+            ((2, 512, 48, 16), (1, -1, 8), True, torch.bfloat16),
+            ((2, 512, 48, 16), (1, -1, 8), False, torch.bfloat16),
+            ((1, 130, 33, 8), (-1, 5), True, torch.float32),
+            ((1, 130, 33, 8), (-1, 5), True, torch.bfloat16),
+            ((3, 65, 5, 1), (13,), False, torch.float32),
+            ((1, 192, 64, 64), (1,), True, torch.float32),
+            ((1, 1, 1, 3), (1, -1), True, torch.float16),
+        ],
+        ids=str,
+    )
+    def test_scan(
+        self,
+        sizes: tuple[int, int, int, int],
+        orders: tuple[int, ...],
+        gate: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        inputs = make_scan(*sizes, len(orders), gate=gate, dtype=dtype, device="cuda")
+        compare_scan(inputs, orders)
+
+    @pytest.mark.parametrize("programs", [1, 4, 64])
+    def test_scan_with_longer_chunks(self, programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(triton_backend, "PROGRAMS", programs)
+        monkeypatch.setattr(triton_backend, "SLOTS", 6)
+        compare_scan(make_scan(1, 1000, 40, 16, 3, device="cuda"), (1, -1, 10))
+
+    @pytest.mark.parametrize(
+        ("width", "dtype"),
+        [(w, torch.float32) for w in (1, 3, 7)] + [(4, dtype) for dtype in TOLERANCES],
+        ids=str,
+    )
+    def test_conv(self, width: int, dtype: torch.dtype) -> None:
+        inputs = make_conv(2, 5000, 40, width, 3, dtype)
+        compare_conv(*(t.cuda() for t in inputs), (1, -1, 8))
+
+    def test_same_bits_every_run(self) -> None:
+        inputs = make_scan(2, 4096, 96, 16, 3, dtype=torch.bfloat16, device="cuda")
+        x, weight, bias = (t.cuda() for t in make_conv(2, 4096, 96, 4, 3, torch.bfloat16))
+
+        def run() -> tuple[Tensor, ...]:
+            out, boundaries = triton_backend.selective_scan(*inputs, (1, -1, 16))
+            grads = triton_backend.selective_scan_backward(
+                torch.ones_like(out), *inputs, boundaries, (1, -1, 16)
+            )
+            y = triton_backend.causal_conv1d(x, weight, bias, (1, -1, 16))
+            more = triton_backend.causal_conv1d_backward(
+                torch.ones_like(y), x, weight, bias, (1, -1, 16)
+            )
+            return out, boundaries, *grads, y, *more
+
+        for one, other in zip(run(), run(), strict=True):
+            assert torch.equal(one, other)
+
+    def test_long_sequence(self) -> None:
+        inputs = make_scan(1, 64**3, 96, 16, 3, dtype=torch.bfloat16, device="cuda")
+        out, boundaries = triton_backend.selective_scan(*inputs, (1, -1, 64))
+        grads = triton_backend.selective_scan_backward(out, *inputs, boundaries, (1, -1, 64))
+        assert all(t.isfinite().all() for t in (out, boundaries, *grads))
+        y = triton_backend.causal_conv1d(
+            inputs[0][:, 0], inputs[2][..., :4].contiguous(), inputs[5], (1, -1, 64)
+        )
+        assert y.isfinite().all()
