@@ -10,8 +10,9 @@ import numpy as np
 from numba import njit
 
 from blocks.scan.backends.numba_math import sigmoid
+from blocks.scan.backends.numba_memory import load, read, store, write
 from blocks.scan.backends.numba_rows import SEGMENT, fill_rows, token_at
-from blocks.scan.backends.numba_simd import LANES, const, fma, load, read, store, write
+from blocks.scan.backends.numba_simd import LANES, const, fma
 
 
 @njit(error_model="numpy")

@@ -9,6 +9,7 @@ from blocks.scan.backends.numba_simd import (
     add_exponent,
     const,
     exp2_exact,
+    exp_exact,
     fma,
     log_exact,
     maximum,
@@ -108,7 +109,7 @@ def _exp_negative(x: Any) -> Any:
         return _exp2_fraction(f) * power
 
     def double(x: Any) -> Any:
-        return exp2_exact(x * const(x, LOG2E))
+        return exp_exact(x)
 
     return single if x.dtype == types.float32 else double
 

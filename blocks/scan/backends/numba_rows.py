@@ -4,7 +4,8 @@ from typing import Any
 
 from numba import njit
 
-from blocks.scan.backends.numba_simd import LANES, read, store
+from blocks.scan.backends.numba_memory import read, store
+from blocks.scan.backends.numba_simd import LANES
 
 SEGMENT = 64
 """Tokens between two saved states; kernels hold one segment in their buffers."""

@@ -14,8 +14,9 @@ import numpy as np
 from numba import njit
 
 from blocks.scan.backends.numba_math import LOG2E, exp2, sigmoid, softplus
+from blocks.scan.backends.numba_memory import load, load_one, read, store, write
 from blocks.scan.backends.numba_rows import SEGMENT, copy_states, fill_rows
-from blocks.scan.backends.numba_simd import LANES, fma, load, load_one, read, store, write
+from blocks.scan.backends.numba_simd import LANES, fma
 
 
 @njit(error_model="numpy")

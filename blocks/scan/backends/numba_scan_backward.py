@@ -10,19 +10,10 @@ from typing import Any
 import numpy as np
 
 from blocks.scan.backends.numba_math import exp2, sigmoid, softplus
+from blocks.scan.backends.numba_memory import load, load_one, read, store, write, write_sums
 from blocks.scan.backends.numba_rows import SEGMENT, copy_states, fill_rows
 from blocks.scan.backends.numba_scan import load_rates
-from blocks.scan.backends.numba_simd import (
-    LANES,
-    const,
-    fma,
-    load,
-    load_one,
-    read,
-    store,
-    write,
-    write_sums,
-)
+from blocks.scan.backends.numba_simd import LANES, const, fma
 
 LN2 = 0.6931471805599453
 
