@@ -22,7 +22,7 @@ from blocks.scan.backends.numba_rows import SEGMENT
 from blocks.scan.backends.numba_simd import LANES
 from blocks.scan.orders import check_order
 
-MIN_MACRO, MAX_MACRO = 256, 4096
+MIN_MACRO, MAX_MACRO = 256, 2048
 """Tokens between two sums of dB and dC over channels: fewer need less memory, more less waiting."""
 
 ADDED_AT_ONCE = 8
@@ -87,7 +87,7 @@ def selective_scan_backward(
     _check("boundaries", boundaries, (batch, directions, max(2, segments), channels, states))
     du, ddelta, dB, dC = (torch.empty(t.shape, dtype=wide) for t in (u, delta, B, C))
     dA, dD, dbias = (torch.zeros(batch, *t.shape, dtype=wide) for t in (A, D, delta_bias))
-    dz = torch.zeros(0 if z is None else z.shape, dtype=wide)
+    dz = torch.empty(0 if z is None else z.shape, dtype=wide)
     blocks = -(-channels // LANES)
     macro = min(segments, max(MIN_MACRO, min(MAX_MACRO, length // 8)) // SEGMENT)
     parts = dA.new_empty(batch, blocks, 2, states, macro * SEGMENT).numpy()

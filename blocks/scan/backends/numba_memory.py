@@ -108,6 +108,9 @@ def write(typingctx: Any, array: Any, index: Any, count: Any, value: Any) -> Any
     return types.void(array, indices, types.intp, value), codegen
 
 
+GROUP = 8
+"""Vectors that `write_sums` adds up at once."""
+
 _EVEN, _ODD = [0, 2, 8, 10, 4, 6, 12, 14], [1, 3, 9, 11, 5, 7, 13, 15]
 _LOW, _HIGH = [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]
 
@@ -122,8 +125,8 @@ def _add_shuffled(builder: Any, a: Any, b: Any, one: list[int], other: list[int]
 
 
 @intrinsic
-def write_sums(typingctx: Any, array: Any, index: Any, buffer: Any, offset: Any) -> Any:
-    """Write the sums over lanes of the 8 vectors from buffer[offset] on: 8 values at array[index].
+def write_sums(typingctx: Any, array: Any, index: Any, buffer: Any) -> Any:
+    """Write the sums over lanes of the first `GROUP` vectors of a buffer to array[index] and on.
 
     Eight at a time, so that a sum costs four instructions and not its seven additions.
     """
@@ -132,8 +135,8 @@ def write_sums(typingctx: Any, array: Any, index: Any, buffer: Any, offset: Any)
         target = _pointer(context, builder, array, args[0], cgutils.unpack_tuple(builder, args[1]))
         vector = context.get_value_type(Vector(buffer.dtype))
         vectors = []
-        for step in range(8):
-            place = builder.add(args[3], args[3].type(step * LANES))
+        for step in range(GROUP):
+            place = context.get_constant(types.intp, step * LANES)
             pointer = _pointer(context, builder, buffer, args[2], [place])
             whole = builder.load(builder.bitcast(pointer, vector.as_pointer()), align=4)
             for width in (LANES >> i for i in range(1, LANES.bit_length() - 3)):
@@ -148,4 +151,4 @@ def write_sums(typingctx: Any, array: Any, index: Any, buffer: Any, offset: Any)
         return context.get_dummy_value()
 
     indices = types.UniTuple(types.intp, len(index))
-    return types.void(array, indices, buffer, types.intp), codegen
+    return types.void(array, indices, buffer), codegen
