@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
-from blocks.scan import reference
-from blocks.scan.backends import numba_backend, numba_kernel
+from blocks.scan.backends import numba_backend, numba_kernel, reference
 from blocks.scan.backends.numba_math import exp2, sigmoid, softplus
 from blocks.scan.backends.numba_memory import load, store
 from blocks.scan.backends.numba_simd import LANES
@@ -68,7 +67,7 @@ def expected_scan(inputs: Inputs, orders: Sequence[int]) -> tuple[Tensor, Tensor
         one = slice(k, k + 1)
         permuted = (t[:, one, rows] for t in (u, delta, B, C))
         u_, delta_, B_, C_ = permuted
-        y, states = reference.selective_scan(u_, delta_, A[one], B_, C_, D[one], delta_bias[one])
+        y, states = reference.recurrence(u_, delta_, A[one], B_, C_, D[one], delta_bias[one])
         total = total + y[:, 0, rows.argsort()]
         boundaries.append(states)
     return total if z is None else total * F.silu(z), torch.cat(boundaries, dim=1)
