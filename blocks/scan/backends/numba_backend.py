@@ -57,7 +57,7 @@ def selective_scan(
     boundaries = torch.empty(batch, directions, max(2, segments), channels, A.shape[-1], dtype=wide)
     boundaries[:, :, segments:] = 0
     inputs = _arrays(wide, u, delta, A, B, C, D, delta_bias, out if z is None else z)
-    fixed = (*inputs, z is not None, np.array(orders), out.numpy(), boundaries.numpy())
+    fixed = (*inputs, z is not None, np.array(orders, np.int64), out.numpy(), boundaries.numpy())
     _run(_scan, fixed, [(b, first) for b in range(batch) for first in range(0, channels, LANES)])
     return out.to(u.dtype), boundaries
 
@@ -118,7 +118,7 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, orders: Sequence[int]
     wide = _wide(x, weight, bias)
     batch, length, channels = x.shape
     out = torch.empty(batch, len(orders), length, channels, dtype=wide)
-    fixed = (*_arrays(wide, x, weight, bias), np.array(orders), out.numpy())
+    fixed = (*_arrays(wide, x, weight, bias), np.array(orders, np.int64), out.numpy())
     _run(_conv, fixed, [(b, first) for b in range(batch) for first in range(0, channels, LANES)])
     return out.to(x.dtype)
 
@@ -134,7 +134,7 @@ def causal_conv1d_backward(
     dx = torch.empty(x.shape, dtype=wide)
     dweight, dbias = (torch.empty(batch, *t.shape, dtype=wide) for t in (weight, bias))
     results = (t.numpy() for t in (dx, dweight, dbias))
-    fixed = (*_arrays(wide, grad, x, weight, bias), np.array(orders), *results)
+    fixed = (*_arrays(wide, grad, x, weight, bias), np.array(orders, np.int64), *results)
     _run(
         _conv_backward,
         fixed,
