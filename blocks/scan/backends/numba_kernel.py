@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, typeof, types
 
 NOTICE_AFTER = 1.0
-"""Seconds of silence; reading a compiled kernel from disk is faster."""
+"""Seconds of silence."""
 
 _SOURCES = hashlib.sha256(
     b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("numba_*.py")))
@@ -55,13 +55,12 @@ def _compile(function: FunctionType, args: tuple[Any, ...]) -> Callable[..., Non
         dispatcher = njit(nogil=True, error_model="numpy", cache=True)(function)
     except RuntimeError:  # numba finds no directory that it may write to
         dispatcher = njit(nogil=True, error_model="numpy")(function)
-    notice = threading.Timer(NOTICE_AFTER, _notify, [dispatcher.stats.cache_path])
-    notice.daemon = True
-    notice.start()
+    done = threading.Event()
+    threading.Thread(target=_notify, args=(dispatcher, done), daemon=True).start()
     try:
         dispatcher.compile(types.void(*(_any_strides(typeof(arg)) for arg in args)))
     finally:
-        notice.cancel()
+        done.set()
     dispatcher.disable_compile()
     return dispatcher  # type: ignore[no-any-return]
 
@@ -73,8 +72,12 @@ def _any_strides(kind: Any) -> Any:
 _noticed = threading.Event()
 
 
-def _notify(folder: str | None) -> None:
-    if not _noticed.is_set():
-        _noticed.set()
-        kept = f"kept in {folder}" if folder else "not kept: no writable cache directory"
-        print(f"archspec: compiling the CPU scan, once (about 10 s; {kept})", file=sys.stderr)
+def _notify(dispatcher: Any, done: threading.Event) -> None:
+    """Say once that something is compiled, unless it is done soon or was on disk."""
+    while not done.wait(NOTICE_AFTER) and not _noticed.is_set():
+        stats = dispatcher.stats
+        if stats.cache_misses:
+            _noticed.set()
+            folder = stats.cache_path
+            kept = f"kept in {folder}" if folder else "not kept: no writable cache directory"
+            print(f"archspec: compiling the CPU scan, once (about 10 s; {kept})", file=sys.stderr)

@@ -68,8 +68,8 @@ def _exp2_fraction(f: Any) -> Any:
 
 
 @njit(forceinline=True)
-def _exp2_fraction_soon(f: Any) -> Any:
-    """Return the same polynomial by pairs: a rounding more, and half as long to wait for."""
+def _exp2_fraction_by_pairs(f: Any) -> Any:
+    """Return the same by pairs of terms: one rounding more, half the latency."""
     square = f * f
     low = fma(const(f, 0.6931471824645996), f, const(f, 1.0))
     middle = fma(const(f, 0.055503323674201965), f, const(f, 0.24022647738456726))
@@ -80,7 +80,7 @@ def _exp2_fraction_soon(f: Any) -> Any:
 
 @njit(forceinline=True)
 def _log1p_polynomial(e: Any) -> Any:
-    """Return log(1 + e) for 0 <= e <= 1: minimax, relative error 1e-8; by pairs, as above."""
+    """Return log(1 + e) for 0 <= e <= 1: minimax, relative error 1e-8; by pairs of terms."""
     square = e * e
     fourth = square * square
     p0 = fma(const(e, 0.3333319127559662), e, const(e, -0.4999999701976776))
@@ -116,7 +116,7 @@ def _exp_negative(x: Any) -> Any:
         f = fma(x, const(x, LOG2E_LOW), f)
         # 2**whole from its exponent alone: 0 where whole is -127
         power = add_exponent(const(x, 0.0), shifted + const(x, 127.0))
-        return _exp2_fraction_soon(f) * power
+        return _exp2_fraction_by_pairs(f) * power
 
     def double(x: Any) -> Any:
         return exp_exact(x)
