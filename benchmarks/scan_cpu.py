@@ -212,7 +212,8 @@ def in_fresh_process(arguments: list[str], **environment: str) -> Any:
     command = [sys.executable, __file__, *arguments]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
     if done.returncode:
-        return {"failed": done.stderr.strip().splitlines()[-1]}
+        lines = done.stderr.strip().splitlines()
+        return {"failed": lines[-1] if lines else f"exit status {done.returncode}"}
     return json.loads(done.stdout.splitlines()[-1])
 
 
