@@ -17,11 +17,11 @@ from torch import Tensor
 from blocks.base import SpecError
 from blocks.scan.backend import Backend
 
-NAMES = ("reference", "kscan", "mamba_ssm")
+NAMES = ("reference", "kscan", "numba", "triton", "mamba_ssm")
 VARIABLE = "ARCHSPEC_SCAN"
 TIMED = "4096 tokens x 96 channels x 3, forward + backward"
-_FLOAT64 = ("reference", "kscan")
-_CANDIDATES = {"cpu": ("kscan",), "cuda": ("kscan",)}
+_FLOAT64 = ("reference", "kscan", "numba")
+_CANDIDATES = {"cpu": ("numba", "kscan"), "cuda": ("triton", "kscan")}
 
 
 def backend_for(device: torch.device, dtype: torch.dtype) -> Backend:
@@ -110,7 +110,15 @@ def seconds(name: str, device_type: str, *, length: int = 4096, channels: int = 
 
 
 def _load(name: str) -> Backend:
-    """Import a backend; only here, so that it loads when used."""
+    """Import a backend; only here, so that numba and Triton load when used."""
+    if name == "numba":
+        from blocks.scan.backends import numba_backend
+
+        return numba_backend
+    if name == "triton":
+        from blocks.scan.backends import triton_backend
+
+        return triton_backend
     if name == "mamba_ssm":
         from blocks.scan.backends import mamba_ssm_backend
 

@@ -144,20 +144,35 @@ def make_conv(
     return x, weight, torch.randn(directions, channels, generator=generator)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the interpreted process")
-def test_interpreted() -> None:
-    """Run the tests below in a process whose kernels are interpreted."""
+QUICK = ("test_triton.py", "test_golden.py", "test_causal_conv.py", "test_backends.py")
+
+
+def run_interpreted(select: str, *files: str) -> None:
+    """Run tests in a process whose kernels are interpreted."""
+    folder = Path(__file__).parent
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", "-p", "no:cacheprovider"]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, str(Path(__file__))],
-        cwd=Path(__file__).parents[3],
+        [*command, "-k", select, *(str(folder / file) for file in files)],
+        cwd=folder.parents[2],
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the interpreted process")
+def test_interpreted() -> None:
+    """Run the tests below, and every backend's but for many tokens."""
+    run_interpreted("triton and not 192 and not extreme and not not_a_number", *QUICK)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(INTERPRETED, reason="this is the interpreted process")
+def test_interpreted_layers_and_many_tokens() -> None:
+    run_interpreted("triton and (192 or extreme or not_a_number)", "test_backends.py")
+    run_interpreted("triton", "../mixers/test_tom.py")
 
 
 @interpreted
