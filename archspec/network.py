@@ -43,7 +43,8 @@ class SegNet(nn.Module):
     """Encoder stages and a decoder: (B, in_channels, *patch) -> logits (B, num_classes, *patch).
 
     While `decoder.deep_supervision` is set, forward returns a list of logits, fine to coarse, in
-    training and evaluation alike. Any input size works whose axes divide by `total_stride`.
+    training and evaluation alike. Any input size works whose axes divide by `total_stride`; a ToM
+    with `num_slices` also needs its tokens to divide by it, or refuses them with a ValueError.
     `spec_name` says whose published weights fit, for `archspec.load_official`.
     """
 

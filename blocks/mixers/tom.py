@@ -96,8 +96,17 @@ class TomMixer(nn.Module):
         self.out_proj = nn.Linear(inner, channels, bias=False)
 
     def orders_at(self, grid: Grid) -> tuple[int, ...]:
-        """Return the scan orders, as `blocks.scan.orders` has them, for this grid."""
+        """Return the scan orders, as `blocks.scan.orders` has them, for this grid.
+
+        Raises:
+            ValueError: the input is of another size than was planned, and slices do not divide it.
+        """
         slices = grid[0] if self.num_slices is None else self.num_slices
+        if self.num_slices and "inter_slice" in self.order_names and math.prod(grid) % slices:
+            raise ValueError(
+                f"num_slices: {slices} must divide the {math.prod(grid)} tokens of grid "
+                f"{list(grid)}; use an input of the planned size, or num_slices: null"
+            )
         known = {"forward": FORWARD, "reverse": REVERSE, "inter_slice": slices}
         return tuple(known[name] for name in self.order_names)
 

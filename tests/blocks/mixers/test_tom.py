@@ -150,6 +150,14 @@ def test_slices_that_do_not_divide(slices: int, grid: tuple[int, ...], nearest: 
     TomMixerSpec(num_slices=slices, orders=("forward",)).check(StageShape(8, grid))
 
 
+def test_forced_slices_refuse_other_sizes(small_spec: Callable[..., ArchSpec]) -> None:
+    fixed = TomMixerSpec(num_slices=4)
+    net = build_plan(plan(small_spec(2, mixer=fixed, strides=[2], patch_size=[8, 6])))
+    assert net(torch.randn(1, 1, 4, 4)).shape == (1, 2, 4, 4)
+    with pytest.raises(ValueError, match=r"num_slices: 4 must divide the 15 tokens of grid \[5, 3"):
+        net(torch.randn(1, 1, 10, 6))
+
+
 def test_plan_says_where(small_spec: Callable[..., ArchSpec]) -> None:
     spec = small_spec(3, mixer=TomMixerSpec(num_slices=64))
     with pytest.raises(SpecError, match=r"^encoder\.stages\.1\.mixer\.num_slices: 64 slices"):
