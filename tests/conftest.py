@@ -1,14 +1,17 @@
 """Networks to test: every component and every bundled spec, named by the arguments of a test.
 
 A test that takes `mixer`, `decoder`, `ffn`, `block`, `downsample`, `ndim` or `spec_name` runs once
-per member, so that a new component is tested with no new test code.
+per member, so that a new component is tested with no new test code. One that takes `settings` runs
+once per field of every member.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, get_args, get_origin
+from functools import cache
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 import archspec
@@ -27,6 +30,10 @@ from blocks.wrappers import AnyBlock
 
 PATCHES = {2: [16, 32], 3: [16, 32, 16]}
 
+WORDS = ("none", "instance", "instance_affine", "layer", "batch", "group1", "group(2)")
+VALUES = (None, False, True, 1, 2, 3, 5, 0.25, 0.5, (1, 3), (3, 1, 1), (2, 1), (1, 2, 1), *WORDS)
+"""What a field may be set to, if its class takes it; the words of a Literal come on top."""
+
 Component = ComponentSpec | None
 SpecFactory = Callable[..., ArchSpec]
 
@@ -41,6 +48,30 @@ def members(union: Any) -> tuple[type[ComponentSpec], ...]:
 def _label(member: type[ComponentSpec]) -> str:
     kind = member.model_fields.get("kind")
     return member.__name__ if kind is None else str(kind.default)
+
+
+def _literals(annotation: Any) -> list[Any]:
+    inner = [word for part in get_args(annotation) for word in _literals(part)]
+    return list(get_args(annotation)) if get_origin(annotation) is Literal else inner
+
+
+@cache
+def settings_of(component: ComponentSpec) -> dict[str, list[ComponentSpec]]:
+    """Return, per field, copies of the component that differ from it there, as its class allows."""
+    found: dict[str, list[ComponentSpec]] = {}
+    for name, field in type(component).model_fields.items():
+        if name == "kind":
+            continue
+        found[name] = []
+        words = _literals(field.annotation)
+        for value in (*VALUES, *words, *((word,) for word in words), tuple(reversed(words))):
+            try:
+                changed = type(component).model_validate({**component.model_dump(), name: value})
+            except ValidationError:
+                continue
+            if changed != component and changed not in found[name]:
+                found[name].append(changed)
+    return found
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -65,10 +96,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             [{name: member()} for name, member in pairs],
             ids=[f"{name}-{_label(member)}" for name, member in pairs],
         )
+    if "settings" in metafunc.fixturenames:
+        cases = [
+            pytest.param((name, member(), field, changed), id=f"{name}-{_label(member)}-{field}")
+            for name, union in unions.items()
+            for member in members(union)
+            for field, changed in settings_of(member()).items()
+        ]
+        metafunc.parametrize("settings", cases)
     if "spec_name" in metafunc.fixturenames:
         metafunc.parametrize("spec_name", archspec.list_specs())
     if "ndim" in metafunc.fixturenames:
         metafunc.parametrize("ndim", [2, 3], ids=["2d", "3d"])
+
+
+@pytest.fixture(scope="session")
+def variants() -> Callable[[ComponentSpec], dict[str, list[ComponentSpec]]]:
+    """Return `settings_of`, which a test module cannot import."""
+    return settings_of
 
 
 @pytest.fixture(autouse=True)
