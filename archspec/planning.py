@@ -123,8 +123,9 @@ def _plan_stage(
     _checked(f"{path}.block", lambda: stage.block.check(out))
     divisor = _stage_divisor(stage, out.ndim)
     if any(n % d for n, d in zip(out.grid, divisor, strict=True)):
+        field = f"{path}.mixer.{stage.mixer.divisor_field}"
         raise SpecError(
-            f"{path}.mixer.reduction: grid {list(out.grid)} must divide by {list(divisor)}; "
+            f"{field}: grid {list(out.grid)} must divide by {list(divisor)}; "
             f"{_nearest_patch(spec, patch)}"
         )
     mixed = stage.block.mixer_shape(out)

@@ -1,7 +1,7 @@
 """What every component shares: shapes, the spec base class, and the error users see."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -47,8 +47,11 @@ def _check_axes(value: object) -> object:
 class LayerSpec(ComponentSpec):
     """Declare a component that keeps the shape of the features: a mixer, an FFN or a block."""
 
+    divisor_field: ClassVar[str] = "reduction"
+    """The field that sets `divisor`; the plan names it where a grid does not divide."""
+
     def divisor(self, ndim: int) -> Grid:
-        """Return by what each axis of the grid must divide, which a field `reduction` sets.
+        """Return by what each axis of the grid must divide, at every input size.
 
         Raises:
             SpecError: as `check`.
