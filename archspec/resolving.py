@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from archspec.loading import SpecLike, apply_overrides, load_tree, validate, written_at
 from archspec.planning import Plan, plan
 from archspec.spec import ArchSpec
+from archspec.yaml_source import Source
 from blocks.base import Grid, SpecError
 
 
@@ -28,9 +29,24 @@ def resolve(
             return plan(spec, patch_size=patch_size, **sizes)
         spec = spec.tree()
     source = apply_overrides(load_tree(spec), overrides)
+    return plan_source(source, patch_size=patch_size, **sizes)
+
+
+def plan_source(
+    source: Source,
+    *,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    patch_size: Grid | None = None,
+) -> Plan:
+    """Validate a tree and plan it for the sizes.
+
+    Raises:
+        SpecError: as `resolve`.
+    """
     loaded = validate(source)
     try:
-        return plan(loaded, patch_size=patch_size, **sizes)
+        return plan(loaded, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
     except SpecError as error:
         field = re.match(r"[a-z_]+(\.[a-z_0-9]+)*", str(error))
         parts = field[0].split(".") if field else []

@@ -14,7 +14,7 @@ from optuna import Trial
 from pydantic import Field, ValidationError
 
 from archspec.loading import apply_overrides, validate
-from archspec.planning import plan
+from archspec.resolving import plan_source
 from archspec.spec import ArchSpec
 from archspec.yaml_source import NodePath, Source, dotted, parse, read_text
 from blocks.base import ComponentSpec, Count, SpecError
@@ -52,14 +52,14 @@ class Space:
         Raises:
             SpecError: the combination is not a valid spec.
         """
-        return self._spec({}, trial)
+        return validate(self._filled({}, trial))
 
     def anchors(self) -> list[dict[str, Value]]:
         """Return the parameters of the anchors, complete, as Optuna enqueues them."""
         anchors: list[dict[str, Value]] = []
         for given in self.settings.anchors:
             chosen: dict[str, Value] = {}
-            self._spec(given, None, chosen)
+            validate(self._filled(given, None, chosen))
             anchors.append(chosen)
         return anchors
 
@@ -74,12 +74,14 @@ class Space:
         _Filler(self.source, note, every=True).fill(self.source.tree, (), (), ("", 0))
         return found
 
-    def _spec(
+    def _filled(
         self,
         values: Mapping[str, Any],
         trial: Trial | None,
         chosen: dict[str, Value] | None = None,
-    ) -> ArchSpec:
+    ) -> Source:
+        """Return the tree with every hole filled: by `values`, else drawn, else its first."""
+
         def pick(hole: Hole) -> Value:
             default = hole.options[0] if trial is None else hole.suggest(trial)
             value: Value = values.get(hole.name, default)
@@ -89,7 +91,7 @@ class Space:
 
         filler = _Filler(self.source, pick, every=False)
         tree = filler.fill(self.source.tree, (), (), ("", 0))
-        return validate(Source(self.source.name, tree, filler.marks))
+        return Source(self.source.name, tree, filler.marks)
 
 
 def list_spaces() -> list[str]:
@@ -166,9 +168,9 @@ def _validate_members(space: Space) -> None:
     for hole in holes:
         parents = _parents(hole.name, holes)
         for option in hole.options:
-            plan(space._spec({**parents, hole.name: option}, None))
+            plan_source(space._filled({**parents, hole.name: option}, None))
     for anchor in space.settings.anchors:
-        plan(space._spec(anchor, None))
+        plan_source(space._filled(anchor, None))
 
 
 def _check_anchor(where: str, hole: Hole, value: Any) -> None:

@@ -1,5 +1,6 @@
 """Search spaces: holes, their validation when loaded, sampling, anchors."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,7 @@ def test_bad_spaces_are_refused_in_one_line_with_position(tmp_path: Path, case: 
         load_space(path)
     text = str(error.value)
     assert part in text
+    assert re.match(rf"{re.escape(str(path))}:\d+:\d+  ", text), text
     assert "\n" not in text
 
 
