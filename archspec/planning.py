@@ -120,6 +120,19 @@ def _plan_stage(
     _checked(f"{path}.downsample", lambda: stage.downsample.check(inp, out))
     if stage.has_local:
         _checked(f"{path}.local", lambda: stage.local.check(out))
+    mixed = stage.block.mixer_shape(out)
+    if stage.depth:
+        _check_blocks(stage, out, mixed, patch, path, spec)
+    _checked(f"{path}.post", lambda: stage.post.check(out))
+    _checked(path, lambda: check_norm(stage.norm, out, field="norm"))
+    _checked(f"{path}.skip", lambda: stage.skip.check(out))
+    return StagePlan(path, stage, inp, mixed, out)
+
+
+def _check_blocks(
+    stage: StageSpec, out: StageShape, mixed: StageShape, patch: Grid, path: str, spec: ArchSpec
+) -> None:
+    """Refuse what the blocks' parts cannot do; a stage without blocks builds none of them."""
     _checked(f"{path}.block", lambda: stage.block.check(out))
     divisor = _stage_divisor(stage, out.ndim)
     if any(n % d for n, d in zip(out.grid, divisor, strict=True)):
@@ -128,17 +141,14 @@ def _plan_stage(
             f"{field}: grid {list(out.grid)} must divide by {list(divisor)}; "
             f"{_nearest_patch(spec, patch)}"
         )
-    mixed = stage.block.mixer_shape(out)
     _checked(f"{path}.mixer", lambda: stage.mixer.check(mixed))
     _checked(f"{path}.ffn", lambda: stage.ffn.check(out))
-    _checked(f"{path}.post", lambda: stage.post.check(out))
-    _checked(path, lambda: check_norm(stage.norm, out, field="norm"))
-    _checked(f"{path}.skip", lambda: stage.skip.check(out))
-    return StagePlan(path, stage, inp, mixed, out)
 
 
 def _stage_divisor(stage: StageSpec, ndim: int) -> Grid:
-    """Return by what the stage's grid must divide for its mixer's sake."""
+    """Return by what the stage's grid must divide for its mixers' sake."""
+    if stage.depth == 0:
+        return (1,) * ndim
     return stage.block.grid_divisor(stage.mixer.divisor(ndim))
 
 

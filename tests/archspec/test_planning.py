@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
+from archspec.building import build_plan
 from archspec.loading import load
 from archspec.planning import Plan, plan
 from archspec.spec import ArchSpec
@@ -167,6 +169,15 @@ REFUSED = {
 def test_refusals(case: str) -> None:
     spec, want = REFUSED[case]
     assert refused(spec).startswith(want)
+
+
+def test_parts_of_blocks_that_are_not_built_ask_for_nothing(block: ComponentSpec) -> None:
+    mixer = {"kind": "attention", "num_heads": 3, "reduction": 32}
+    stage = {"block": {**block.model_dump(mode="json"), "norm": "group(3)"}, "mixer": mixer}
+    planned = plan(net({**stage, "depth": 0}))
+    assert planned.total_stride == (2, 2, 2)
+    assert build_plan(planned)(torch.zeros(1, 1, 6, 2, 4)).shape == (1, 2, 6, 2, 4)
+    assert refused(net(stage)).startswith("encoder.stages.0.block.norm: 'group(3)' needs")
 
 
 def test_even_kernel_with_stride_is_fine() -> None:
