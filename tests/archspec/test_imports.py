@@ -75,8 +75,13 @@ def test_imports_go_down(path: Path) -> None:
         assert below is None or below >= own, f"{path}:{line}: {name} imports {target}, above it"
 
 
-def test_base_stands_at_the_bottom() -> None:
+@pytest.mark.parametrize("folder", ["archspec", "benchmarks", "blocks", "search", "tests"])
+def test_files_have_at_most_300_lines(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, path
 
+
+def test_base_stands_at_the_bottom() -> None:
     assert not [t for _, t in imported(ROOT / "blocks" / "base.py") if layer(t) is not None]
 
 
@@ -105,7 +110,6 @@ assert not [name for name in sys.modules if name.startswith(("search.", "archspe
 
 
 def test_building_needs_torch_and_yaml_only(tmp_path: Path) -> None:
-
     done = subprocess.run(
         [sys.executable, "-c", BUILD_WITHOUT],
         cwd=tmp_path,
