@@ -5,14 +5,24 @@ multiply-adds of convolutions, transposed convolutions, linear layers and attent
 (attention as the fused kernel runs it, which keeps no matrix of scores for backward);
 `scan_flops` are 9 B L D N per selective scan, + B L D for its skip and again for its gate.
 Norms, activations and interpolation are not counted.
+
+The trace runs without autograd, and what is not counted only passes its shape on, so that a search
+can ask for thousands of costs; `archspec.memory` traces again, with autograd, for bytes.
 """
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from torch.utils.module_tracker import ModuleTracker
 
 from archspec.building import build_plan
 from archspec.loading import SpecLike
@@ -21,25 +31,37 @@ from archspec.resolving import resolve
 from blocks.base import Grid
 
 CONVENTION = "convention v1"
-_SCAN = "archspec.selective_scan"
+KINDS = ("conv", "transposed_conv", "linear", "causal_conv1d", "attention", "scan")
+"""Kinds of counted operations; depthwise convolutions are `conv`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cost:
-    """Cost of one forward pass at batch 1; `activation_bytes` is what backward needs, in float32.
+    """Cost of one forward pass at batch 1.
 
-    The bytes are an estimate: counted on meta, each storage once, parameters left out.
+    `by_kind` has the multiply-adds of every kind of operation, and for `scan` its FLOPs.
     """
 
     params: int
     macs: int
     scan_flops: int
-    activation_bytes: int
+    by_kind: dict[str, int]
     by_path: dict[str, "PathCost"]
+    planned: Plan = field(repr=False, compare=False)
 
     @property
     def flops(self) -> int:
         return 2 * self.macs + self.scan_flops
+
+    @cached_property
+    def activation_bytes(self) -> int:
+        """Return what backward needs, in float32: storages counted once, parameters left out.
+
+        Traced when first asked for.
+        """
+        from archspec.memory import saved_bytes
+
+        return saved_bytes(self.planned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,60 +96,110 @@ def cost(
 
 def cost_plan(planned: Plan) -> Cost:
     """Return the cost of the planned network."""
-    saved: dict[Any, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if not isinstance(tensor, torch.nn.Parameter):
-            saved[storage._cdata] = storage.nbytes()
-            kept.append(tensor)
-        return tensor
-
-    kept: list[torch.Tensor] = []  # alive until the end, so that no storage's address is reused
-    with torch.device("meta"):
-        net = build_plan(planned)
-        x = torch.empty(1, planned.in_channels, *planned.patch_size)
-    parameters = {p.untyped_storage()._cdata for p in net.parameters()}
-    with (
-        torch.enable_grad(),
-        _FusedAttention(),
-        FlopCounterMode(display=False) as counter,
-        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-    ):
-        out = net(x)
-    del out
-    by_path = _by_path(net, counter.get_flop_counts())
+    net, x = on_meta(planned)
+    with ModuleTracker() as tracker, torch.no_grad(), _Counter(tracker) as counter, _ShapesOnly():
+        net(x)
+    by_path = _by_path(net, counter.counts)
     whole = by_path.pop("")
-    return Cost(
-        params=whole.params,
-        macs=whole.macs,
-        scan_flops=whole.scan_flops,
-        activation_bytes=sum(size for key, size in saved.items() if key not in parameters),
-        by_path=by_path,
-    )
+    found = counter.counts["Global"]
+    by_kind = {kind: found[kind] // (1 if kind == "scan" else 2) for kind in KINDS}
+    return Cost(whole.params, whole.macs, whole.scan_flops, by_kind, by_path, planned)
 
 
-class _FusedAttention(TorchFunctionMode):
+def on_meta(planned: Plan, batch: int = 1) -> tuple[nn.Module, Tensor]:
+    """Return the network and an input of it, without memory and without initial values."""
+    with torch.device("meta"), _NoInit():
+        net = build_plan(planned)
+        x = torch.empty(batch, planned.in_channels, *planned.patch_size)
+    return net, x
+
+
+class FusedAttention(TorchFunctionMode):
     """Trace attention as the fused kernel: on meta, PyTorch would take the unfused formula."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is torch.nn.functional.scaled_dot_product_attention:
+        if func is F.scaled_dot_product_attention:
             fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
             return fused(*args, **(kwargs or {}))[0]
         return func(*args, **(kwargs or {}))
 
 
-def _by_path(net: torch.nn.Module, counts: dict[str, dict[Any, int]]) -> dict[str, PathCost]:
+class _ShapesOnly(FusedAttention):
+    """Let norms, activations, interpolation only pass on the shape: their meta kernels are slow."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _SAME_SHAPE:
+            return args[0]
+        if func is F.interpolate:
+            x, size = args[0], (kwargs or {})["size"]
+            return x.new_empty(*x.shape[:2], *size)
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+_SAME_SHAPE = frozenset(
+    {F.layer_norm, F.instance_norm, F.batch_norm, F.group_norm}
+    | {F.gelu, F.relu, F.leaky_relu, F.silu, F.dropout}
+)
+_INITIALISERS: frozenset[Callable[..., Any]] = frozenset(
+    value for name, value in vars(nn.init).items() if name.endswith("_") and callable(value)
+)
+
+
+class _NoInit(TorchFunctionMode):
+    """Leave out the initial values of parameters, which a meta tensor cannot hold."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _INITIALISERS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Count operations by module and kind, with PyTorch's registered formulas."""
+
+    def __init__(self, tracker: ModuleTracker) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        self._tracker = tracker
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            flops = formula(*args, **(kwargs or {}), out_val=out)
+            kind = _kind(func, args)
+            for path in self._tracker.parents:
+                self.counts[path][kind] += flops
+        return out
+
+
+def _kind(func: Any, args: Any) -> str:
+    name = str(func._overloadpacket)
+    if name == "archspec.selective_scan":
+        return "scan"
+    if name == "archspec.causal_conv1d":
+        return "causal_conv1d"
+    if name == "aten.convolution":
+        return "transposed_conv" if args[6] else "conv"
+    return "attention" if "attention" in name else "linear"
+
+
+def _by_path(net: nn.Module, counts: dict[str, dict[str, int]]) -> dict[str, PathCost]:
     """Return costs by module path; the whole network is ''."""
     by_path: dict[str, PathCost] = {}
     for path, module in reversed(list(net.named_modules())):
-        key = f"{type(net).__name__}.{path}" if path else "Global"
-        ops = counts.get(key, {})
-        scan = sum(n for op, n in ops.items() if str(op).startswith(_SCAN))
-        macs = (sum(ops.values()) - scan) // 2
-        if isinstance(module, torch.nn.ModuleList):  # is never called itself
+        kinds = counts.get(f"{type(net).__name__}.{path}" if path else "Global", {})
+        scan = kinds.get("scan", 0)
+        macs = (sum(kinds.values()) - scan) // 2
+        if isinstance(module, nn.ModuleList):  # is never called itself
             parts = [by_path[f"{path}.{name}"] for name, _ in module.named_children()]
             macs, scan = sum(p.macs for p in parts), sum(p.scan_flops for p in parts)
         by_path[path] = PathCost(sum(p.numel() for p in module.parameters()), macs, scan)
