@@ -35,6 +35,9 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+golden: $(STAMP)
+	ARCHSPEC_GOLDEN=write $(BIN)/python -m pytest tests/archspec/test_text.py
+
 clean:
 	rm -rf $(VENV) runs/demo build *.egg-info
 

@@ -1,14 +1,26 @@
-"""A network as text: shapes and costs by stage."""
+"""Networks as text: shapes, costs and memory by stage, or several networks side by side."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
-from archspec.costing import CONVENTION, cost_plan
+from archspec.costing import CONVENTION, Cost, cost_plan
+from archspec.memory import saved_by_path, training_memory
 from archspec.planning import Plan
+from archspec.tables import table
+
+Description = dict[str, Any]
+MIB, GIB = 2**20, 2**30
+_MUCH = 0.4
+_MANY_TOKENS = 64  # tokens per channel from which full attention is worth a word
 
 
-def describe_json(planned: Plan) -> dict[str, Any]:
-    """Return shapes and costs; the FLOP convention is named in it."""
-    cost = cost_plan(planned)
+def describe_json(planned: Plan, *, batch: int = 2) -> Description:
+    """Return shapes, costs of one forward pass at batch 1, memory of training at `batch`.
+
+    The FLOP convention is named in it; bytes are estimates.
+    """
+    cost, saved = cost_plan(planned), saved_by_path(planned)
     stages = [
         {
             "stage": index,
@@ -16,13 +28,14 @@ def describe_json(planned: Plan) -> dict[str, Any]:
             "depth": stage.spec.depth,
             "width": stage.out.channels,
             "grid": list(stage.out.grid),
-            "params": cost.by_path[f"stages.{index}"].params,
-            "macs": cost.by_path[f"stages.{index}"].macs,
-            "scan_flops": cost.by_path[f"stages.{index}"].scan_flops,
+            **_share(cost, saved, f"stages.{index}"),
         }
         for index, stage in enumerate(planned.stages)
     ]
-    decoder = cost.by_path["decoder"]
+    memory = {
+        name: training_memory(planned, batch=batch, amp=amp)
+        for name, amp in (("float32", False), ("amp", True))
+    }
     return {
         "name": planned.spec.name,
         "input": [1, planned.in_channels, *planned.patch_size],
@@ -32,63 +45,166 @@ def describe_json(planned: Plan) -> dict[str, Any]:
         "macs": cost.macs,
         "scan_flops": cost.scan_flops,
         "flops": cost.flops,
-        "activation_bytes": cost.activation_bytes,
+        "by_kind": cost.by_kind,
+        "activation_bytes": saved["Global"],
+        "training": {
+            "batch": batch,
+            "optimizer": "sgd",
+            **{
+                name: {
+                    "total": found.total,
+                    "parameters": found.parameters,
+                    "gradients": found.gradients,
+                    "optimizer": found.optimizer,
+                    "saved": found.saved,
+                    "transient": found.transient,
+                }
+                for name, found in memory.items()
+            },
+        },
         "stages": stages,
         "decoder": {
             "kind": planned.spec.decoder.kind,
-            "params": decoder.params,
-            "macs": decoder.macs,
             "outputs": [list(grid) for grid in planned.output_grids],
+            **_share(cost, saved, "decoder"),
         },
+        "notes": _notes(planned, cost, saved),
     }
 
 
-def describe_text(planned: Plan) -> str:
-    """Return a table of at most 80 columns."""
-    found = describe_json(planned)
-    shape = " x ".join(str(size) for size in found["input"])
+def _share(cost: Cost, saved: dict[str, int], path: str) -> dict[str, int]:
+    part = cost.by_path[path]
+    return {
+        "params": part.params,
+        "macs": part.macs,
+        "scan_flops": part.scan_flops,
+        "saved_bytes": saved.get(path, 0),
+    }
+
+
+def _notes(planned: Plan, cost: Cost, saved: dict[str, int]) -> list[str]:
+    """Return what a researcher would want to be told."""
+    notes = []
+    for index, stage in enumerate(planned.stages):
+        tokens, width = math.prod(stage.out.grid), stage.out.channels
+        reduced = stage.spec.mixer.divisor(stage.out.ndim) != (1,) * stage.out.ndim
+        if stage.spec.mixer.kind == "attention" and not reduced and tokens > _MANY_TOKENS * width:
+            notes.append(
+                f"stage {index} attends among {tokens:,} tokens of width {width}: products of "
+                "queries and keys dominate; mixer.reduction or a scan is cheaper"
+            )
+    parts = [f"stages.{index}" for index in range(len(planned.stages))] + ["decoder"]
+    for what, of, whole in (
+        ("FLOPs", {path: cost.by_path[path].flops for path in parts}, cost.flops),
+        ("parameters", {path: cost.by_path[path].params for path in parts}, cost.params),
+        ("bytes saved for backward", {p: saved.get(p, 0) for p in parts}, saved["Global"]),
+    ):
+        most = max(of, key=lambda path: of[path])
+        if of[most] >= _MUCH * whole:
+            name = most.replace("stages.", "stage ")
+            notes.append(f"{name} holds {of[most] / whole:.0%} of all {what}")
+    return notes
+
+
+def describe_text(found: Description) -> str:
+    """Return a page of at most 80 columns."""
     rows = [
         (
             f"stage {stage['stage']}",
             f"{stage['depth']} x {stage['mixer']}",
             str(stage["width"]),
             "x".join(str(size) for size in stage["grid"]),
-            f"{stage['params']:,}",
-            f"{stage['macs'] / 1e9:.3f}",
-            f"{stage['scan_flops'] / 1e9:.3f}",
+            *_numbers(stage, found),
         )
         for stage in found["stages"]
     ]
     decoder = found["decoder"]
-    rows.append(
-        (
-            "decoder",
-            decoder["kind"],
-            "",
-            f"{len(decoder['outputs'])} output(s)",
-            f"{decoder['params']:,}",
-            f"{decoder['macs'] / 1e9:.3f}",
-            "",
-        )
-    )
-    head = ("", "blocks", "width", "grid", "params", "GMAC", "scan GF")
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in [head, *rows]
-    ]
+    outputs = f"{len(decoder['outputs'])} output{'s' * (len(decoder['outputs']) > 1)}"
+    rows.append(("decoder", decoder["kind"], "", outputs, *_numbers(decoder, found)))
+    head = ("", "blocks", "width", "grid", "params", "GMAC", "scan GF", "saved")
+    kinds = ", ".join(f"{k} {_giga(n)}" for k, n in found["by_kind"].items() if n and k != "scan")
     return "\n".join(
         [
-            f"{found['name']}: input {shape}, {found['num_classes']} classes",
-            *lines,
+            f"{found['name']}: input {_shape(found)}, {found['num_classes']} classes",
+            *table([head, *rows], left=2),
             f"total: {found['params']:,} parameters",
-            f"{found['flops'] / 1e9:.3f} GFLOP = 2 x {found['macs'] / 1e9:.3f} GMAC + "
-            f"{found['scan_flops'] / 1e9:.3f} scan GFLOP ({CONVENTION})",
-            f"saved for backward at batch 1: about {found['activation_bytes'] / 2**20:.1f} MiB "
-            "(float32, estimate)",
+            f"{_giga(found['flops'])} GFLOP = 2 x {_giga(found['macs'])} GMAC + "
+            f"{_giga(found['scan_flops'])} scan GFLOP ({CONVENTION})",
+            f"GMAC: {kinds}",
+            *_memory_lines(found),
+            "Norms, activations and interpolation are not counted. FLOPs are not speed.",
+            *(f"note: {note}" for note in found["notes"]),
+        ]
+    )
+
+
+def _numbers(part: Description, found: Description) -> tuple[str, str, str, str]:
+    share = part["saved_bytes"] / max(1, found["activation_bytes"])
+    return (
+        f"{part['params']:,}",
+        _giga(part["macs"]),
+        _giga(part["scan_flops"]) if part["scan_flops"] else "",
+        f"{share:.0%}",
+    )
+
+
+def _memory_lines(found: Description) -> list[str]:
+    training = found["training"]
+    single, half = training["float32"], training["amp"]
+    parts = ", ".join(
+        f"{name} {single[key] / MIB:,.0f}"
+        for name, key in (
+            ("parameters", "parameters"),
+            ("momentum", "optimizer"),
+            ("saved", "saved"),
+            ("transient", "transient"),
+        )
+    )
+    return [
+        f"training at batch {training['batch']}: about {single['total'] / GIB:.2f} GiB in float32, "
+        f"{half['total'] / GIB:.2f} GiB under AMP (estimate)",
+        f"  in float32, MiB: {parts}",
+    ]
+
+
+def compare_text(descriptions: Sequence[Description]) -> str:
+    """Return one table for several networks with the same input; ratios are to the first."""
+    first = descriptions[0]
+    head = ("", "params", "", "GMAC", "", "scan GF", "train GiB", "", "AMP GiB")
+    rows = [head]
+    for found in descriptions:
+        single, half = found["training"]["float32"]["total"], found["training"]["amp"]["total"]
+        rows.append(
+            (
+                found["name"],
+                f"{found['params'] / 1e6:.2f} M",
+                _ratio(found["params"], first["params"]),
+                f"{found['macs'] / 1e9:.2f}",
+                _ratio(found["macs"], first["macs"]),
+                f"{found['scan_flops'] / 1e9:.2f}" if found["scan_flops"] else "",
+                f"{single / GIB:.2f}",
+                _ratio(single, first["training"]["float32"]["total"]),
+                f"{half / GIB:.2f}",
+            )
+        )
+    return "\n".join(
+        [
+            f"input {_shape(first)}, {first['num_classes']} classes; forward at batch 1 "
+            f"({CONVENTION});",
+            f"memory of training at batch {first['training']['batch']}, float32 and AMP (estimate)",
+            *table(rows),
             "Norms, activations and interpolation are not counted. FLOPs are not speed.",
         ]
     )
+
+
+def _shape(found: Description) -> str:
+    return " x ".join(str(size) for size in found["input"])
+
+
+def _giga(number: int) -> str:
+    return f"{number / 1e9:.3f}"
+
+
+def _ratio(number: float, first: float) -> str:
+    return f"x{number / first:.2f}" if first else ""

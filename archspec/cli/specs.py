@@ -54,30 +54,69 @@ def validate(spec: Spec, overrides: Overrides = None) -> None:
 
 
 def describe(
-    spec: Spec,
+    specs: Annotated[list[str], typer.Argument(help="Bundled names or YAML files.")],
     overrides: Overrides = None,
     in_channels: Annotated[int | None, typer.Option(min=1)] = None,
     num_classes: Annotated[int | None, typer.Option(min=1)] = None,
     patch: Annotated[str | None, typer.Option(help="Patch size in voxels, e.g. 96,96,96")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size of a training step.")] = 2,
+    gpu_memory: Annotated[
+        str | None, typer.Option(help="Ask whether training under AMP fits, e.g. 12GB")
+    ] = None,
     json_: Json = False,
 ) -> None:
-    """Say what a network is and costs, stage by stage, without building it in memory."""
-    from archspec.describing import describe_json, describe_text
+    """Say what networks are and cost, without building them; several are compared.
+
+    Networks are compared at the first one's input. With --gpu-memory the exit code is 1 if one
+    does not fit.
+    """
+    from archspec.describing import compare_text, describe_json, describe_text
+    from archspec.fitting import Fit, memory_size
+    from archspec.planning import Plan
     from archspec.resolving import resolve
     from blocks.base import SpecError
     from search.space import is_space
 
+    available = None if gpu_memory is None else memory_size(gpu_memory)
+    patch_size = patch_sizes(patch)
+    plans: list[Plan] = []
+    for spec in specs:
+        if is_space(spec):
+            raise SpecError(
+                f"{spec}: a search space, not one network; try archspec validate {spec}"
+            )
+        first = plans[0] if plans else None
+        planned = resolve(
+            spec,
+            overrides=overrides or (),
+            in_channels=in_channels or (first.in_channels if first else None),
+            num_classes=num_classes or (first.num_classes if first else None),
+            patch_size=patch_size or (first.patch_size if first else None),
+        )
+        plans.append(planned)
+    found = [describe_json(planned, batch=batch) for planned in plans]
+    fits = [] if available is None else [Fit.of(planned, batch, available) for planned in plans]
+    for description, fit in zip(found, fits, strict=False):
+        description["fit"] = fit.as_json()
+    if json_:
+        print(json.dumps(found[0] if len(found) == 1 else found))
+    else:
+        print(describe_text(found[0]) if len(found) == 1 else compare_text(found))
+        for fit in fits:
+            print(fit.text())
+    if not all(fit.fits for fit in fits):
+        raise typer.Exit(1)
+
+
+def patch_sizes(text: str | None) -> tuple[int, ...] | None:
+    """Return the sizes of '96,96,96'.
+
+    Raises:
+        SpecError: not integers with commas.
+    """
+    from blocks.base import SpecError
+
     try:
-        patch_size = tuple(int(size) for size in patch.split(",")) if patch else None
+        return tuple(int(size) for size in text.split(",")) if text else None
     except ValueError:
-        raise SpecError(f"--patch {patch}: must be sizes with commas, e.g. 96,96,96") from None
-    if is_space(spec):
-        raise SpecError(f"{spec}: a search space, not one network; see archspec validate {spec}")
-    planned = resolve(
-        spec,
-        overrides=overrides or (),
-        in_channels=in_channels,
-        num_classes=num_classes,
-        patch_size=patch_size,
-    )
-    print(json.dumps(describe_json(planned)) if json_ else describe_text(planned))
+        raise SpecError(f"--patch {text}: must be sizes with commas, e.g. 96,96,96") from None

@@ -1,0 +1,57 @@
+"""Verbs that compare: `diff` two specs, `profile` estimates against measurements."""
+
+import json
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command()(diff)
+    app.command()(profile)
+
+
+def diff(
+    a: Annotated[str, typer.Argument(help="A bundled name or a YAML file.")],
+    b: Annotated[str, typer.Argument(help="Another.")],
+    json_: Json = False,
+) -> None:
+    """Say in what two networks differ, and what each difference costs, at the first one's input."""
+    from archspec.diffing import diff as compare
+    from archspec.diffing import diff_json, diff_text
+    from archspec.resolving import resolve
+
+    first = resolve(a)
+    second = resolve(
+        b,
+        in_channels=first.in_channels,
+        num_classes=first.num_classes,
+        patch_size=first.patch_size,
+    )
+    found = compare(first, second)
+    print(json.dumps(diff_json(found)) if json_ else diff_text(found))
+
+
+def profile(
+    spec: Annotated[str, typer.Argument(help="A bundled name or a YAML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("-s", "--set", help="Override a node: name=value")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    patch: Annotated[str | None, typer.Option(help="Patch size in voxels, e.g. 96,96,96")] = None,
+    batch: Annotated[int, typer.Option(min=1)] = 1,
+    amp: Annotated[bool, typer.Option("--amp", help="Train in mixed precision.")] = False,
+    repeats: Annotated[int, typer.Option(min=1)] = 5,
+    json_: Json = False,
+) -> None:
+    """Measure forward pass, training step, memory and energy, beside the estimates."""
+    from archspec.cli.specs import patch_sizes
+    from archspec.profiling import profile_plan, profile_text
+    from archspec.resolving import resolve
+
+    planned = resolve(spec, overrides=overrides or (), patch_size=patch_sizes(patch))
+    found = profile_plan(planned, device=device, batch=batch, amp=amp, repeats=repeats)
+    print(json.dumps(found) if json_ else profile_text(found))

@@ -1,0 +1,183 @@
+"""Two specs against each other: what differs, and what each difference costs."""
+
+import copy
+import re
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from archspec.costing import CONVENTION, Cost, cost_plan
+from archspec.loading import load
+from archspec.planning import Plan, plan
+from archspec.tables import table
+from blocks.base import SpecError
+
+_NOT_STRUCTURE = {"name", "title", "sources", "claims", "schema_version"}
+_SIZES = {"in_channels", "num_classes", "patch_size"}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One change, at one or several stages; `params` and `macs` are what it alone does to A.
+
+    None: it does not fit A alone.
+    """
+
+    paths: tuple[str, ...]
+    before: Any
+    after: Any
+    params: int | None
+    macs: int | None
+
+    @property
+    def where(self) -> str:
+        """Return the path; stages that change alike are listed together."""
+        stages = [m[1] for path in self.paths if (m := re.search(r"\.stages\.(\d+)", path))]
+        if len(self.paths) == 1:
+            return self.paths[0]
+        return re.sub(r"\.stages\.\d+", f".stages.{','.join(stages)}", self.paths[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Two networks at A's input."""
+
+    a: Plan
+    b: Plan
+    cost_a: Cost
+    cost_b: Cost
+    differences: tuple[Difference, ...]
+
+
+def diff(a: Plan, b: Plan) -> Diff:
+    """Compare two networks planned at the same input."""
+    tree_a, tree_b = _structure(a), _structure(b)
+    grouped: dict[tuple[str, str, str], list[tuple[str, Any, Any]]] = {}
+    for path, before, after in _walk("", tree_a, tree_b):
+        anywhere = re.sub(r"\.stages\.\d+", ".stages.*", path)
+        grouped.setdefault((anywhere, repr(before), repr(after)), []).append((path, before, after))
+    base = cost_plan(a)
+    found = []
+    for group in grouped.values():
+        alone = _cost_alone(a, group)
+        found.append(
+            Difference(
+                tuple(path for path, _, _ in group),
+                group[0][1],
+                group[0][2],
+                None if alone is None else alone.params - base.params,
+                None if alone is None else alone.macs - base.macs,
+            )
+        )
+    return Diff(a, b, base, cost_plan(b), tuple(found))
+
+
+def diff_json(found: Diff) -> dict[str, Any]:
+    """Return plain data."""
+    return {
+        "a": found.a.spec.name,
+        "b": found.b.spec.name,
+        "input": [1, found.a.in_channels, *found.a.patch_size],
+        "convention": CONVENTION,
+        "params": [found.cost_a.params, found.cost_b.params],
+        "macs": [found.cost_a.macs, found.cost_b.macs],
+        "scan_flops": [found.cost_a.scan_flops, found.cost_b.scan_flops],
+        "differences": [
+            {
+                "paths": list(d.paths),
+                "before": d.before,
+                "after": d.after,
+                "params": d.params,
+                "macs": d.macs,
+            }
+            for d in found.differences
+        ],
+    }
+
+
+def diff_text(found: Diff) -> str:
+    """Return a page: the differences with what each does to A alone, then both costs."""
+    size = " x ".join(str(n) for n in (1, found.a.in_channels, *found.a.patch_size))
+    lines = [f"{found.a.spec.name} -> {found.b.spec.name} at input {size}"]
+    for change in found.differences:
+        text = f"{change.where}: {_value(change.before)} -> {_value(change.after)}"
+        lines += textwrap.wrap(
+            f"{text}  [{_consequence(change)}]",
+            80,
+            initial_indent="  ",
+            subsequent_indent="      ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    if not found.differences:
+        lines.append("  the same network")
+    rows = [("", found.a.spec.name, found.b.spec.name, "ratio")]
+    for what, unit, first, second in (
+        ("parameters, M", 1e6, found.cost_a.params, found.cost_b.params),
+        ("GMAC", 1e9, found.cost_a.macs, found.cost_b.macs),
+        ("scan GFLOP", 1e9, found.cost_a.scan_flops, found.cost_b.scan_flops),
+    ):
+        ratio = f"x{second / first:.3f}" if first else ""
+        rows.append((what, f"{first / unit:.3f}", f"{second / unit:.3f}", ratio))
+    return "\n".join([*lines, *table(rows), f"Forward pass at batch 1, {CONVENTION}."])
+
+
+def _consequence(change: Difference) -> str:
+    if change.params is None or change.macs is None:
+        return "does not fit alone"
+    if not change.params and not change.macs:
+        return "trained otherwise" if change.where.startswith("training") else "same cost"
+    return f"{change.params:+,} parameters, {change.macs / 1e9:+.3f} GMAC"
+
+
+def _structure(planned: Plan) -> dict[str, Any]:
+    tree = planned.spec.model_dump(mode="json")
+    return {name: v for name, v in tree.items() if name not in _NOT_STRUCTURE | _SIZES}
+
+
+def _walk(path: str, a: Any, b: Any) -> list[tuple[str, Any, Any]]:
+    """Return (path, before, after); a component of another kind is one difference."""
+    if a == b:
+        return []
+    if isinstance(a, Mapping) and isinstance(b, Mapping) and a.get("kind") == b.get("kind"):
+        keys = list(a) + [key for key in b if key not in a]
+        return [
+            found
+            for key in keys
+            for found in _walk(f"{path}.{key}".lstrip("."), a.get(key), b.get(key))
+        ]
+    if path.endswith("stages"):
+        pairs = enumerate(zip(a, b, strict=False))
+        common = [found for i, (one, two) in pairs for found in _walk(f"{path}.{i}", one, two)]
+        number = [] if len(a) == len(b) else [(path, a, a[: len(b)] + b[len(a) :])]
+        return common + number
+    return [(path, a, b)]
+
+
+def _cost_alone(a: Plan, group: list[tuple[str, Any, Any]]) -> Cost | None:
+    """Return the cost of A with only these nodes changed, None if that is no network."""
+    tree = copy.deepcopy(a.spec.model_dump(mode="json"))
+    for path, _, after in group:
+        *parents, last = (int(part) if part.isdigit() else part for part in path.split("."))
+        node: Any = tree
+        for part in parents:
+            node = node[part]
+        node[last] = after
+    try:
+        sizes = (a.in_channels, a.num_classes, a.patch_size)
+        channels, classes, patch = sizes
+        changed = plan(load(tree), in_channels=channels, num_classes=classes, patch_size=patch)
+        return cost_plan(changed)
+    except SpecError:
+        return None
+
+
+def _value(value: Any) -> str:
+    """Return a component as {kind, field: value, ...}, stages by their number, else the value."""
+    if isinstance(value, Mapping):
+        fields = (f"{k}: {v}" for k, v in value.items() if k != "kind")
+        return f"{{{', '.join([str(value.get('kind', '')), *fields])}}}"
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return f"{len(value)} stages"
+    return str(value)

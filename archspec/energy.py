@@ -1,0 +1,66 @@
+"""Energy counters of the machine: NVIDIA's through NVML, the processor's through RAPL."""
+
+import importlib.util
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+_RAPL = Path("/sys/class/powercap")
+
+
+class EnergyCounter(Protocol):
+    """A counter that grows; `source` names what it measures."""
+
+    source: str
+
+    def joules(self) -> float:
+        """Return the energy used since some moment."""
+        ...
+
+
+class _Nvml:
+    """The whole card's energy, other programs on it included."""
+
+    source = "NVML, the whole card"
+
+    def __init__(self) -> None:
+        import pynvml
+
+        pynvml.nvmlInit()
+        self._nvml = pynvml
+        uuid = str(torch.cuda.get_device_properties().uuid)
+        self._handle = pynvml.nvmlDeviceGetHandleByUUID(
+            uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
+        )
+        self.joules()
+
+    def joules(self) -> float:
+        return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
+
+
+class _Rapl:
+    """The processor packages' energy; counters wrap around after minutes to hours."""
+
+    source = "RAPL, all processor packages"
+
+    def __init__(self, root: Path) -> None:
+        self._counters = sorted(root.glob("*-rapl:[0-9]/energy_uj"))
+        if not self._counters:
+            raise OSError(f"no RAPL counter under {root}")
+        self.joules()
+
+    def joules(self) -> float:
+        return sum(int(counter.read_text()) for counter in self._counters) / 1e6
+
+
+def energy_counter(device: torch.device, rapl: Path = _RAPL) -> EnergyCounter | str:
+    """Return the counter of a device, or why there is none."""
+    if device.type == "cuda" and importlib.util.find_spec("pynvml") is None:
+        return "unavailable: nvidia-ml-py is not installed"
+    if device.type not in ("cpu", "cuda"):
+        return f"unavailable: no counter for {device.type}"
+    try:
+        return _Nvml() if device.type == "cuda" else _Rapl(rapl)
+    except Exception as error:  # whatever a driver raises
+        return f"unavailable: {error}"

@@ -1,0 +1,191 @@
+"""Measure a network on this machine, beside what was estimated for it."""
+
+import datetime
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from archspec.building import build_plan
+from archspec.costing import CONVENTION, cost_plan
+from archspec.energy import energy_counter
+from archspec.memory import training_memory
+from archspec.planning import Plan
+from blocks.base import SpecError
+from blocks.scan.dispatch import chosen
+
+_PEAK = Path("/proc/self/clear_refs")
+
+
+def profile_plan(
+    planned: Plan, *, device: str = "cpu", batch: int = 1, amp: bool = False, repeats: int = 5
+) -> dict[str, Any]:
+    """Run forward passes and training steps; return medians beside the estimates.
+
+    A step is forward, cross-entropy against random labels, backward and SGD with momentum. Times
+    are in seconds of the wall clock, memory in bytes, energy in joules of a step. On CPU memory is
+    the growth of the process's resident set, where Linux tells it.
+
+    Raises:
+        SpecError: the device is not here.
+    """
+    target = _device(device)
+    torch.manual_seed(0)
+    net = build_plan(planned).to(target)
+    x = torch.randn(batch, planned.in_channels, *planned.patch_size, device=target)
+    labels = torch.randint(planned.num_classes, (batch, *planned.patch_size), device=target)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
+    dtype = torch.float16 if target.type == "cuda" else torch.bfloat16
+    scaler = torch.amp.GradScaler(target.type, enabled=amp and target.type == "cuda")
+
+    def forward() -> None:
+        with torch.no_grad(), torch.autocast(target.type, dtype, enabled=amp):
+            net(x)
+
+    def step() -> None:
+        with torch.autocast(target.type, dtype, enabled=amp):
+            loss = nn.functional.cross_entropy(_logits(net(x)), labels)
+        optimizer.zero_grad()
+        torch.autograd.backward(scaler.scale(loss))
+        scaler.step(optimizer)
+        scaler.update()
+
+    before = _resident(target)
+    _reset_peak(target)
+    step()
+    peak = _peak(target, before)
+    seconds_forward = _times(forward, target, repeats)
+    counter = energy_counter(target)
+    start = None if isinstance(counter, str) else counter.joules()
+    seconds_step = _times(step, target, repeats)
+    energy: dict[str, Any] = (
+        {"source": counter}
+        if isinstance(counter, str)
+        else {
+            "source": counter.source,
+            "joules_per_step": (counter.joules() - (start or 0.0)) / repeats,
+        }
+    )
+    cost, estimate = cost_plan(planned), training_memory(planned, batch=batch, amp=amp)
+    return {
+        "name": planned.spec.name,
+        "input": [batch, planned.in_channels, *planned.patch_size],
+        "amp": str(dtype).removeprefix("torch.") if amp else None,
+        "measured": {
+            "forward_seconds": statistics.median(seconds_forward),
+            "step_seconds": statistics.median(seconds_step),
+            "peak_bytes": peak,
+            "energy": energy,
+            "repeats": repeats,
+            "all_step_seconds": seconds_step,
+        },
+        "estimated": {
+            "convention": CONVENTION,
+            "flops": batch * cost.flops,
+            "macs": batch * cost.macs,
+            "scan_flops": batch * cost.scan_flops,
+            "memory_bytes": estimate.total,
+        },
+        "hardware": _hardware(target),
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "scan_backend": chosen(target) if cost.scan_flops else None,
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def profile_text(found: dict[str, Any]) -> str:
+    """Return a page of at most 80 columns."""
+    measured, estimated = found["measured"], found["estimated"]
+    peak, energy = measured["peak_bytes"], measured["energy"]
+    shape = " x ".join(str(n) for n in found["input"])
+    rate = estimated["flops"] / measured["forward_seconds"] / 1e9
+    joules = energy.get("joules_per_step")
+    return "\n".join(
+        [
+            f"{found['name']}: input {shape}, {found['amp'] or 'float32'}, {found['hardware']}",
+            f"forward        {measured['forward_seconds']:.3f} s, "
+            f"{estimated['flops'] / 1e9:.1f} GFLOP ({CONVENTION}): {rate:.1f} GFLOP/s",
+            f"training step  {measured['step_seconds']:.3f} s (medians of {measured['repeats']})",
+            "peak memory    "
+            + ("not measured here" if peak is None else f"{peak / 2**30:.2f} GiB measured")
+            + f", {estimated['memory_bytes'] / 2**30:.2f} GiB estimated",
+            "energy         "
+            + (f"{joules:.1f} J a step ({energy['source']})" if joules else energy["source"]),
+            f"scan backend   {found['scan_backend'] or 'no scan in it'}",
+        ]
+    )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SpecError(f"--device {name}: must be cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise SpecError(f"--device {name}: must be cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SpecError(f"--device {name}: PyTorch sees no CUDA device here; see archspec doctor")
+    return device
+
+
+def _logits(out: Tensor | list[Tensor]) -> Tensor:
+    return out if isinstance(out, Tensor) else out[0]
+
+
+def _times(run: Callable[[], None], device: torch.device, repeats: int) -> list[float]:
+    run()
+    found = []
+    for _ in range(repeats):
+        _synchronize(device)
+        start = time.perf_counter()
+        run()
+        _synchronize(device)
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif os.access(_PEAK, os.W_OK):
+        _PEAK.write_text("5")
+
+
+def _resident(device: torch.device) -> int:
+    """Return the resident bytes of this process, before a step; 0 on CUDA."""
+    return 0 if device.type == "cuda" else (_status("VmRSS") or 0)
+
+
+def _peak(device: torch.device, before: int) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    highest = _status("VmHWM") if os.access(_PEAK, os.W_OK) else None
+    return None if highest is None else highest - before
+
+
+def _status(field: str) -> int | None:
+    path = Path("/proc/self/status")
+    lines = path.read_text().splitlines() if path.exists() else []
+    values = [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")]
+    return values[0] if values else None
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor()
+    return f"{name}, {torch.get_num_threads()} thread(s)"

@@ -1,0 +1,125 @@
+"""What `describe` and `diff` print, word for word; `make golden` rewrites the texts."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import archspec
+from archspec.cli.main import app
+from archspec.fitting import Fit
+from archspec.memory import training_memory
+from archspec.resolving import resolve
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "text"
+PAGES = {
+    "describe_segformer3d": ["describe", "segformer3d"],
+    "describe_segmaformer_2d": ["describe", "segmaformer", "--patch", "64,96", "--batch", "8"],
+    "describe_several": ["describe", "segmamba", "segresmamba", "segformer3d", "resenc-unet"],
+    "diff_segmamba": ["diff", "segmamba-released", "segmamba"],
+    "diff_stages": ["diff", "segmamba", "segmamba-figure"],
+    "diff_papers": ["diff", "segformer3d", "segmaformer"],
+    "diff_nothing": ["diff", "small-unet", "small-unet"],
+    "fit": ["describe", "segresmamba", "--gpu-memory", "12GB", "--batch", "4"],
+}
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    return result.exit_code, result.stdout
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_golden_text(page: str) -> None:
+    _, text = run(*PAGES[page])
+    path = GOLDEN / f"{page}.txt"
+    if os.environ.get("ARCHSPEC_GOLDEN") == "write":
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+    long = [line for line in text.splitlines() if len(line) > 80]
+    assert not long, long
+
+
+def test_json_holds_what_the_text_rounds() -> None:
+    code, text = run("describe", "segformer3d", "--json")
+    assert code == 0
+    found, counted = json.loads(text), archspec.cost("segformer3d")
+    assert found["flops"] == counted.flops
+    assert found["by_kind"] == counted.by_kind
+    assert found["activation_bytes"] == counted.activation_bytes
+    parts = [*found["stages"], found["decoder"]]
+    for key, whole in (
+        ("params", counted.params),
+        ("macs", counted.macs),
+        ("saved_bytes", counted.activation_bytes),
+    ):
+        assert sum(part[key] for part in parts) == whole
+    training = found["training"]["float32"]
+    assert training["total"] == sum(
+        training[key] for key in ("parameters", "optimizer", "saved", "transient")
+    )
+
+
+def test_json_of_several_is_a_list_at_the_first_one_s_input() -> None:
+    _, text = run("describe", "segformer3d", "small-unet", "--json")
+    found = json.loads(text)
+    assert [item["name"] for item in found] == ["segformer3d", "small-unet"]
+    assert found[0]["input"] == found[1]["input"] == [1, 4, 128, 128, 128]
+
+
+@pytest.mark.parametrize(("share", "batch"), [(5.3, 1), (0.7, 1), (0.3, 4), (0.001, 1)])
+def test_what_fits_really_fits(share: float, batch: int) -> None:
+    """The advice is held to the same estimate: what it names fits, the next larger does not."""
+
+    planned = resolve("small-unet", patch_size=(64, 64, 32))
+    needed = training_memory(planned, batch=batch, amp=True).total
+    available = int(share * needed)
+    fit = Fit.of(planned, batch, available)
+    assert (fit.needed, fit.fits) == (needed, share > 1)
+    if fit.batch_that_fits:
+        assert training_memory(planned, batch=fit.batch_that_fits, amp=True).total <= available
+    above = training_memory(planned, batch=fit.batch_that_fits + 1, amp=True)
+    assert above.total > available
+    assert (fit.patch_that_fits is None) == (share > 1 or share < 0.01)
+    if fit.patch_that_fits:
+        smaller = resolve("small-unet", patch_size=fit.patch_that_fits)
+        assert training_memory(smaller, batch=batch, amp=True).total <= available
+
+
+def test_exit_code_says_whether_it_fits() -> None:
+    assert run("describe", "small-unet", "--patch", "32,32,32", "--gpu-memory", "9GB")[0] == 0
+    code, text = run("describe", "small-unet", "--patch", "32,32,32", "--gpu-memory", "1MB")
+    assert code == 1
+    assert text.splitlines()[-1].endswith("too much; nothing smaller fits")
+
+
+@pytest.mark.parametrize("size", ["12", "12 parsec", "-1GB", "0GB", "GB", "1e400GB"])
+def test_memory_sizes_that_are_none(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(archspec.SpecError, match="must be a size such as 12GB"):
+        CliRunner().invoke(
+            app, ["describe", "small-unet", "--gpu-memory", size], catch_exceptions=False
+        )
+
+
+def _leaf(tree: Any, path: str) -> Any:
+    for part in path.split("."):
+        tree = tree[int(part)] if part.isdigit() else tree[part]
+    return tree
+
+
+def test_diff_lists_what_differs_and_nothing_else() -> None:
+    _, text = run("diff", "segmamba-released", "segmamba", "--json")
+    found = json.loads(text)
+    first, second = (archspec.load(found[key]).tree() for key in "ab")
+    for change in found["differences"]:
+        for path in change["paths"]:
+            before, after = (archspec.load(found[key]).model_dump(mode="json") for key in "ab")
+            assert _leaf(before, path) == change["before"] != change["after"]
+            assert _leaf(after, path) == change["after"]
+    assert first != second
+    fue = next(c for c in found["differences"] if c["paths"] == ["decoder.fue"])
+    assert (fue["before"], fue["after"], fue["params"], fue["macs"]) == (False, True, 0, 0)
+    assert found["params"][1] - found["params"][0] == sum(c["params"] for c in found["differences"])
