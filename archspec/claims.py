@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from blocks.base import ComponentSpec
+from archspec.sizes import PatchSize
+from blocks.base import ComponentSpec, Count
 
 Quantity = Literal[
     "parameters",
@@ -13,13 +14,18 @@ Quantity = Literal[
     "flops",
     "training_memory",
     "inference_memory",
+    "training_time",
     "inference_time",
+    "co2",
     "dice",
     "iou",
     "hd95",
+    "detected_length",
+    "detected_branches",
 ]
-Unit = Literal["M", "G", "%", "mm", "MB", "GB", "s", "x"]
+Unit = Literal["M", "G", "%", "mm", "MB", "GB", "s", "h", "x"]
 Confidence = Literal["published", "code", "second_hand", "unverified", "derived"]
+Text = Annotated[str, Field(min_length=1)]
 
 _VALUE = "must be a number, or the source's words where it gives none"
 
@@ -32,12 +38,27 @@ def _check_value(value: object) -> object:
     return value
 
 
+class ClaimSizes(ComponentSpec):
+    """The sizes that a figure was taken at; what is left out is the spec's own.
+
+    `batch` is that of training memory; everything else is one forward pass at batch 1.
+    """
+
+    in_channels: Count | None = None
+    num_classes: Count | None = None
+    patch_size: PatchSize | None = None
+    batch: Count = 2
+
+
 class ClaimSpec(ComponentSpec):
     """State one figure as its source prints it; nothing is built from it, and no hash sees it.
 
     `what` is the quantity; `unit` scales it: M and G are 1e6 and 1e9, x is a ratio, null the plain
-    number (a Dice from 0 to 1). `setting` says in words what it was taken on; left out, it is the
-    spec's own `in_channels`, `num_classes` and `patch_size`.
+    number (a Dice from 0 to 1). `dataset` is the one that a result was measured on, `setting` says
+    in words what the figure was taken on, `at` in sizes, which `archspec fidelity` builds; left
+    out, they are the spec's own `in_channels`, `num_classes` and `patch_size`. `against` is, for a
+    ratio, the plain number that ours divides. `note` is why the figure is not what is built here,
+    where that is known.
 
     `confidence` is how the figure got here: `published`, read in the paper or on its project's
     page; `code`, counted from the published code or run with it; `second_hand`, a review, an index
@@ -49,5 +70,9 @@ class ClaimSpec(ComponentSpec):
     value: Annotated[int | float | str, BeforeValidator(_check_value)]
     unit: Unit | None = None
     setting: str = ""
-    source: Annotated[str, Field(min_length=1)]
+    dataset: str = ""
+    at: ClaimSizes = ClaimSizes()
+    against: Annotated[float, Field(gt=0)] | None = None
+    source: Text
     confidence: Confidence
+    note: str = ""

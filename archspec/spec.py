@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from archspec.claims import ClaimSpec
 from archspec.initialising import Init
+from archspec.sizes import PatchSize
 from blocks.base import ComponentSpec, Count
 from blocks.decoders import AnyDecoder
 from blocks.downsample import AnyDownsample
@@ -94,17 +95,6 @@ class TrainingSpec(ComponentSpec):
     schedule: Literal["constant", "poly", "cosine"] = "poly"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     clip: Annotated[float, Field(gt=0)] = 12.0
-
-
-def _check_patch(value: object) -> object:
-    if not isinstance(value, tuple) or len(value) not in (2, 3):
-        raise ValueError("must be a list of 2 or 3 sizes in voxels, e.g. [96, 96, 96]")
-    if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in value):
-        raise ValueError("sizes must be positive integers, in voxels")
-    return value
-
-
-PatchSize = Annotated[tuple[int, ...], BeforeValidator(_check_patch)]
 
 
 class ArchSpec(ComponentSpec):

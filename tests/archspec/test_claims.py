@@ -27,7 +27,8 @@ def test_value_is_kept_as_printed(value: Any) -> None:
 
 
 def test_claims_change_no_hash() -> None:
-    without, stated = load("small-unet"), load(with_claims(CLAIM, CLAIM))
+    sized = {**CLAIM, "at": {"patch_size": [32, 32, 32]}, "dataset": "d", "note": "because"}
+    without, stated = load("small-unet"), load(with_claims(CLAIM, sized))
     assert len(stated.claims) == 2
     assert arch_hash(stated) == arch_hash(without)
     assert trial_hash(stated) == trial_hash(without)
@@ -41,6 +42,10 @@ REFUSED = {
     "quantity": ({"what": "param"}, "what: 'param' is not allowed; allowed: parameters, macs"),
     "unit": ({"unit": "percent"}, "unit: 'percent' is not allowed; allowed: M, G, %, mm"),
     "confidence": ({"confidence": "sure"}, "confidence: 'sure' is not allowed; allowed: published"),
+    "size": ({"at": {"patch_size": [96, 0, 96]}}, "at.patch_size: sizes must be positive integers"),
+    "batch": ({"at": {"batch": 0}}, "at.batch: must be greater than 0"),
+    "unknown size": ({"at": {"patch": [96, 96]}}, "at.patch: unknown key; allowed: in_channels"),
+    "against": ({"against": 0}, "against: must be greater than 0"),
     "unknown key": ({"units": "M"}, "units: unknown key; allowed: what, value, unit, setting"),
 }
 
@@ -61,6 +66,11 @@ def test_claims_of_bundled_specs(spec_name: str) -> None:
             assert claim.setting, f"{claim.what} {claim.value}: on what data?"
         elif claim.confidence == "code" and not claim.setting:
             assert not isinstance(claim.value, str)
-            counted = cost(spec)
+            counted = cost(
+                spec,
+                in_channels=claim.at.in_channels,
+                num_classes=claim.at.num_classes,
+                patch_size=claim.at.patch_size,
+            )
             built = counted.params if claim.what == "parameters" else counted.macs
             assert built / SCALES[claim.unit] == pytest.approx(claim.value, abs=0.005), claim.what
