@@ -37,6 +37,8 @@ format: $(STAMP)
 
 golden: $(STAMP)
 	ARCHSPEC_GOLDEN=write $(BIN)/python -m pytest tests/archspec/test_text.py
+	for name in segformer3d segresmamba-released; do \
+		$(BIN)/archspec fidelity $$name > tests/golden/fidelity/$$name.txt || exit 1; done
 
 clean:
 	rm -rf $(VENV) runs/demo build *.egg-info

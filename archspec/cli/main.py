@@ -7,7 +7,17 @@ import sys
 
 import typer
 
-from archspec.cli import comparing, convert, demo, doctor, nnunet, phantom, searching, specs
+from archspec.cli import (
+    comparing,
+    convert,
+    demo,
+    doctor,
+    fidelity,
+    nnunet,
+    phantom,
+    searching,
+    specs,
+)
 from blocks.base import SpecError
 
 app = typer.Typer(
@@ -16,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _group in (specs, comparing, searching, nnunet, convert, phantom, doctor, demo):
+for _group in (specs, comparing, fidelity, searching, nnunet, convert, phantom, doctor, demo):
     _group.register(app)
 
 

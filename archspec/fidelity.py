@@ -1,0 +1,228 @@
+"""A network against what its paper and others state about it, computed when asked.
+
+Every claim about a cost stands beside the same quantity of the network that is built here, at the
+sizes of the claim. Results are not reproduced, for nothing is trained: they stand beside rows of
+independent benchmarks. What the paper leaves open shows the value of the spec itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+from archspec.claims import ClaimSpec
+from archspec.costing import CONVENTION, Cost, cost_plan
+from archspec.fidelity_data import Dataset, Paper, Point, benchmarks, paper_of
+from archspec.memory import training_memory
+from archspec.planning import Plan, plan
+from archspec.spec import ArchSpec
+from blocks.base import SpecError
+
+SCALES = {None: 1, "M": 1e6, "G": 1e9, "MB": 2**20, "GB": 2**30}
+"""What a unit stands for; that of memory is not stated by the sources, but usual."""
+RESULTS = ("dice", "iou", "hd95", "detected_length", "detected_branches")
+_AGREES = 0.01
+_STAGES = "encoder.stages.*."
+_NOWHERE = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is built here, read as one of the things that the claim may mean.
+
+    `built` is in plain numbers, bytes, or what the claim's ratio would be; `ratio` is built over
+    claimed.
+    """
+
+    label: str
+    built: float
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """A claim, the input that it was computed at, and its readings: none where nothing can be."""
+
+    claim: ClaimSpec
+    input: tuple[int, ...]
+    num_classes: int
+    readings: tuple[Reading, ...]
+
+    @property
+    def unexplained(self) -> bool:
+        """Say whether what is built is another figure, by every reading, and no note says why."""
+        missed = all(abs(reading.ratio - 1) > _AGREES for reading in self.readings)
+        return bool(self.readings) and missed and not self.claim.note
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """All that is known of one spec; `paper` is None for a network of no paper."""
+
+    spec: ArchSpec
+    paper: Paper | None
+    compares: tuple[Compare, ...]
+
+    @property
+    def costs(self) -> list[Compare]:
+        return [found for found in self.compares if found.claim.what not in RESULTS]
+
+    @property
+    def results(self) -> dict[str, list[Compare]]:
+        """Return the claimed results by dataset."""
+        by_dataset: dict[str, list[Compare]] = {}
+        for found in self.compares:
+            if found.claim.what in RESULTS:
+                by_dataset.setdefault(found.claim.dataset, []).append(found)
+        return by_dataset
+
+    def points(self, kind: str) -> list[tuple[Point, str]]:
+        """Return what the paper leaves `open`, or its `released` code contradicts, with our use."""
+        if self.paper is None:
+            return []
+        listed = self.paper.open if kind == "open" else self.paper.released
+        about = [point for point in listed if self.spec.name in (point.specs or self.paper.specs)]
+        return [(point, used(self.spec, point)) for point in about]
+
+    @property
+    def unexplained(self) -> list[Compare]:
+        return [found for found in self.compares if found.unexplained]
+
+
+def fidelity_page(spec: ArchSpec) -> Page:
+    """Compute the spec's claims.
+
+    Raises:
+        SpecError: a claim's sizes do not fit the network.
+    """
+
+    @cache
+    def planned(sizes: tuple[int | None, int | None, tuple[int, ...] | None]) -> Plan:
+        channels, classes, patch = sizes
+        return plan(spec, in_channels=channels, num_classes=classes, patch_size=patch)
+
+    costs = cache(lambda sizes: cost_plan(planned(sizes)))
+    found = []
+    for index, claim in enumerate(spec.claims):
+        sizes = (claim.at.in_channels, claim.at.num_classes, claim.at.patch_size)
+        try:
+            at = planned(sizes)
+        except SpecError as error:
+            raise SpecError(f"{spec.name}: claims.{index}.at does not fit: {error}") from None
+        readings = tuple(_readings(claim, at, partial(costs, sizes)))
+        found.append(Compare(claim, (1, at.in_channels, *at.patch_size), at.num_classes, readings))
+    return Page(spec, paper_of(spec.name), tuple(found))
+
+
+def used(spec: ArchSpec, point: Point) -> str:
+    """Return what the spec has at the point's paths, and the point's own words."""
+    tree = spec.tree()
+    values = [f"{path.removeprefix(_STAGES)} {_at(tree, path)}" for path in point.paths]
+    return "; ".join(filter(None, [", ".join(values), point.used]))
+
+
+def page_json(page: Page) -> dict[str, Any]:
+    """Return plain data; keys are always all there, in this order."""
+    paper = page.paper
+    return {
+        "spec": page.spec.name,
+        "title": page.spec.title,
+        "paper": None if paper is None else paper.title,
+        "read": None if paper is None else paper.read,
+        "convention": CONVENTION,
+        "claims": [_claim_json(found) for found in page.compares],
+        "datasets": [_dataset_json(paper, d) for d in (paper.datasets if paper else ())],
+        "compared": [] if paper is None else [c.model_dump(mode="json") for c in paper.compared],
+        **{
+            kind: [{**p.model_dump(mode="json"), "here": here} for p, here in page.points(kind)]
+            for kind in ("open", "released")
+        },
+    }
+
+
+def independent(paper: Paper, dataset: Dataset) -> list[dict[str, Any]]:
+    """Return every benchmark with its rows for that dataset, none where it has no such column."""
+    return [
+        {
+            "benchmark": benchmark.name,
+            "source": benchmark.source,
+            "protocol": benchmark.protocol,
+            "column": dataset.columns.get(benchmark.name),
+            "dice_percent": benchmark.column(dataset.columns.get(benchmark.name, "")),
+            "has_this_method": paper.method in benchmark.rows,
+        }
+        for benchmark in benchmarks()
+    ]
+
+
+def _readings(claim: ClaimSpec, planned: Plan, cost: Callable[[], Cost]) -> list[Reading]:
+    """Return what is built as everything that the claim may mean."""
+    if isinstance(claim.value, str) or (claim.unit not in SCALES and claim.against is None):
+        return []
+    built: dict[str, float] = {}
+    if claim.what == "parameters":
+        built = {"": cost().params}
+    elif claim.what == "macs":
+        built = {"": cost().macs}
+    elif claim.what == "flops":
+        found = cost()
+        built = {"as FLOPs": found.flops, "as multiply-adds": found.macs}
+        if found.scan_flops:
+            kinds = found.by_kind
+            built["convolutions only"] = kinds["conv"] + kinds["transposed_conv"]
+    elif claim.what == "training_memory":
+        optimizer, batch = planned.spec.training.optimizer, claim.at.batch
+        for label, amp in ((f"float32, batch {batch}", False), (f"AMP, batch {batch}", True)):
+            memory = training_memory(planned, batch=batch, amp=amp, optimizer=optimizer)
+            built[label] = memory.total
+    if claim.against is not None:
+        built = {label: claim.against / value for label, value in built.items()}
+    scale = SCALES.get(claim.unit, 1)
+    return [Reading(label, v, v / (claim.value * scale)) for label, v in built.items()]
+
+
+def _at(tree: Any, path: str) -> str:
+    """Return the value at a path, of every stage that has it, once where all are alike."""
+    if path.startswith(_STAGES):
+        stages = tree["encoder"]["stages"]
+        found = [_node(stage, path.removeprefix(_STAGES)) for stage in stages]
+    else:
+        found = [_node(tree, path)]
+    texts = [_shown(value) for value in found if value is not _NOWHERE]
+    return ", ".join(texts[:1] if len(set(texts)) == 1 else texts) or "does not apply"
+
+
+def _node(tree: Any, path: str) -> Any:
+    for part in path.split("."):
+        if not isinstance(tree, dict) or part not in tree:
+            return _NOWHERE
+        tree = tree[part]
+    return tree
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "x".join(map(_shown, value))
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _claim_json(found: Compare) -> dict[str, Any]:
+    return {
+        **found.claim.model_dump(mode="json", exclude={"at"}),
+        "input": list(found.input),
+        "num_classes": found.num_classes,
+        "batch": found.claim.at.batch if found.claim.what == "training_memory" else 1,
+        "built": [{"as": r.label, "value": r.built, "ratio": r.ratio} for r in found.readings],
+        "unexplained": found.unexplained,
+    }
+
+
+def _dataset_json(paper: Paper | None, dataset: Dataset) -> dict[str, Any]:
+    assert paper is not None
+    return {
+        "name": dataset.name,
+        "differs": dataset.differs,
+        "independent": independent(paper, dataset),
+    }

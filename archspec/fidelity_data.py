@@ -1,0 +1,109 @@
+"""What papers leave open or contradict, and independent benchmarks: the data of specs/fidelity."""
+
+import importlib.resources
+from typing import Annotated
+
+from pydantic import Field
+
+from archspec.claims import Confidence, Quantity, Text, Unit
+from archspec.yaml_source import parse
+from blocks.base import ComponentSpec
+
+BENCHMARKS = "benchmarks.yaml"
+
+Rows = Annotated[dict[str, int | float | str], Field(min_length=1)]
+
+
+class Point(ComponentSpec):
+    """One thing that a paper leaves open, or on which its sources differ.
+
+    `says` maps a source (paper, figure, code) to what it says. What is used here is the value of
+    the spec's nodes at `paths`, where `*` is every stage, and the words `used`.
+    `specs` are the specs that it is about, all of the paper where it is left out.
+    """
+
+    what: Text
+    says: Annotated[dict[str, Text], Field(min_length=1)]
+    paths: tuple[str, ...] = ()
+    used: str = ""
+    source: Text
+    specs: tuple[str, ...] = ()
+
+
+class Compared(ComponentSpec):
+    """Rows about other networks that stand beside the claims, from the paper itself."""
+
+    what: Quantity
+    unit: Unit | None = None
+    dataset: str = ""
+    setting: Text
+    rows: Rows
+    source: Text
+    confidence: Confidence
+
+
+class Dataset(ComponentSpec):
+    """A dataset of the claims. `columns` maps a benchmark to its column for the same or the nearest
+    data, and `differs` says how the protocols differ; a benchmark left out does not have it.
+    """
+
+    name: Text
+    columns: dict[str, Text] = Field(default_factory=dict)
+    differs: str = ""
+
+
+class Paper(ComponentSpec):
+    """One file of specs/fidelity. `method` is the name that a benchmark's row would have.
+
+    `read` says what of the paper, its project page and its code could be read.
+    """
+
+    title: Text
+    method: Text
+    specs: Annotated[tuple[str, ...], Field(min_length=1)]
+    read: Text
+    open: tuple[Point, ...] = ()
+    released: tuple[Point, ...] = ()
+    datasets: tuple[Dataset, ...] = ()
+    compared: tuple[Compared, ...] = ()
+
+
+class Benchmark(ComponentSpec):
+    """A comparison by others than the papers' authors: method -> column -> Dice in percent."""
+
+    name: Text
+    source: Text
+    protocol: Text
+    rows: dict[str, Annotated[dict[str, int | float], Field(min_length=1)]]
+
+    def column(self, name: str) -> dict[str, int | float]:
+        """Return method -> Dice of those rows that have this column, highest first."""
+        found = {method: row[name] for method, row in self.rows.items() if name in row}
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+class Benchmarks(ComponentSpec):
+    """The file of benchmarks."""
+
+    benchmarks: tuple[Benchmark, ...]
+
+
+def papers() -> list[Paper]:
+    """Return all papers, by file name."""
+    return [Paper.model_validate(tree) for name, tree in _files().items() if name != BENCHMARKS]
+
+
+def paper_of(spec_name: str) -> Paper | None:
+    """Return the paper that the bundled spec stands for; ours have none."""
+    return next((paper for paper in papers() if spec_name in paper.specs), None)
+
+
+def benchmarks() -> tuple[Benchmark, ...]:
+    """Return the independent benchmarks."""
+    return Benchmarks.model_validate(_files()[BENCHMARKS]).benchmarks
+
+
+def _files() -> dict[str, object]:
+    folder = importlib.resources.files("archspec.specs") / "fidelity"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
+    return {file.name: parse(file.read_text(encoding="utf-8"), file.name).tree for file in files}
