@@ -129,8 +129,8 @@ def _device(name: str) -> torch.device:
         raise SpecError(f"--device {name}: must be cpu or cuda") from None
     if device.type not in ("cpu", "cuda"):
         raise SpecError(f"--device {name}: must be cpu or cuda")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise SpecError(f"--device {name}: PyTorch sees no CUDA device here; see archspec doctor")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SpecError(f"--device {name}: PyTorch sees no such device here; see archspec doctor")
     return device
 
 

@@ -1,0 +1,61 @@
+"""`archspec profile` really runs, and says what it could not measure."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from archspec.cli.main import app
+from archspec.energy import energy_counter
+from archspec.profiling import profile_plan
+from archspec.resolving import resolve
+from blocks.base import SpecError
+
+ARGUMENTS = ["profile", "mamba-unet", "--patch", "32,32,32", "--repeats", "2"]
+
+
+def test_page_and_json() -> None:
+    text = CliRunner().invoke(app, ARGUMENTS, catch_exceptions=False).stdout
+    assert max(len(line) for line in text.splitlines()) <= 80
+    found = json.loads(CliRunner().invoke(app, [*ARGUMENTS, "--json"]).stdout)
+    measured, estimated = found["measured"], found["estimated"]
+    assert 0 < measured["forward_seconds"] < measured["step_seconds"] < 60
+    assert len(measured["all_step_seconds"]) == 2
+    assert estimated["convention"] == "convention v1"
+    assert estimated["flops"] == 2 * estimated["macs"] + estimated["scan_flops"]
+    assert found["scan_backend"] in ("numba", "kscan")
+    assert found["hardware"]
+    assert found["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
+def test_peak_memory_is_of_the_step() -> None:
+    """The resident set grows by what a step needs: at least by what the estimate says is kept."""
+    planned = resolve("small-unet", patch_size=(64, 64, 64))
+    found = profile_plan(planned, batch=2, repeats=1)
+    peak = found["measured"]["peak_bytes"]
+    assert 0.5 * found["estimated"]["memory_bytes"] < peak < 4 * found["estimated"]["memory_bytes"]
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "meta"])
+def test_devices_that_are_not_here(device: str) -> None:
+    with pytest.raises(SpecError, match=f"--device {device}: "):
+        profile_plan(resolve("small-unet"), device=device)
+
+
+def test_energy_by_rapl(tmp_path: Path) -> None:
+    package = tmp_path / "intel-rapl:0"
+    package.mkdir()
+    (package / "energy_uj").write_text("2500000\n")
+    counter = energy_counter(torch.device("cpu"), rapl=tmp_path)
+    assert not isinstance(counter, str)
+    assert counter.joules() == 2.5
+    assert "RAPL" in counter.source
+
+
+def test_energy_that_cannot_be_read(tmp_path: Path) -> None:
+    found = energy_counter(torch.device("cpu"), rapl=tmp_path)
+    assert isinstance(found, str)
+    assert found.startswith("unavailable: no RAPL counter under ")
