@@ -18,10 +18,10 @@ demo: $(STAMP)
 	$(BIN)/archspec demo --out runs/demo --force
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not long and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not long and not gpu"
 
 test-long: $(STAMP)
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not gpu"
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu

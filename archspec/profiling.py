@@ -30,12 +30,14 @@ def profile_plan(
 
     A step is forward, cross-entropy against random labels, backward and SGD with momentum. Times
     are in seconds of the wall clock, memory in bytes, energy in joules of a step. On CPU memory is
-    the growth of the process's resident set, where Linux tells it.
+    the growth of the process's resident set from before the network was built, where Linux tells
+    it; compiled kernels of the scan are in it.
 
     Raises:
         SpecError: the device is not here.
     """
     target = _device(device)
+    before = _resident(target)
     torch.manual_seed(0)
     net = build_plan(planned).to(target)
     x = torch.randn(batch, planned.in_channels, *planned.patch_size, device=target)
@@ -56,7 +58,6 @@ def profile_plan(
         scaler.step(optimizer)
         scaler.update()
 
-    before = _resident(target)
     _reset_peak(target)
     step()
     peak = _peak(target, before)
@@ -163,7 +164,7 @@ def _reset_peak(device: torch.device) -> None:
 
 
 def _resident(device: torch.device) -> int:
-    """Return the resident bytes of this process, before a step; 0 on CUDA."""
+    """Return the resident bytes of this process; 0 on CUDA."""
     return 0 if device.type == "cuda" else (_status("VmRSS") or 0)
 
 

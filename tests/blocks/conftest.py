@@ -17,6 +17,6 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Make the operators use one backend; returns its name."""
     name: str = request.param
     if name == "triton" and os.environ.get("TRITON_INTERPRET") != "1":
-        pytest.skip("runs in the process of test_triton.py::test_interpreted")
+        pytest.skip("test_triton_interpreted.py runs it")
     monkeypatch.setenv("ARCHSPEC_SCAN", name)
     return name

@@ -1,14 +1,10 @@
 """The Triton kernels: interpreted on the CPU, and run on a GPU if there is one.
 
 Triton decides when a kernel is defined whether it is interpreted, so the interpreted tests run in
-a process of their own: `test_interpreted` starts it.
+a process of their own: `test_triton_interpreted.py` starts it.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +17,7 @@ triton = pytest.importorskip("triton", reason="triton is not installed")
 from blocks.scan.backends import triton_backend  # noqa: E402
 from blocks.scan.backends.triton_rows import INTERPRETED  # noqa: E402
 
-interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in the process of test_interpreted")
+interpreted = pytest.mark.skipif(not INTERPRETED, reason="test_triton_interpreted.py runs it")
 on_gpu = [
     pytest.mark.gpu,
     pytest.mark.skipif(INTERPRETED or not torch.cuda.is_available(), reason="no CUDA device"),
@@ -142,37 +138,6 @@ def make_conv(
     x = torch.randn(batch, length, 2 * channels, generator=generator).to(dtype)[..., :channels]
     weight = torch.randn(directions, channels, width, generator=generator)
     return x, weight, torch.randn(directions, channels, generator=generator)
-
-
-QUICK = ("test_triton.py", "test_golden.py", "test_causal_conv.py", "test_backends.py")
-
-
-def run_interpreted(select: str, *files: str) -> None:
-    """Run tests in a process whose kernels are interpreted."""
-    folder = Path(__file__).parent
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", "-p", "no:cacheprovider"]
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "-k", select, *(str(folder / file) for file in files)],
-        cwd=folder.parents[2],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.skipif(INTERPRETED, reason="this is the interpreted process")
-def test_interpreted() -> None:
-    """Run the tests below, and every backend's but for many tokens."""
-    run_interpreted("triton and not 192 and not extreme and not not_a_number", *QUICK)
-
-
-@pytest.mark.long
-@pytest.mark.skipif(INTERPRETED, reason="this is the interpreted process")
-def test_interpreted_layers_and_many_tokens() -> None:
-    run_interpreted("triton and (192 or extreme or not_a_number)", "test_backends.py")
-    run_interpreted("triton", "../mixers/test_tom.py")
 
 
 @interpreted
