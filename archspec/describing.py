@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from archspec.costing import CONVENTION, Cost, cost_plan
-from archspec.memory import saved_by_path, training_memory
+from archspec.memory import training_memory
 from archspec.planning import Plan
 from archspec.tables import table
 
@@ -20,7 +20,12 @@ def describe_json(planned: Plan, *, batch: int = 2) -> Description:
 
     The FLOP convention is named in it; bytes are estimates.
     """
-    cost, saved = cost_plan(planned), saved_by_path(planned)
+    cost = cost_plan(planned)
+    memory = {
+        name: training_memory(planned, batch=batch, amp=amp)
+        for name, amp in (("float32", False), ("amp", True))
+    }
+    saved = memory["float32"].saved_by_path
     stages = [
         {
             "stage": index,
@@ -32,10 +37,6 @@ def describe_json(planned: Plan, *, batch: int = 2) -> Description:
         }
         for index, stage in enumerate(planned.stages)
     ]
-    memory = {
-        name: training_memory(planned, batch=batch, amp=amp)
-        for name, amp in (("float32", False), ("amp", True))
-    }
     return {
         "name": planned.spec.name,
         "input": [1, planned.in_channels, *planned.patch_size],
@@ -46,7 +47,6 @@ def describe_json(planned: Plan, *, batch: int = 2) -> Description:
         "scan_flops": cost.scan_flops,
         "flops": cost.flops,
         "by_kind": cost.by_kind,
-        "activation_bytes": saved["Global"],
         "training": {
             "batch": batch,
             "optimizer": "sgd",
@@ -139,7 +139,7 @@ def describe_text(found: Description) -> str:
 
 
 def _numbers(part: Description, found: Description) -> tuple[str, str, str, str]:
-    share = part["saved_bytes"] / max(1, found["activation_bytes"])
+    share = part["saved_bytes"] / max(1, found["training"]["float32"]["saved"])
     return (
         f"{part['params']:,}",
         _giga(part["macs"]),

@@ -8,7 +8,7 @@ context. Attention is the fused kernel, which keeps no matrix of scores.
 
 import weakref
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,13 +27,17 @@ OPTIMIZER_STATES = {"sgd": 1, "adamw": 2}
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of one training step. `transient` is what comes on top at the worst moment of it."""
+    """Bytes of one training step. `transient` is what comes on top at the worst moment of it.
+
+    `saved_by_path` has the share of every module in what is saved for backward.
+    """
 
     parameters: int
     gradients: int
     optimizer: int
     saved: int
     transient: int
+    saved_by_path: dict[str, int] = field(repr=False, compare=False)
 
     @property
     def total(self) -> int:
@@ -85,6 +89,7 @@ def module_memory(
         optimizer=OPTIMIZER_STATES[optimizer] * parameters,
         saved=saved.by_path["Global"],
         transient=live.peak - saved.by_path["Global"],
+        saved_by_path=saved.by_path,
     )
 
 
