@@ -16,6 +16,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def run(command: list[str], seconds: float, log: Path) -> tuple[int | str, str]:
 def tests_and_scan(out: Path, source: Path | None) -> dict[str, Any]:
     """Test, and compare the scan with mamba-ssm's, which is built meanwhile."""
     clock = Clock()
-    folder = Path(os.environ.get("TMPDIR", "/tmp")) / "archspec-mamba-build"
+    folder = Path(tempfile.gettempdir()) / "archspec-mamba-build"
     library = folder / "selective_scan_cuda.so"
     build, build_log = None, out / "mamba_build.log"
     if source is not None:
