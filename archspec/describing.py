@@ -49,7 +49,7 @@ def describe_json(planned: Plan, *, batch: int = 2) -> Description:
         "by_kind": cost.by_kind,
         "training": {
             "batch": batch,
-            "optimizer": "sgd",
+            "optimizer": planned.spec.training.optimizer,
             **{
                 name: {
                     "total": found.total,
@@ -155,7 +155,7 @@ def _memory_lines(found: Description) -> list[str]:
         f"{name} {single[key] / MIB:,.0f}"
         for name, key in (
             ("parameters", "parameters"),
-            ("momentum", "optimizer"),
+            (training["optimizer"], "optimizer"),
             ("saved", "saved"),
             ("transient", "transient"),
         )

@@ -60,7 +60,10 @@ class Fit:
 
     def text(self) -> str:
         """Return one line."""
-        need = f"{self.name} at batch {self.batch} under AMP: about {self.needed / 1e9:.1f} GB; "
+        need = (
+            f"{self.name}, batch {self.batch}, AMP: about {self.needed / 2**30:.2f} GiB of "
+            f"{self.available / 2**30:.2f}: "
+        )
         if self.fits:
             return f"{need}fits, up to batch {self.batch_that_fits}"
         options = [f"batch {self.batch_that_fits}"] if self.batch_that_fits else []

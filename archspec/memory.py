@@ -64,13 +64,15 @@ def saved_by_path(planned: Plan, *, batch: int = 1, amp: bool = False) -> dict[s
 
 
 def training_memory(
-    planned: Plan, *, batch: int = 2, amp: bool = False, optimizer: str = "sgd"
+    planned: Plan, *, batch: int = 2, amp: bool = False, optimizer: str | None = None
 ) -> Memory:
     """Return the memory of one training step: forward, a loss over the logits, backward.
 
-    `amp` runs what CUDA's autocast runs in half precision in half precision.
+    `amp` runs what CUDA's autocast runs in half precision in half precision; the optimiser is the
+    spec's unless given.
     """
-    return module_memory(*on_meta(planned, batch), amp=amp, optimizer=optimizer)
+    states = planned.spec.training.optimizer if optimizer is None else optimizer
+    return module_memory(*on_meta(planned, batch), amp=amp, optimizer=states)
 
 
 def module_memory(

@@ -21,6 +21,7 @@ from blocks.base import SpecError
 from blocks.scan.dispatch import chosen
 
 _PEAK = Path("/proc/self/clear_refs")
+_OF_THE_PROCESS = "               (growth of the process, with workspaces and compiled kernels)"
 
 
 def profile_plan(
@@ -73,7 +74,10 @@ def profile_plan(
             "joules_per_step": (counter.joules() - (start or 0.0)) / repeats,
         }
     )
-    cost, estimate = cost_plan(planned), training_memory(planned, batch=batch, amp=amp)
+    cost, estimate = (
+        cost_plan(planned),
+        training_memory(planned, batch=batch, amp=amp, optimizer="sgd"),
+    )
     return {
         "name": planned.spec.name,
         "input": [batch, planned.in_channels, *planned.patch_size],
@@ -93,6 +97,7 @@ def profile_plan(
             "scan_flops": batch * cost.scan_flops,
             "memory_bytes": estimate.total,
         },
+        "device": target.type,
         "hardware": _hardware(target),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "scan_backend": chosen(target) if cost.scan_flops else None,
@@ -115,7 +120,8 @@ def profile_text(found: dict[str, Any]) -> str:
             f"training step  {measured['step_seconds']:.3f} s (medians of {measured['repeats']})",
             "peak memory    "
             + ("not measured here" if peak is None else f"{peak / 2**30:.2f} GiB measured")
-            + f", {estimated['memory_bytes'] / 2**30:.2f} GiB estimated",
+            + f", {estimated['memory_bytes'] / 2**30:.2f} GiB estimated for tensors",
+            *([_OF_THE_PROCESS] if found["device"] == "cpu" else []),
             "energy         "
             + (f"{joules:.1f} J a step ({energy['source']})" if joules else energy["source"]),
             f"scan backend   {found['scan_backend'] or 'no scan in it'}",

@@ -23,8 +23,14 @@ def diff(
     from archspec.diffing import diff as compare
     from archspec.diffing import diff_json, diff_text
     from archspec.resolving import resolve
+    from blocks.base import SpecError
 
-    first = resolve(a)
+    first, other = resolve(a), resolve(b)
+    if len(first.patch_size) != len(other.patch_size):
+        raise SpecError(
+            f"{b}: a {len(other.patch_size)}-D network; {a} is {len(first.patch_size)}-D, "
+            "and both are compared at the first one's input"
+        )
     second = resolve(
         b,
         in_channels=first.in_channels,

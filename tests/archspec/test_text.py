@@ -109,6 +109,25 @@ def _leaf(tree: Any, path: str) -> Any:
     return tree
 
 
+def test_diff_of_two_and_three_dimensions(tmp_path: Path) -> None:
+    path = tmp_path / "flat.yaml"
+    tree = archspec.load("small-unet").tree() | {"name": "flat", "patch_size": [64, 64]}
+    path.write_text(json.dumps(tree), encoding="utf-8")
+    with pytest.raises(archspec.SpecError, match="a 2-D network; small-unet is 3-D"):
+        CliRunner().invoke(app, ["diff", "small-unet", str(path)], catch_exceptions=False)
+
+
+def test_memory_follows_the_optimizer() -> None:
+    totals = []
+    for name in ("sgd", "adamw"):
+        arguments = ["small-unet", "--patch", "32,32,32", "-s", f"training.optimizer={name}"]
+        _, text = run("describe", *arguments, "--json")
+        training = json.loads(text)["training"]
+        assert training["optimizer"] == name
+        totals.append(training["float32"]["total"])
+    assert totals[1] - totals[0] == 4 * archspec.cost("small-unet").params
+
+
 def test_diff_lists_what_differs_and_nothing_else() -> None:
     _, text = run("diff", "segmamba-released", "segmamba", "--json")
     found = json.loads(text)
