@@ -21,7 +21,7 @@ from torch.utils.module_tracker import ModuleTracker
 from archspec.costing import FusedAttention, on_meta
 from archspec.planning import Plan
 
-OPTIMIZER_STATES = {"sgd": 1, "adamw": 2}
+OPTIMIZER_STATES = {"sgd": 1, "adam": 2, "adamw": 2}
 """Tensors that an optimiser keeps for every parameter: momentum; first and second moment."""
 
 

@@ -1,11 +1,12 @@
 """The spec: what the author of a network writes, validated and frozen."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from archspec.claims import ClaimSpec
 from archspec.initialising import Init
+from archspec.recipe import TrainingSpec
 from archspec.sizes import PatchSize
 from blocks.base import ComponentSpec, Count
 from blocks.decoders import AnyDecoder
@@ -84,17 +85,6 @@ class DeepSupervisionSpec(ComponentSpec):
     """How many outputs are built, the full-resolution one included."""
 
     heads: Count = 1
-
-
-class TrainingSpec(ComponentSpec):
-    """The recipe that search trials follow. `warmup` is the share of steps with a rising rate."""
-
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    schedule: Literal["constant", "poly", "cosine"] = "poly"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    clip: Annotated[float, Field(gt=0)] = 12.0
 
 
 class ArchSpec(ComponentSpec):

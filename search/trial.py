@@ -15,7 +15,7 @@ from torch import nn
 
 from archspec.building import build_plan
 from archspec.planning import Plan
-from archspec.spec import TrainingSpec
+from archspec.recipe import build_optimizer, clip_gradients, set_rate
 from search.data import TrialData
 
 CHECKPOINT = "checkpoint.pt"
@@ -107,35 +107,6 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def build_optimizer(net: nn.Module, recipe: TrainingSpec) -> torch.optim.Optimizer:
-    """Return the recipe's optimizer over all parameters; SGD has nnU-Net's momentum."""
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            net.parameters(),
-            recipe.lr,
-            momentum=0.99,
-            nesterov=True,
-            weight_decay=recipe.weight_decay,
-        )
-    return torch.optim.AdamW(net.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, recipe: TrainingSpec, step: int, steps: int) -> None:
-    """Set the rate of this step: linear warm-up, then the recipe's schedule down to zero."""
-    warmup = round(recipe.warmup * steps)
-    if step < warmup:
-        factor = (step + 1) / warmup
-    else:
-        rest = (step - warmup) / max(steps - warmup, 1)
-        factor = {
-            "constant": 1.0,
-            "poly": (1 - rest) ** 0.9,
-            "cosine": 0.5 * (1 + math.cos(math.pi * rest)),
-        }[recipe.schedule]
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.lr * factor
-
-
 def _step(
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -152,7 +123,7 @@ def _step(
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         loss: torch.Tensor = loss_of(net(images), target)
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(net.parameters(), planned.spec.training.clip)
+    clip_gradients(net, planned.spec.training)
     optimizer.step()
     return float(loss.detach())
 
