@@ -3,10 +3,12 @@
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from archspec.nnunet_labels import check_labels, num_foreground_labels, num_segmentation_heads
 from blocks.base import SpecError
 
 _VARIABLE = "nnUNet_preprocessed"
@@ -35,23 +37,30 @@ class PreprocessedDataset:
         return tuple(self.settings["spacing"])
 
     @property
+    def batch_size(self) -> int:
+        return int(self.settings["batch_size"])
+
+    @property
+    def previous_stage(self) -> str | None:
+        """Return the configuration whose predicted labels are inputs too, in a cascade."""
+        name: str | None = self.settings.get("previous_stage")
+        return name
+
+    @property
     def num_channels(self) -> int:
-        """Return the image channels; nnU-Net adds some for a cascade, which is refused here."""
+        """Return the network's input channels: the image's, then a cascade's foreground labels.
+
+        Source: github.com/MIC-DKFZ/nnUNet, nnunetv2/utilities/label_handling/label_handling.py
+        (2.8.1), `determine_num_input_channels`.
+        """
         names = self.dataset_json.get("modality") or self.dataset_json["channel_names"]
-        return len(names)
+        labels = num_foreground_labels(self.dataset_json["labels"]) if self.previous_stage else 0
+        return len(names) + labels
 
     @property
     def num_classes(self) -> int:
-        """Return nnU-Net's `num_segmentation_heads`: labels, or regions without background.
-
-        Source: github.com/MIC-DKFZ/nnUNet, nnunetv2/utilities/label_handling/label_handling.py
-        (2.8.1), `LabelManager`.
-        """
-        labels = {k: v for k, v in self.dataset_json["labels"].items() if k != "ignore"}
-        parts = [set(v) if isinstance(v, list) else {v} for v in labels.values()]
-        if any(isinstance(v, list) and len(v) > 1 for v in labels.values()):
-            return sum(part != {0} for part in parts)
-        return len({int(value) for part in parts for value in part})
+        """Return nnU-Net's `num_segmentation_heads`: labels, or regions without background."""
+        return num_segmentation_heads(self.dataset_json["labels"])
 
     @property
     def data_folder(self) -> Path:
@@ -68,27 +77,43 @@ def find_dataset(
         SpecError: nnUNet_preprocessed, the dataset, its plans or the configuration is missing, or
             the configuration is the second half of a cascade.
     """
+    (found,) = find_configurations(dataset, (configuration,), plans_name=plans_name)
+    if found.previous_stage is not None:
+        raise SpecError(
+            f"configuration: {configuration!r} is the second half of a cascade (its input holds "
+            f"the labels that {found.previous_stage!r} predicts); use 3d_fullres"
+        )
+    return found
+
+
+def find_configurations(
+    dataset: int | str, configurations: Sequence[str], *, plans_name: str = "nnUNetPlans"
+) -> list[PreprocessedDataset]:
+    """Return those configurations of the dataset, a cascade's second half included.
+
+    Raises:
+        SpecError: as `find_dataset`.
+    """
     folder = _find_folder(_root(), dataset)
     plans_path = folder / f"{plans_name}.json"
     command = _plan_command(folder.name)
     if not plans_path.is_file():
-        found = ", ".join(sorted(p.stem for p in folder.glob("*Plans*.json"))) or "none"
-        raise SpecError(f"{plans_path}: no such plans file (found: {found}); run {command}")
+        there = ", ".join(sorted(p.stem for p in folder.glob("*Plans*.json"))) or "none"
+        raise SpecError(f"{plans_path}: no such plans file (found: {there}); run {command}")
     if not (folder / "dataset.json").is_file():
         raise SpecError(f"{folder / 'dataset.json'}: no such file; run {command}")
     plans, dataset_json = _read(plans_path), _read(folder / "dataset.json")
-    settings = _resolve(plans, configuration, where=str(plans_path))
-    if settings.get("previous_stage") is not None:
-        raise SpecError(
-            f"configuration: {configuration!r} is the second half of a cascade (its input holds "
-            f"the labels that {settings['previous_stage']!r} predicts), which archspec does not "
-            "export; use 3d_fullres"
-        )
-    for key in ("patch_size", "spacing", "data_identifier"):
-        if key not in settings:
-            raise SpecError(f"{plans_path}: configuration {configuration!r} has no {key}")
     _check_description(dataset_json, folder / "dataset.json")
-    return PreprocessedDataset(folder, folder.name, configuration, plans, dataset_json, settings)
+    found = []
+    for configuration in configurations:
+        settings = _resolve(plans, configuration, where=str(plans_path))
+        for key in ("patch_size", "batch_size", "spacing", "data_identifier"):
+            if key not in settings:
+                raise SpecError(f"{plans_path}: configuration {configuration!r} has no {key}")
+        found.append(
+            PreprocessedDataset(folder, folder.name, configuration, plans, dataset_json, settings)
+        )
+    return found
 
 
 def _root() -> Path:
@@ -174,3 +199,7 @@ def _check_description(dataset_json: dict[str, Any], path: Path) -> None:
         raise SpecError(f"{path}: has no labels")
     if not (dataset_json.get("modality") or dataset_json.get("channel_names")):
         raise SpecError(f"{path}: has no channel_names")
+    try:
+        check_labels(dataset_json["labels"], dataset_json.get("regions_class_order"))
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from None

@@ -9,6 +9,9 @@ import nibabel
 import numpy as np
 import pytest
 
+import archspec
+from blocks.base import SpecError
+
 NAME = "Dataset901_Blobs"
 SHAPE = (16, 24, 24)
 SPACING = (1.5, 1.0, 1.0)  # mm, along (D, H, W)
@@ -121,3 +124,25 @@ def raw_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("raw") / NAME
     _write_raw(folder, num_cases=6)
     return folder
+
+
+@pytest.fixture
+def refused_export(preprocessed: Path) -> Callable[..., str]:
+    """Return a function that exports to dataset 901, and gives the one line that refuses it.
+
+    Nothing below the folder of preprocessed datasets may have been written.
+    """
+
+    def refuse(*arguments: Any, **options: Any) -> str:
+        def files() -> dict[Path, bytes]:
+            return {p: p.read_bytes() for p in preprocessed.parent.rglob("*") if p.is_file()}
+
+        before = files()
+        with pytest.raises(SpecError) as caught:
+            archspec.export_nnunet(*arguments, **{"dataset": 901, **options})
+        message = str(caught.value)
+        assert "\n" not in message
+        assert files() == before
+        return message
+
+    return refuse

@@ -44,31 +44,15 @@ def test_inherited_settings(preprocessed: Path) -> None:
     assert "inherits_from" not in found.settings
 
 
-LABELS = {
-    "labels": ({"background": 0, "a": 1, "b": 2}, 3),
-    "ignored": ({"background": 0, "a": 1, "ignore": 2}, 2),
-    "single_lists": ({"background": 0, "a": [1], "b": [2]}, 3),
-    "regions": ({"background": 0, "whole": [1, 2, 3], "core": [2, 3], "active": 3}, 3),
-    "regions_ignored": ({"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}, 2),
-    "region_of_zeros": ({"background": 0, "whole": [1, 2], "zero": [0, 0]}, 1),
-}
-
-
-@pytest.mark.parametrize("case", LABELS)
-def test_num_classes(preprocessed: Path, rewrite: Rewrite, case: str) -> None:
-    labels, expected = LABELS[case]
-    rewrite(preprocessed / "dataset.json", lambda tree: tree.update(labels=labels))
-    assert find_dataset(901).num_classes == expected
-
-
-@pytest.mark.parametrize("case", LABELS)
-def test_num_classes_as_nnunet_counts(case: str) -> None:
-    handling = pytest.importorskip("nnunetv2.utilities.label_handling.label_handling")
-    labels, expected = LABELS[case]
-    order = [
-        name for name, value in labels.items() if name != "ignore" and value not in (0, [0, 0])
-    ]
-    assert handling.LabelManager(labels, order).num_segmentation_heads == expected
+def test_num_classes(preprocessed: Path, rewrite: Rewrite) -> None:
+    """8: the count of labels is in test_nnunet_labels.py."""
+    labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
+    changed = {"labels": labels, "regions_class_order": [1, 2]}
+    rewrite(preprocessed / "dataset.json", lambda tree: tree.update(changed))
+    assert find_dataset(901).num_classes == 2
+    rewrite(preprocessed / "dataset.json", lambda tree: tree.pop("regions_class_order"))
+    message = refusal(901)
+    assert message.startswith(f"{preprocessed / 'dataset.json'}: regions_class_order: must list 2")
 
 
 def test_channels_of_old_dataset_json(preprocessed: Path, rewrite: Rewrite) -> None:

@@ -1,0 +1,93 @@
+"""Labels, regions and the ignore label, counted as nnU-Net counts them (8 of the list)."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archspec.nnunet_export import export_nnunet
+from archspec.nnunet_labels import check_labels, num_foreground_labels, num_segmentation_heads
+from blocks.base import SpecError
+
+Rewrite = Callable[[Path, Callable[[dict[str, Any]], object]], None]
+Refuse = Callable[..., str]
+
+# Labels, regions_class_order, outputs, and inputs of a cascade's second stage.
+LABELS: dict[str, tuple[dict[str, Any], list[int] | None, int, int]] = {
+    "labels": ({"background": 0, "a": 1, "b": 2}, None, 3, 2),
+    "ignored": ({"background": 0, "a": 1, "ignore": 2}, None, 2, 1),
+    "single_lists": ({"background": 0, "a": [1], "b": [2]}, None, 3, 2),
+    "regions": ({"background": 0, "whole": [1, 2, 3], "core": [2, 3], "c": 3}, [1, 2, 3], 3, 3),
+    "regions_ignored": ({"background": 0, "whole": [1, 2], "c": [2], "ignore": 3}, [1, 2], 2, 2),
+    "region_of_zeros": ({"background": 0, "whole": [1, 2], "zero": [0, 0]}, [1], 1, 2),
+}
+SPEC = {
+    "name": "tiny",
+    "patch_size": [16, 16, 16],
+    "encoder": {"stages": [{"width": 4, "mixer": {"kind": "conv"}}] * 2},
+    "decoder": {"kind": "sum"},
+}
+
+
+@pytest.mark.parametrize("case", LABELS)
+def test_counts(case: str) -> None:
+    labels, order, heads, foreground = LABELS[case]
+    check_labels(labels, order)
+    assert num_segmentation_heads(labels) == heads
+    assert num_foreground_labels(labels) == foreground
+
+
+@pytest.mark.parametrize("case", LABELS)
+def test_counts_as_nnunet_does(case: str) -> None:
+    handling = pytest.importorskip("nnunetv2.utilities.label_handling.label_handling")
+    labels, order, heads, foreground = LABELS[case]
+    manager = handling.LabelManager(labels, order)
+    assert manager.num_segmentation_heads == heads
+    assert len(manager.foreground_labels) == foreground
+
+
+WRONG: dict[str, tuple[dict[str, Any], list[int] | None, str]] = {
+    "no_background": ({"a": 1}, None, "background must be 0, but is None"),
+    "background_elsewhere": ({"background": 1, "a": 0}, None, "background must be 0"),
+    "ignore_between": ({"background": 0, "ignore": 1, "a": 2}, None, "ignore must be 3"),
+    "ignore_far": ({"background": 0, "a": 1, "ignore": 255}, None, "ignore must be 2"),
+    "ignore_list": ({"background": 0, "a": 1, "ignore": [2]}, None, "ignore must be 2"),
+    "no_order": ({"background": 0, "whole": [1, 2], "b": 2}, None, "must list 2 labels"),
+    "short_order": ({"background": 0, "whole": [1, 2], "b": 2}, [1], "must list 2 labels"),
+    "words": ({"background": 0, "a": "one"}, None, "must be integers"),
+    "empty": ({}, None, "background must be 0"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_refused_as_nnunet_would(
+    preprocessed: Path, rewrite: Rewrite, refused_export: Refuse, case: str
+) -> None:
+    """nnU-Net stops at each of them too, but when a training starts."""
+    handling = pytest.importorskip("nnunetv2.utilities.label_handling.label_handling")
+    labels, order, said = WRONG[case]
+    with pytest.raises((AssertionError, RuntimeError, ValueError)):
+        handling.LabelManager(labels, order)
+    with pytest.raises(SpecError, match=said):
+        check_labels(labels, order)
+    file = preprocessed / "dataset.json"
+    rewrite(file, lambda tree: tree.update(labels=labels, regions_class_order=order))
+    message = refused_export(SPEC)
+    assert message.startswith(f"{file}: ") and said in message
+
+
+@pytest.mark.parametrize("case", LABELS)
+def test_the_dataset_wins(preprocessed: Path, rewrite: Rewrite, case: str) -> None:
+    """8: channels and classes are the dataset's, and one line says so where the spec differs."""
+    labels, order, heads, _ = LABELS[case]
+    names = {"0": "T1", "1": "T2"}
+    change = {"labels": labels, "regions_class_order": order, "channel_names": names}
+    rewrite(preprocessed / "dataset.json", lambda tree: tree.update(change))
+    export = export_nnunet({**SPEC, "in_channels": 1, "num_classes": 2}, 901)
+    assert "in_channels: spec says 1, the dataset has 2; the dataset wins" in export.notes
+    said = f"num_classes: spec says 2, the dataset has {heads}; the dataset wins"
+    assert [said] * (heads != 2) == [n for n in export.notes if n.startswith("num_classes")]
+    settings = json.loads(export.path.read_text())["configurations"]["3d_fullres"]
+    assert settings["architecture"]["arch_kwargs"]["spec"]["num_classes"] == 2
