@@ -14,7 +14,8 @@ class ArchSpecNet(SegNet):
     """The SegNet of a spec inlined in nnU-Net's plans, called as nnU-Net calls its networks.
 
     nnU-Net finds it as `archspec.nnunet.ArchSpecNet`, a name that stands in users' plans and
-    checkpoints. `strides` is for nnU-Net, which derives the targets' sizes from it.
+    checkpoints. `strides` is for nnU-Net, which derives the targets' sizes from it. `arch_hash`
+    is kept for whoever asks which network this is; plans written before it existed have none.
 
     Raises:
         SpecError: the spec is wrong, or `strides` does not describe its outputs.
@@ -29,6 +30,7 @@ class ArchSpecNet(SegNet):
         patch_size: Sequence[int],
         strides: Sequence[Sequence[int]],
         schema_version: int,
+        arch_hash: str | None = None,
         deep_supervision: bool = False,
     ) -> None:
         planned = plan(
@@ -47,4 +49,5 @@ class ArchSpecNet(SegNet):
         super().__init__(
             stages, decoder, total_stride=planned.total_stride, spec_name=planned.spec.name
         )
+        self.arch_hash = arch_hash
         self.decoder.deep_supervision = deep_supervision
