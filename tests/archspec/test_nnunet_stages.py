@@ -1,0 +1,178 @@
+"""Strides and kernels fitted to the spacing, as nnU-Net's planner fits those of its U-Net."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from archspec.building import build
+from archspec.hashing import arch_hash
+from archspec.loading import load
+from archspec.nnunet_contract import check_contract, network_arguments
+from archspec.nnunet_stages import fit_stages
+from archspec.planning import plan
+from archspec.spec import ArchSpec
+from blocks.base import ComponentSpec, per_axis
+
+SmallSpec = Callable[..., ArchSpec]
+
+THICK = (5.0, 1.0, 1.0)  # mm, along (D, H, W)
+SPACINGS = [(1, 1, 1), THICK, (2.5, 0.8, 0.8), (3, 0.5, 1), (1, 1, 8), (0.7, 0.7), (1, 3)]
+PATCHES = [(16, 320, 256), (40, 56, 40), (128, 128, 128), (64, 192, 24), (512, 512), (48, 256)]
+
+
+def strides_of(spec: ArchSpec, ndim: int = 3) -> list[list[int]]:
+    return [list(stage.downsample.strides(ndim)) for stage in spec.encoder.stages]
+
+
+def u_net(num_stages: int, patch: tuple[int, ...]) -> ArchSpec:
+    """Return a convolutional network with nnU-Net's stages: the first one at full resolution."""
+    block = {"kind": "plain", "norm": "instance"}
+    stage = {"width": 4, "mixer": {"kind": "conv"}, "block": block}
+    down = [{"stride": 1 if index == 0 else 2} for index in range(num_stages)]
+    return load(
+        {
+            "name": "u-net",
+            "patch_size": patch,
+            "encoder": {"stages": [{**stage, "downsample": each} for each in down]},
+            "decoder": {"kind": "concat"},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("spacing", "patch"),
+    [pair for pair in itertools.product(SPACINGS, PATCHES) if len(pair[0]) == len(pair[1])],
+)
+def test_as_nnunet_plans(spacing: tuple[float, ...], patch: tuple[int, ...]) -> None:
+    """With as many stages as nnU-Net plans, strides and every kernel are nnU-Net's own."""
+    topology = pytest.importorskip(
+        "nnunetv2.experiment_planning.experiment_planners.network_topology"
+    )
+    _, strides, kernels, _, _ = topology.get_pool_and_conv_props(spacing, patch, 4, 999999)
+    fitted = fit_stages(u_net(len(strides), patch), spacing=spacing, patch_size=patch)
+    ndim = len(patch)
+    assert strides_of(fitted, ndim) == [list(row) for row in strides]
+    strided = [False] * ndim
+    for stage, stride, kernel in zip(fitted.encoder.stages, strides, kernels, strict=True):
+        strided = [before or step > 1 for before, step in zip(strided, stride, strict=True)]
+        # nnU-Net also plans stride 2 with kernel 1, where a finer axis is too short to pool
+        wanted = tuple(3 if axis else k for axis, k in zip(strided, kernel, strict=True))
+        for part in (stage.downsample, stage.mixer, stage.block):
+            assert per_axis(part.kernel_size, ndim, where="") == wanted  # type: ignore[union-attr]
+
+
+def test_the_spec_stays_where_spacing_is_even() -> None:
+    """Isotropic data change nothing, so weights of the spec still fit."""
+    for name in ("unet", "segmamba", "segresmamba", "segmaformer"):
+        spec = load(name)
+        same = fit_stages(spec, spacing=(1.0, 1.0, 1.5), patch_size=(128, 128, 128))
+        assert same == spec
+        assert arch_hash(same) == arch_hash(spec)
+
+
+def test_large_strides_go_step_by_step() -> None:
+    """A stem of stride 4 leaves D out of both its halvings: 5 mm beside 1, then beside 2."""
+    spec = load("segmaformer")
+    fitted = fit_stages(spec, spacing=THICK, patch_size=(32, 256, 256))
+    assert strides_of(fitted) == [[1, 4, 4], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
+    assert [stage.downsample.kernel_size for stage in fitted.encoder.stages] == [(3, 7, 7), 3, 3, 3]
+
+
+def stages(*downsamples: dict[str, Any], **fields: Any) -> ArchSpec:
+    stage = {"width": 4, "mixer": {"kind": "conv"}, **fields}
+    return load(
+        {
+            "name": "stages",
+            "patch_size": [16, 64, 64],
+            "encoder": {"stages": [{**stage, "downsample": down} for down in downsamples]},
+            "decoder": {"kind": "sum"},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "spacing", "stride", "kernel"),
+    [
+        # Patches that do not overlap stay so; other even kernels become odd where stride is 1.
+        ({"stride": 4, "kernel_size": 4}, (3, 1, 1), [2, 4, 4], [2, 4, 4]),
+        ({"stride": 2, "kernel_size": 2}, (1.5, 1, 4), [2, 2, 1], [2, 2, 1]),
+        ({"stride": 2, "kernel_size": 4}, (3, 1, 1), [1, 2, 2], [3, 4, 4]),
+        ({"stride": 2, "kernel_size": 4}, (9, 1, 1), [1, 2, 2], [1, 4, 4]),
+        # What the spec says per axis gives way to what the dataset asks for.
+        ({"stride": [1, 2, 2], "kernel_size": [1, 3, 3]}, (1, 1, 1), [2, 2, 2], [3, 3, 3]),
+        ({"stride": 3, "kernel_size": 3}, (1, 1, 2), [3, 3, 1], [3, 3, 1]),
+        # A kernel shrinks with its stride, to the odd size above.
+        ({"stride": 6, "kernel_size": 7}, (2, 1, 1), [3, 6, 6], [5, 7, 7]),
+        ({"stride": 2, "kernel_size": 7}, (2.5, 1, 1), [1, 2, 2], [5, 7, 7]),
+    ],
+)
+def test_kernels_of_strided_convolutions(
+    written: dict[str, Any], spacing: tuple[float, ...], stride: list[int], kernel: list[int]
+) -> None:
+    spec = stages(written, {"stride": 1})
+    first = fit_stages(spec, spacing=spacing, patch_size=(36, 72, 72)).encoder.stages[0].downsample
+    assert list(per_axis(first.stride, 3, where="")) == stride
+    assert list(per_axis(first.kernel_size, 3, where="")) == kernel
+
+
+def test_short_axes_are_not_strided() -> None:
+    """Below 4 positions nothing is strided, so grids repeat, and heads on them go."""
+    spec = load("unet", overrides=["encoder.defaults.block.kind=plain"])
+    fitted = fit_stages(spec, spacing=(1, 1, 1), patch_size=(8, 32, 32))
+    assert strides_of(fitted)[1:] == [[2, 2, 2], [1, 2, 2], [1, 2, 2], [1, 1, 1], [1, 1, 1]]
+    assert spec.deep_supervision.heads == 5
+    assert fitted.deep_supervision.heads == 4
+    planned = plan(fitted, patch_size=(8, 32, 32))
+    assert planned.skips[-1].grid == (4, 4, 4)
+
+
+def test_fine_axis_too_short_to_stride() -> None:
+    """Where nnU-Net would stride by 2 with kernel 1, the kernel stays: no position is skipped."""
+    spec = stages({"stride": 2}, {"stride": 2}, {"stride": 2})
+    fitted = fit_stages(spec, spacing=(1, 4, 4), patch_size=(4, 64, 64))
+    first = fitted.encoder.stages[0].downsample
+    assert (first.stride, first.kernel_size) == ((1, 2, 2), 3)
+
+
+def test_every_stated_kernel_of_a_stage() -> None:
+    spec = stages(
+        *({"stride": 2},) * 2,
+        block={"kind": "basic", "norm": "instance"},
+        post={"kind": "conv"},
+    )
+    first, last = fit_stages(spec, spacing=(9, 1, 1), patch_size=(16, 64, 64)).encoder.stages
+    for part in (first.downsample, first.mixer, first.block, first.post):
+        assert part.kernel_size == (1, 3, 3)  # type: ignore[union-attr]
+    assert last.mixer.kernel_size == 3  # type: ignore[union-attr]
+
+
+def test_fitted_mixers_run(small_spec: SmallSpec, mixer: ComponentSpec) -> None:
+    """Every mixer at 5 x 1 x 1 mm: the contract holds, and a real network keeps thick slices."""
+    spec = small_spec(3, mixer=mixer, strides=(2, 2, 2, 2), heads=2)
+    patch = (8, 32, 32)
+    fitted = fit_stages(spec, spacing=THICK, patch_size=patch)
+    assert strides_of(fitted) == [[1, 2, 2], [1, 2, 2], [2, 2, 2], [1, 1, 1]]
+    planned = plan(fitted, patch_size=patch)
+    assert [stage.out.grid for stage in planned.stages] == [
+        (8, 16, 16),
+        (8, 8, 8),
+        *[(4, 4, 4)] * 2,
+    ]
+    check_contract(planned, network_arguments(planned), batch_size=2)
+    assert build(fitted, patch_size=patch)(torch.randn(1, 1, *patch)).shape == (1, 2, *patch)
+
+
+@pytest.mark.parametrize(
+    "name", ["unet", "resenc-unet", "segmamba", "segresmamba", "segmaformer", "segformer3d"]
+)
+def test_papers_networks_at_thick_slices(name: str) -> None:
+    """Full-size networks plan at 5 x 1 x 1 mm; the first two halvings leave D alone."""
+    patch = (32, 256, 256)
+    fitted = fit_stages(load(name), spacing=THICK, patch_size=patch)
+    planned = plan(fitted, patch_size=patch)
+    depth, height, width = planned.skips[-1].grid
+    assert patch[0] / depth == patch[1] / height / 4 == patch[2] / width / 4
+    assert fitted.encoder.stages[0].downsample != load(name).encoder.stages[0].downsample
