@@ -11,7 +11,7 @@ from blocks.base import Grid, SpecError
 UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30, "M": 10**6, "G": 10**9}
 
 
-def memory_size(text: str) -> int:
+def memory_size(text: str, *, option: str = "--gpu-memory") -> int:
     """Return the bytes of '12GB' or '11.5 GiB'.
 
     Raises:
@@ -20,7 +20,7 @@ def memory_size(text: str) -> int:
     found = re.fullmatch(r"([0-9]+\.?[0-9]*) ?([A-Za-z]+)", text.strip())
     unit = UNITS.get(found[2].upper()) if found else None
     if found is None or unit is None or float(found[1]) <= 0:
-        raise SpecError(f"--gpu-memory {text}: must be a size such as 12GB, 11.5GiB or 8000MB")
+        raise SpecError(f"{option} {text}: must be a size such as 12GB, 11.5GiB or 8000MB")
     return int(float(found[1]) * unit)
 
 

@@ -57,7 +57,7 @@ class Plan:
     @property
     def total_stride(self) -> Grid:
         """Return by what every axis of an input must divide: strides, and what mixers need."""
-        return _total_stride(self.spec, len(self.patch_size))
+        return total_stride(self.spec, len(self.patch_size))
 
 
 def plan(
@@ -192,7 +192,12 @@ def _checked(path: str, action: Callable[[], T]) -> T:
         raise type(error)(f"{path}.{error}") from None
 
 
-def _total_stride(spec: ArchSpec, ndim: int) -> Grid:
+def total_stride(spec: ArchSpec, ndim: int) -> Grid:
+    """Return by what every axis of a patch must divide.
+
+    Raises:
+        SpecError: a stride or a mixer that is declared for another number of axes.
+    """
     step, total = (1,) * ndim, (1,) * ndim
     for stage in spec.encoder.stages:
         step = tuple(map(math.prod, zip(step, stage.downsample.strides(ndim), strict=True)))
@@ -203,7 +208,7 @@ def _total_stride(spec: ArchSpec, ndim: int) -> Grid:
 
 def _enough_patch(spec: ArchSpec, channels: int, classes: int, patch: Grid) -> str:
     """Return a clause with the nearest patch, longer along its last axis, that can be planned."""
-    total = _total_stride(spec, len(patch))
+    total = total_stride(spec, len(patch))
     least = tuple(-(-n // t) * t for n, t in zip(patch, total, strict=True))
     for extra in range(5):
         longer = (*least[:-1], least[-1] + extra * total[-1])
@@ -216,7 +221,7 @@ def _enough_patch(spec: ArchSpec, channels: int, classes: int, patch: Grid) -> s
 
 
 def _nearest_patch(spec: ArchSpec, patch: Grid) -> str:
-    total = _total_stride(spec, len(patch))
+    total = total_stride(spec, len(patch))
     up = [-(-n // t) * t for n, t in zip(patch, total, strict=True)]
     down = [max(n // t, 1) * t for n, t in zip(patch, total, strict=True)]
     nearest = f"{down} or {up}" if down != up else f"{up}"

@@ -1,7 +1,9 @@
 """Strides and kernels fitted to the spacing, as nnU-Net's planner fits those of its U-Net."""
 
 import itertools
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +12,15 @@ import torch
 from archspec.building import build
 from archspec.hashing import arch_hash
 from archspec.loading import load
+from archspec.nnunet import ArchSpecNet
 from archspec.nnunet_contract import check_contract, network_arguments
+from archspec.nnunet_export import export_nnunet
 from archspec.nnunet_stages import fit_stages
 from archspec.planning import plan
 from archspec.spec import ArchSpec
-from blocks.base import ComponentSpec, per_axis
+from blocks.base import ComponentSpec, SpecError, per_axis
 
+Rewrite = Callable[[Path, Callable[[dict[str, Any]], object]], None]
 SmallSpec = Callable[..., ArchSpec]
 
 THICK = (5.0, 1.0, 1.0)  # mm, along (D, H, W)
@@ -176,3 +181,49 @@ def test_papers_networks_at_thick_slices(name: str) -> None:
     depth, height, width = planned.skips[-1].grid
     assert patch[0] / depth == patch[1] / height / 4 == patch[2] / width / 4
     assert fitted.encoder.stages[0].downsample != load(name).encoder.stages[0].downsample
+
+
+def test_export_to_thick_slices(preprocessed: Path, rewrite: Rewrite) -> None:
+    """The adapted spec stands in the plans, and its network trains a step on CPU."""
+    change = {"spacing": list(THICK), "patch_size": [8, 32, 32]}
+    rewrite(
+        preprocessed / "nnUNetPlans.json",
+        lambda tree: tree["configurations"]["3d_fullres"].update(change),
+    )
+    spec = stages({"stride": 2}, {"stride": 2}, {"stride": 2})
+    export = export_nnunet(spec, 901, stages_from_dataset=True)
+    settings = json.loads(export.path.read_text())["configurations"]["3d_fullres"]
+    kwargs = settings["architecture"]["arch_kwargs"]
+    (note,) = (note for note in export.notes if note.startswith("--stages-from-dataset"))
+    assert note == (
+        "--stages-from-dataset: spacing 5 x 1 x 1 mm: strides [[1, 2, 2], [1, 2, 2], [2, 2, 2]], "
+        "kernels [[1, 3, 3], [3, 3, 3], [3, 3, 3]]"
+    )
+    adapted = load(kwargs["spec"])
+    assert strides_of(adapted) == [[1, 2, 2], [1, 2, 2], [2, 2, 2]]
+    assert kwargs["arch_hash"] == arch_hash(adapted) != arch_hash(spec)
+    net = ArchSpecNet(1, 3, deep_supervision=True, **kwargs)
+    outputs = net(torch.randn(2, 1, 8, 32, 32))
+    assert outputs[0].shape == (2, 3, 8, 32, 32)
+    outputs[0].square().mean().backward()
+    grids = []
+    hooks = [
+        stage.register_forward_hook(lambda _m, _i, out: grids.append(tuple(out[0].shape[2:])))
+        for stage in net.stages
+    ]
+    net(torch.randn(1, 1, 8, 32, 32))
+    assert len(hooks) == 3 and grids == [(8, 16, 16), (8, 8, 8), (4, 4, 4)]
+
+
+def test_even_spacing_says_so(preprocessed: Path) -> None:
+    notes = export_nnunet(stages({"stride": 2}, {"stride": 2}), 901, stages_from_dataset=True).notes
+    assert "--stages-from-dataset: spacing 1.5 x 1 x 1 mm asks for no change" in notes
+
+
+def test_what_cannot_be_planned_is_refused(refused_export: Callable[..., str]) -> None:
+    """Fitting never hides what is wrong with a spec; the refusal is the plan's."""
+    spec = stages({"stride": 2, "kernel_size": 1}, {"stride": 2})
+    message = refused_export(spec, stages_from_dataset=True)
+    assert message.startswith("encoder.stages.0.downsample.kernel_size: ")
+    with pytest.raises(SpecError):
+        plan(spec)

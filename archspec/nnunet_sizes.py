@@ -1,0 +1,185 @@
+"""Patch and batch size of an export: the dataset's, or what was asked for, or what fits a GPU."""
+
+from dataclasses import dataclass, replace
+
+from archspec.fitting import Fit
+from archspec.memory import training_memory
+from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet_stages import fit_stages
+from archspec.planning import Plan, plan, total_stride
+from archspec.spec import ArchSpec
+from blocks.base import Grid, SpecError, per_axis
+
+_AXES = {2: "HW", 3: "DHW"}
+_MIN_BATCH = 2
+"""nnU-Net plans no smaller batch; one of 1 never oversamples foreground."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One configuration's network at its patch and batch size, and what was settled on the way."""
+
+    dataset: PreprocessedDataset
+    planned: Plan
+    batch_size: int
+    notes: tuple[str, ...]
+
+
+def settle(
+    spec: ArchSpec,
+    dataset: PreprocessedDataset,
+    *,
+    patch_size: Grid | None,
+    batch_size: int | None,
+    fit_memory: int | None,
+    stages_from_dataset: bool,
+    stock_recipe: bool,
+) -> Network:
+    """Return the network for this configuration; `fit_memory` is in bytes.
+
+    The estimate is for the optimizer of the spec, or for nnU-Net's SGD under `stock_recipe`.
+
+    Raises:
+        SpecError: the network cannot be planned at that patch, or nothing fits.
+    """
+    patch = dataset.patch_size if patch_size is None else patch_size
+    if len(patch) != len(dataset.patch_size):
+        raise SpecError(
+            f"--patch {','.join(map(str, patch))}: {dataset.configuration} has "
+            f"{len(dataset.patch_size)} axes"
+        )
+    batch = dataset.batch_size if batch_size is None else batch_size
+    if batch < 1:
+        raise SpecError(f"batch_size: must be at least 1, but is {batch}")
+    notes = []
+    if stages_from_dataset:
+        adapted = fit_stages(spec, spacing=dataset.spacing, patch_size=patch)
+        notes.append(_stages_note(spec, adapted, dataset))
+        spec = adapted
+    planned = _plan(spec, dataset, patch)
+    if fit_memory is not None:
+        planned, batch, note = _fitted(planned, batch, fit_memory, stock_recipe)
+        notes.append(note)
+    return Network(dataset, planned, batch, (*_differences(planned, batch, dataset), *notes))
+
+
+def _plan(spec: ArchSpec, dataset: PreprocessedDataset, patch: Grid) -> Plan:
+    try:
+        return plan(
+            spec,
+            in_channels=dataset.num_channels,
+            num_classes=dataset.num_classes,
+            patch_size=patch,
+        )
+    except SpecError as error:
+        raise SpecError(_axis_mistake(spec, dataset, patch) or str(error)) from None
+
+
+def _axis_mistake(spec: ArchSpec, dataset: PreprocessedDataset, patch: Grid) -> str | None:
+    """Return which axis of the patch does not divide, with the sizes that would; None if all do."""
+    try:
+        total = total_stride(spec, len(patch))
+    except SpecError:
+        return None
+    wrong = [
+        f"{size} voxels along {axis} must divide by {step}"
+        for axis, size, step in zip(_AXES[len(patch)], patch, total, strict=True)
+        if size % step
+    ]
+    if not wrong:
+        return None
+    up = [-(-size // step) * step for size, step in zip(patch, total, strict=True)]
+    down = [max(size // step, 1) * step for size, step in zip(patch, total, strict=True)]
+    nearest = " or ".join(
+        dict.fromkeys(f"--patch {','.join(map(str, sizes))}" for sizes in (down, up))
+    )
+    return (
+        f"patch_size: {list(patch)} does not suit {spec.name} in {dataset.configuration}: "
+        f"{', '.join(wrong)}; nearest: {nearest}"
+    )
+
+
+def _fitted(planned: Plan, batch: int, available: int, stock_recipe: bool) -> tuple[Plan, int, str]:
+    """Return plan and batch that fit, the batch made smaller first, and a line about it."""
+    least = min(batch, _MIN_BATCH)
+    fit = Fit.of(_with_sgd(planned) if stock_recipe else planned, least, available)
+    found, smaller = planned, min(batch, fit.batch_that_fits)
+    if not fit.fits:
+        if fit.patch_that_fits is None:
+            raise SpecError(
+                f"--fit-memory: {fit.text()}; the batch is not made smaller than {least}"
+            )
+        found, smaller = _resized(planned, fit.patch_that_fits), least
+    changes = [f"batch_size {batch} -> {smaller}"] if smaller != batch else []
+    if found is not planned:
+        changes.append(f"patch_size {list(planned.patch_size)} -> {list(found.patch_size)}")
+    trained = _with_sgd(found) if stock_recipe else found
+    needed = training_memory(trained, batch=smaller, amp=True).total
+    return (
+        found,
+        smaller,
+        f"--fit-memory: {', '.join(changes) or 'nothing changed'}; training under AMP needs about "
+        f"{needed / 2**30:.2f} GiB of {available / 2**30:.2f}",
+    )
+
+
+def _resized(planned: Plan, patch_size: Grid) -> Plan:
+    return plan(
+        planned.spec,
+        in_channels=planned.in_channels,
+        num_classes=planned.num_classes,
+        patch_size=patch_size,
+    )
+
+
+def _with_sgd(planned: Plan) -> Plan:
+    training = planned.spec.training.model_copy(update={"optimizer": "sgd"})
+    return replace(planned, spec=planned.spec.model_copy(update={"training": training}))
+
+
+def _differences(planned: Plan, batch: int, dataset: PreprocessedDataset) -> list[str]:
+    """Return a line for each size in which spec, dataset and export differ."""
+    spec, patch = planned.spec, list(planned.patch_size)
+    notes = [
+        f"{field}: spec says {ours}, the dataset has {theirs}; the dataset wins"
+        for field, ours, theirs in (
+            ("in_channels", spec.in_channels, dataset.num_channels),
+            ("num_classes", spec.num_classes, dataset.num_classes),
+        )
+        if ours != theirs
+    ]
+    theirs = list(dataset.patch_size)
+    if patch != theirs:
+        notes.append(f"patch_size: {patch} instead of the dataset's {theirs}; same data")
+    elif patch != list(spec.patch_size):
+        notes.append(
+            f"patch_size: spec says {list(spec.patch_size)}, the dataset has {theirs}; "
+            "the dataset wins"
+        )
+    if batch != dataset.batch_size:
+        notes.append(f"batch_size: {batch} instead of the dataset's {dataset.batch_size}")
+    if batch == 1:
+        notes.append("batch_size: of 1, nnU-Net never samples a patch for its foreground")
+    return notes
+
+
+def _stages_note(spec: ArchSpec, adapted: ArchSpec, dataset: PreprocessedDataset) -> str:
+    spacing = " x ".join(f"{size:g}" for size in dataset.spacing)
+    if adapted == spec:
+        return f"--stages-from-dataset: spacing {spacing} mm asks for no change"
+    ndim = len(dataset.patch_size)
+    strides, kernels = (
+        [list(row) for row in rows]
+        for rows in (
+            (stage.downsample.strides(ndim) for stage in adapted.encoder.stages),
+            (
+                per_axis(stage.downsample.kernel_size, ndim, where="kernel_size")
+                for stage in adapted.encoder.stages
+            ),
+        )
+    )
+    heads = adapted.deep_supervision.heads
+    fewer = f", heads {heads}" if heads != spec.deep_supervision.heads else ""
+    return (
+        f"--stages-from-dataset: spacing {spacing} mm: strides {strides}, kernels {kernels}{fewer}"
+    )
