@@ -58,7 +58,11 @@ def test_patch_and_batch(preprocessed: Path) -> None:
     found = settings(export)
     assert found["patch_size"] == found["architecture"]["arch_kwargs"]["patch_size"] == [8, 24, 20]
     assert found["batch_size"] == 5
-    assert found["data_identifier"] == "nnUNetPlans_3d_fullres"
+    base = json.loads((preprocessed / "nnUNetPlans.json").read_text())
+    kept = base["configurations"]["3d_fullres"]
+    for key in ("patch_size", "batch_size", "architecture"):
+        del kept[key], found[key]
+    assert json.dumps(found) == json.dumps(kept) and "data_identifier" in kept
     said = "patch_size: [8, 24, 20] instead of the dataset's [16, 16, 16]; same data"
     assert starting(export, "patch_size") == said
     assert starting(export, "batch_size") == "batch_size: 5 instead of the dataset's 2"
