@@ -2,13 +2,10 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from blocks.base import SpecError
 
 Labels = Mapping[str, tuple[int, ...]]
 
@@ -51,26 +48,3 @@ def mean(values: Iterable[float]) -> float:
     """Return the mean of what is not NaN; NaN where nothing is left."""
     left = [value for value in values if not math.isnan(value)]
     return sum(left) / len(left) if left else math.nan
-
-
-def read_pairs(predictions: Path, references: Path) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Return (prediction, reference) of every mask that the predictions' folder holds.
-
-    Raises:
-        SpecError: no masks, a reference missing, or grids that differ.
-    """
-    import nibabel
-
-    files = sorted(predictions.glob("*.nii.gz"))
-    if not files:
-        raise SpecError(f"{predictions}: no .nii.gz masks there")
-    pairs = []
-    for file in files:
-        other = references / file.name
-        if not other.is_file():
-            raise SpecError(f"{other}: no reference for {file.name}")
-        pair = tuple(np.asarray(nibabel.load(path).dataobj) for path in (file, other))
-        if pair[0].shape != pair[1].shape:
-            raise SpecError(f"{file.name}: shapes {pair[0].shape} and {pair[1].shape} differ")
-        pairs.append((pair[0], pair[1]))
-    return pairs

@@ -78,7 +78,9 @@ def demo(
         f"evaluate {predictions} {raw / 'labelsTs'} --json",
         "9. Score the predictions against the test masks",
     )
-    _summary(out, table, json.loads(dice), steps.seconds())
+    scored = json.loads(dice)["evaluations"][0]
+    scores = {"mean": scored["mean"], **scored["per_class"]}
+    _summary(out, table, {name: one["dice"] for name, one in scores.items()}, steps.seconds())
 
 
 def _prepare(out: Path, *, force: bool) -> None:

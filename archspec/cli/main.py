@@ -12,6 +12,7 @@ from archspec.cli import (
     convert,
     demo,
     doctor,
+    evaluating,
     fidelity,
     nnunet,
     phantom,
@@ -26,7 +27,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _group in (specs, comparing, fidelity, searching, nnunet, convert, phantom, doctor, demo):
+for _group in (
+    specs,
+    comparing,
+    fidelity,
+    searching,
+    nnunet,
+    evaluating,
+    convert,
+    phantom,
+    doctor,
+    demo,
+):
     _group.register(app)
 
 

@@ -1,18 +1,15 @@
-"""Verbs at the border to nnU-Net: export, evaluate."""
+"""Verbs at the border to nnU-Net: export."""
 
-import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from archspec.cli.specs import Json, Overrides, Spec, patch_sizes
+from archspec.cli.specs import Overrides, Spec, patch_sizes
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs of this file."""
+    """Add the verb of this file."""
     app.command()(export)
-    app.command()(evaluate)
 
 
 def export(
@@ -62,30 +59,3 @@ def export(
     print(f"wrote {exported.path}")
     for line in (*exported.environment, *exported.commands):
         print(f"  {line}")
-
-
-def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks (.nii.gz).")],
-    references: Annotated[Path, typer.Argument(help="Folder of reference masks of these names.")],
-    dataset_json: Annotated[
-        Path, typer.Option(help="dataset.json with the labels; default: beside the references.")
-    ] = Path("dataset.json"),
-    json_: Json = False,
-) -> None:
-    """Print the Dice of predicted masks per class, mean over cases."""
-    from archspec.evaluation import mean, mean_dice, read_pairs, scored_labels
-    from blocks.base import SpecError
-
-    labels_file = dataset_json if dataset_json.is_file() else references.parent / "dataset.json"
-    if not labels_file.is_file():
-        raise SpecError(f"{dataset_json}: no such file, nor {labels_file}; give --dataset-json")
-    classes, groups = scored_labels(json.loads(labels_file.read_text(encoding="utf-8")))
-    pairs = read_pairs(predictions, references)
-    scores = mean_dice(pairs, {**classes, **groups})
-    scores = {"mean": mean(scores[name] for name in classes), **scores}
-    if json_:
-        print(json.dumps(scores))
-        return
-    print(f"Dice over {len(pairs)} cases")
-    for name, score in scores.items():
-        print(f"  {name:24}{score:.3f}")

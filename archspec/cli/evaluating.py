@@ -1,0 +1,123 @@
+"""The verb evaluate: predicted masks against references, and against another network's."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from archspec.cli.specs import Json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this file."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks.")],
+    references: Annotated[Path, typer.Argument(help="Folder of reference masks of these names.")],
+    against: Annotated[
+        Path | None, typer.Option(help="Another network's predictions of the same cases.")
+    ] = None,
+    dataset_json: Annotated[
+        Path | None,
+        typer.Option(help="dataset.json with the labels; default: beside the references."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, max=1e6, help="How far off a surface may be, in mm.")
+    ] = 2.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave out references without a prediction.")
+    ] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write every case and class there.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing CSV file.")] = False,
+    json_: Json = False,
+) -> None:
+    """Score masks: Dice, HD95, surface Dice, by case, class and size; compare two networks."""
+    from archspec.dataset_labels import DatasetLabels
+    from archspec.evaluating import (
+        CONVENTIONS,
+        evaluate_folder,
+        evaluation_json,
+        evaluations_csv,
+    )
+    from archspec.evaluating_pairs import check_same_cases, compare
+    from archspec.evaluating_text import evaluation_text
+    from blocks.base import SpecError
+
+    if csv is not None and csv.exists() and not force:
+        raise SpecError(f"{csv}: exists; replace it with --force")
+    if csv is not None and not csv.parent.is_dir():
+        raise SpecError(f"{csv.parent}: no such folder")
+    folders = [predictions] if against is None else [predictions, against]
+    for folder in (*folders, references):
+        if not folder.is_dir():
+            raise SpecError(f"{folder}: no such folder")
+    if against is not None and against.resolve() == predictions.resolve():
+        raise SpecError(f"--against {against}: the folder that it would be compared with")
+    labels = DatasetLabels.read(dataset_json or _dataset_json(references, predictions))
+    if against is not None:
+        check_same_cases(predictions, against, labels.file_ending)
+    progress = _Progress()
+    evaluations = [
+        evaluate_folder(
+            folder,
+            references,
+            labels,
+            tolerance=tolerance,
+            partial=partial,
+            on_case=progress.show,
+        )
+        for folder in folders
+    ]
+    progress.clear()
+    first = evaluations[0]
+    found = {
+        "references": str(references),
+        "tolerance_mm": tolerance,
+        "seed": seed,
+        "cases": len(first.cases),
+        "missing": list(first.missing),
+        "dimensions": first.dimensions,
+        "finest_spacing_mm": first.finest,
+        "classes": list(labels.classes),
+        "groups": list(labels.groups),
+        "conventions": list(CONVENTIONS),
+        "evaluations": [evaluation_json(one, labels.classes) for one in evaluations],
+        "comparison": None
+        if against is None
+        else compare(first, evaluations[1], labels.classes, seed=seed),
+    }
+    if csv is not None:
+        csv.write_text(evaluations_csv(evaluations), encoding="utf-8")
+    print(json.dumps(found) if json_ else evaluation_text(found))
+
+
+def _dataset_json(references: Path, predictions: Path) -> Path:
+    """Return the dataset.json beside the references, or among the masks, where nnU-Net puts one."""
+    from blocks.base import SpecError
+
+    places = [references.parent, references, predictions]
+    for place in places:
+        if (place / "dataset.json").is_file():
+            return place / "dataset.json"
+    raise SpecError(f"{places[0] / 'dataset.json'}: no such file; give --dataset-json")
+
+
+class _Progress:
+    """One line on a terminal's standard error that names the case being scored."""
+
+    def __init__(self) -> None:
+        import sys
+
+        self.out = sys.stderr if sys.stderr.isatty() else None
+
+    def show(self, case: str) -> None:
+        if self.out is not None:
+            print(f"\r\033[K{case}", end="", file=self.out, flush=True)
+
+    def clear(self) -> None:
+        if self.out is not None:
+            print("\r\033[K", end="", file=self.out, flush=True)

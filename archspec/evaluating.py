@@ -1,0 +1,230 @@
+"""Score a folder of predicted masks against references, per case, class and size of the structure.
+
+Conventions, also in `CONVENTIONS`: a structure that neither mask holds has no score (NaN) and is
+left out of means; one that only one mask holds has Dice and surface Dice 0 and no HD95, and is
+counted as missed or invented, since a mean of HD95 would otherwise hide it.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from archspec.dataset_labels import DatasetLabels
+from archspec.evaluation import mean
+from archspec.mask_files import MaskFile, mask_names, read_mask
+from archspec.surface_metrics import bounding_box, surface_scores
+from blocks.base import SpecError
+
+Metric = Literal["dice", "hd95_mm", "surface_dice", "boundary_precision"]
+METRICS: tuple[Metric, ...] = ("dice", "hd95_mm", "surface_dice", "boundary_precision")
+TERCILES = ("small", "medium", "large")
+CONVENTIONS = (
+    "HD95: 95th percentile of the distances between boundary voxels, in mm, the worse of both "
+    "directions.",
+    "Surface Dice: share of both surfaces, by area, within the tolerance of the other; boundary "
+    "precision: that share of the predicted surface.",
+    "A structure that only one mask holds (missed, invented) has Dice and surface Dice 0 and no "
+    "HD95; a missed one has no boundary precision. One in neither mask is not counted.",
+)
+_FEWEST_FOR_TERCILES = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One structure in one case; sizes in mm^3 (mm^2 in 2-D), a score without a value is NaN."""
+
+    dice: float
+    hd95_mm: float
+    surface_dice: float
+    boundary_precision: float
+    reference_size: float
+    prediction_size: float
+
+    def value(self, metric: Metric) -> float:
+        """Return one of `METRICS`."""
+        values = (self.dice, self.hd95_mm, self.surface_dice, self.boundary_precision)
+        return values[METRICS.index(metric)]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The scores of one folder: `scores[name][k]` of class or group `name` in `cases[k]`.
+
+    `missing` are references without a prediction; `finest` is the smallest spacing in mm.
+    """
+
+    folder: Path
+    cases: tuple[str, ...]
+    missing: tuple[str, ...]
+    dimensions: int
+    finest: float
+    scores: dict[str, list[Scores]]
+
+    def values(self, metric: Metric, name: str) -> list[float]:
+        """Return one metric over the cases."""
+        return [scores.value(metric) for scores in self.scores[name]]
+
+
+def evaluate_folder(
+    predictions: Path,
+    references: Path,
+    labels: DatasetLabels,
+    *,
+    tolerance: float,
+    partial: bool = False,
+    on_case: Callable[[str], None] = lambda _: None,
+) -> Evaluation:
+    """Score every reference's prediction; tolerance in mm.
+
+    With `partial`, references without a prediction are left out. `on_case` hears of each case
+    before it is read.
+
+    Raises:
+        SpecError: no masks, one missing on either side, grids that differ, unknown labels.
+    """
+    wanted, found = (mask_names(folder, labels.file_ending) for folder in (references, predictions))
+    if not wanted or not found:
+        raise SpecError(f"{predictions if wanted else references}: no {labels.file_ending} masks")
+    if strange := sorted(set(found) - set(wanted)):
+        raise SpecError(f"{references / strange[0]}: no reference for {predictions / strange[0]}")
+    missing = tuple(name for name in wanted if name not in set(found))
+    if missing and not partial:
+        raise SpecError(
+            f"{predictions / missing[0]}: no prediction ({len(missing)} of {len(wanted)} missing); "
+            "--partial scores the others"
+        )
+    scores: dict[str, list[Scores]] = {name: [] for name in labels.scored}
+    dimensions, finest = 0, math.inf
+    for name in found:
+        on_case(name)
+        prediction = read_mask(predictions / name, labels.dataset_json)
+        reference = read_mask(references / name, labels.dataset_json)
+        labels.check(prediction, predicted=True)
+        labels.check(reference, predicted=False)
+        prediction.same_grid(reference)
+        for key, value in score_case(prediction, reference, labels, tolerance=tolerance).items():
+            scores[key].append(value)
+        dimensions = max(dimensions, len(reference.spacing))
+        finest = min(finest, *reference.spacing)
+    cases = tuple(name.removesuffix(labels.file_ending) for name in found)
+    return Evaluation(predictions, cases, missing, dimensions, finest, scores)
+
+
+def score_case(
+    prediction: MaskFile, reference: MaskFile, labels: DatasetLabels, *, tolerance: float
+) -> dict[str, Scores]:
+    """Return the scores of each class and group of one case, voxels to ignore left out.
+
+    Ignored voxels belong to neither mask, so that surfaces of both are cut off there.
+    """
+    box = bounding_box((prediction.labels > 0) | (reference.labels > 0))
+    predicted, wanted = prediction.labels[box], reference.labels[box]
+    kept = wanted != labels.ignore if labels.ignore is not None else True
+    voxel = math.prod(reference.spacing)
+    scores = {}
+    for name, values in labels.scored.items():
+        a, b = np.isin(predicted, values) & kept, np.isin(wanted, values) & kept
+        in_a, in_b = int(a.sum()), int(b.sum())
+        surface = surface_scores(a, b, reference.spacing, tolerance=tolerance)
+        scores[name] = Scores(
+            2 * int((a & b).sum()) / (in_a + in_b) if in_a + in_b else math.nan,
+            surface.hd95,
+            surface.surface_dice,
+            surface.boundary_precision,
+            in_b * voxel,
+            in_a * voxel,
+        )
+    return scores
+
+
+def terciles(scores: Sequence[Scores]) -> list[list[int]] | None:
+    """Return the cases (indices) of the smallest, middle and largest third by reference size.
+
+    Cases without the structure are left out. None with fewer than nine cases, or all of one size.
+    """
+    present = [k for k, one in enumerate(scores) if one.reference_size > 0]
+    present.sort(key=lambda k: scores[k].reference_size)
+    sizes = {scores[k].reference_size for k in present}
+    if len(present) < _FEWEST_FOR_TERCILES or len(sizes) < len(TERCILES):
+        return None
+    return [part.tolist() for part in np.array_split(present, len(TERCILES))]
+
+
+def evaluation_json(evaluation: Evaluation, classes: Iterable[str]) -> dict[str, Any]:
+    """Return everything found; what has no value is null. `mean` is over classes, not groups."""
+    per_class = {name: _summary(scores) for name, scores in evaluation.scores.items()}
+    return {
+        "predictions": str(evaluation.folder),
+        "mean": {
+            metric: number(mean([_nan(per_class[name][metric]) for name in classes]))
+            for metric in METRICS
+        },
+        "per_class": per_class,
+        "terciles": {name: _by_size(scores) for name, scores in evaluation.scores.items()},
+        "per_case": {
+            case: {name: _scores_json(scores[k]) for name, scores in evaluation.scores.items()}
+            for k, case in enumerate(evaluation.cases)
+        },
+    }
+
+
+def evaluations_csv(evaluations: Iterable[Evaluation]) -> str:
+    """Return one line per folder, case and class; what has no value is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    header = ("predictions", "case", "class", *METRICS, "reference_size", "prediction_size")
+    writer.writerow(header)
+    for evaluation in evaluations:
+        for k, case in enumerate(evaluation.cases):
+            for name, scores in evaluation.scores.items():
+                row = _scores_json(scores[k]).values()
+                writer.writerow([evaluation.folder, case, name, *row])
+    return out.getvalue()
+
+
+def number(value: float) -> float | None:
+    """Return a value for JSON, which knows no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _scores_json(scores: Scores) -> dict[str, float | None]:
+    return {
+        **{metric: number(scores.value(metric)) for metric in METRICS},
+        "reference_size": scores.reference_size,
+        "prediction_size": scores.prediction_size,
+    }
+
+
+def _summary(scores: Sequence[Scores]) -> dict[str, Any]:
+    """Return means over the cases, and how many each stands on."""
+    held = [(one.reference_size > 0, one.prediction_size > 0) for one in scores]
+    return {
+        **{metric: number(mean([one.value(metric) for one in scores])) for metric in METRICS},
+        "cases": sum(reference or prediction for reference, prediction in held),
+        "hd95_cases": held.count((True, True)),
+        "missed": held.count((True, False)),
+        "invented": held.count((False, True)),
+        "absent": held.count((False, False)),
+    }
+
+
+def _by_size(scores: Sequence[Scores]) -> dict[str, Any] | None:
+    parts = terciles(scores)
+    if parts is None:
+        return None
+    found = {}
+    for tercile, part in zip(TERCILES, parts, strict=True):
+        chosen = [scores[k] for k in part]
+        sizes = [one.reference_size for one in chosen]
+        found[tercile] = {"smallest": min(sizes), "largest": max(sizes), **_summary(chosen)}
+    return found
