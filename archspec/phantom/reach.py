@@ -9,33 +9,40 @@ Legend: D, H, W are the volume's axes; left and right are the two ends of H.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
-from typing import ClassVar, Literal, NamedTuple
+from math import ceil, inf
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from archspec.phantom.evidence import Twins, mark_twins, nearest_twin
+from archspec.phantom.limits import Limits
+from archspec.phantom.painting import Point, Shape, Side, as_point, coin, ellipsoid
+from archspec.phantom.task import Marks, Task, Volume
 from blocks.base import SpecError
 
-Point = tuple[float, float, float]
-Side = Literal[-1, 1]
-
 MIN_DISTANCE = 16
-MAX_DISTANCE = 136
+MAX_DISTANCE = 144
+HOST_VOLUME: Shape = (16, 32, 192)
 
 _HEIGHT = 32
 _MIN_DEPTH = 16
 _END_MARGIN = 24  # beside the landmark and beside the twins, in all: radius + shift + rim
+_FIXED_MARGIN = 36  # the same in a fixed volume, which leaves more room for shifts and growth
 _LATERAL_OFFSET = 8.0
 _COLUMN_RADIUS = 2.0
 _TWIN_RADII: Point = (4.5, 4.5, 4.5)
 _LANDMARK_RADII: Point = (4.5, 4.5, 4.5)
 _MAX_SHIFT: Point = (1.5, 1.5, 2.0)
+_HOST_SHIFT: Point = (1.5, 1.5, 7.0)
 _SIZE_RANGE = (0.9, 1.1)
 
 # Tissue is not 0: nnU-Net crops zero borders away and marks zero voxels as outside.
 _TISSUE, _COLUMN, _TWIN, _LANDMARK = 1.0, 0.4, 1.6, 2.2
+
+# Organs reach 14.5 of the 16 voxels beside the middle along H: growing them by 1 / 0.92 leaves them
+# whole, turning a volume of 192 voxels by more than half a degree does not.
+_HOST_LIMITS = Limits(rotation=0.0, scaling=(0.92, 1.25))
 
 
 @dataclass(frozen=True)
@@ -49,33 +56,24 @@ class Scene:
     landmark_radii: Point
 
 
-class Volume(NamedTuple):
-    """Hold one case: image (D, H, W) float32 and label (D, H, W) uint8."""
-
-    image: NDArray[np.float32]
-    label: NDArray[np.uint8]
-
-
 @dataclass(frozen=True, kw_only=True)
-class ReachTask:
-    """Describe the task; the volume grows with the distance.
+class ReachTask(Task):
+    """Describe the task; the volume grows with the distance, unless `volume` fixes it.
 
-    `distance` is in voxels along W between the landmark's centre and the twins' centres, `spacing`
-    in mm (D, H, W), `noise` the standard deviation in units where tissue is 1 and a twin 1.6,
-    `blur` the standard deviation in voxels of the partial-volume blur.
+    `distance` is in voxels along W between the landmark's centre and the twins' centres, `volume`
+    the grid (D, H, W) in voxels. The levels have the volume (16, 32, 192), so that only the
+    distance differs between them.
 
     Train on the whole volume with foreground oversampling 0: nnU-Net's default centres a third of
-    the patches on a labelled voxel, which moves the landmark out of many of them.
-
-    Raises: SpecError for a value out of range.
+    the patches on a labelled voxel, which moves the landmark out of many of them. A task with a
+    fixed volume says so in `limits`.
     """
 
     distance: int = 20
-    spacing: Point = (1.0, 1.0, 1.0)
-    noise: float = 0.1
-    blur: float = 0.7
+    volume: Shape | None = None
 
     name: ClassVar[str] = "reach"
+    summary: ClassVar[str] = "which twin is on the side of a landmark far along W"
     labels: ClassVar[Mapping[str, int]] = {
         "background": 0,
         "organ": 1,
@@ -83,7 +81,10 @@ class ReachTask:
         "twin_other": 3,
     }
     twins: ClassVar[tuple[str, ...]] = ("twin_same", "twin_other")
+    decided: ClassVar[tuple[str, ...]] = twins
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = {"either_twin": twins}
+    knob: ClassVar[str] = "distance (voxels)"
+    levels: ClassVar[tuple[str, ...]] = ("24", "48", "96", "144")
 
     def __post_init__(self) -> None:
         if not MIN_DISTANCE <= self.distance <= MAX_DISTANCE:
@@ -91,42 +92,60 @@ class ReachTask:
                 f"distance: must lie in {MIN_DISTANCE}..{MAX_DISTANCE} voxels, "
                 f"got {self.distance}; use e.g. 20"
             )
-        if len(self.spacing) != 3 or not all(0.0 < size < float("inf") for size in self.spacing):
-            raise SpecError(
-                f"spacing: must be three positive sizes in mm (D, H, W), got {self.spacing}; "
-                "use e.g. (1.0, 1.0, 1.0)"
-            )
-        if not 0.0 <= self.noise <= 0.3:
-            raise SpecError(
-                f"noise: must lie in 0..0.3 (half the contrast of a twin), got {self.noise}; "
-                "use e.g. 0.1"
-            )
-        if not 0.0 <= self.blur <= 2.0:
-            raise SpecError(
-                f"blur: must lie in 0..2 voxels, since a wider blur hides the column, "
-                f"got {self.blur}; use e.g. 0.7"
-            )
+        if self.volume is not None:
+            least = (_MIN_DEPTH, _HEIGHT, self.distance + _FIXED_MARGIN)
+            if any(size < low for size, low in zip(self.volume, least, strict=True)):
+                raise SpecError(
+                    f"volume: must be at least {least} at distance {self.distance}, "
+                    f"got {self.volume}; use e.g. {HOST_VOLUME}"
+                )
+        super().__post_init__()
+
+    @classmethod
+    def _at(cls, level: str) -> Self:
+        return cls(distance=int(level), volume=HOST_VOLUME)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Return the grid (D, H, W); D and H divide by 8, W by 16.
+    def level(self) -> str | None:
+        """Return the distance of a level's volume."""
+        known = str(self.distance) in self.levels and self.volume == HOST_VOLUME
+        return str(self.distance) if known else None
+
+    @property
+    def limits(self) -> Limits | None:
+        """Return how far augmentation may go in a fixed volume, which fills the patch."""
+        return None if self.volume is None else _HOST_LIMITS
+
+    @property
+    def shape(self) -> Shape:
+        """Return the grid (D, H, W): `volume`, else D and H divide by 8, W by 16.
 
         W / D stays at most 3: above it nnU-Net rotates by 180 degrees in the plane (H, W), which
         would turn most of a long volume out of the patch.
         """
+        if self.volume is not None:
+            return self.volume
         width = 16 * ceil((self.distance + _END_MARGIN) / 16)
         return max(_MIN_DEPTH, 8 * ceil(width / 24)), _HEIGHT, width
+
+    def sample(self, rng: np.random.Generator) -> Volume:
+        """Draw and render one case."""
+        return self.render(self.draw(rng), rng)
+
+    def decide(self, evidence: Marks) -> dict[int, str]:
+        """Apply the rule: the twin nearer to the landmark is on its side."""
+        return nearest_twin(evidence)
 
     def draw(self, rng: np.random.Generator) -> Scene:
         """Draw a case; the landmark's side is independent of all the rest."""
         middle = [(size - 1) / 2 for size in self.shape]
-        shift = rng.uniform(-1.0, 1.0, 3) * _MAX_SHIFT
+        shift = rng.uniform(-1.0, 1.0, 3) * (_MAX_SHIFT if self.volume is None else _HOST_SHIFT)
         return Scene(
-            landmark_side=_coin(rng),
-            landmark_end=_coin(rng),
-            centre=_point(middle + shift),
-            twin_radii=_point(rng.uniform(*_SIZE_RANGE, 3) * _TWIN_RADII),
-            landmark_radii=_point(rng.uniform(*_SIZE_RANGE, 3) * _LANDMARK_RADII),
+            landmark_side=coin(rng),
+            landmark_end=coin(rng),
+            centre=as_point(middle + shift),
+            twin_radii=as_point(rng.uniform(*_SIZE_RANGE, 3) * _TWIN_RADII),
+            landmark_radii=as_point(rng.uniform(*_SIZE_RANGE, 3) * _LANDMARK_RADII),
         )
 
     def render(self, scene: Scene, rng: np.random.Generator) -> Volume:
@@ -137,39 +156,20 @@ class ReachTask:
         same = height + scene.landmark_side * _LATERAL_OFFSET
         other = height - scene.landmark_side * _LATERAL_OFFSET
 
-        label = np.zeros(self.shape, np.uint8)
+        column = ellipsoid(self.shape, scene.centre, (_COLUMN_RADIUS, _COLUMN_RADIUS, inf))
+        organs = Twins(
+            ellipsoid(self.shape, (depth, same, landmark_width), scene.landmark_radii),
+            ellipsoid(self.shape, (depth, same, twin_width), scene.twin_radii),
+            ellipsoid(self.shape, (depth, other, twin_width), scene.twin_radii),
+        )
+        label: NDArray[np.uint8] = np.zeros(self.shape, np.uint8)
         clean = np.full(self.shape, _TISSUE)
-        clean[self._inside((depth, height, width), (_COLUMN_RADIUS, _COLUMN_RADIUS, np.inf))] = (
-            _COLUMN
-        )
-        for name, centre, radii, intensity in (
-            ("organ", (depth, same, landmark_width), scene.landmark_radii, _LANDMARK),
-            ("twin_same", (depth, same, twin_width), scene.twin_radii, _TWIN),
-            ("twin_other", (depth, other, twin_width), scene.twin_radii, _TWIN),
-        ):
-            inside = self._inside(centre, radii)
-            clean[inside] = intensity
-            label[inside] = self.labels[name]
-        image = ndimage.gaussian_filter(clean, self.blur, mode="nearest")
-        image += rng.normal(0.0, self.noise, self.shape)
-        return Volume(image.astype(np.float32), label)
-
-    def _inside(self, centre: Point, radii: Point) -> NDArray[np.bool_]:
-        """Mark the voxels of an ellipsoid; an infinite radius makes it a column along that axis."""
-        squares = [
-            ((np.arange(size) - middle) / radius) ** 2
-            for size, middle, radius in zip(self.shape, centre, radii, strict=True)
-        ]
-        inside: NDArray[np.bool_] = (
-            squares[0][:, None, None] + squares[1][None, :, None] + squares[2] <= 1.0
-        )
-        return inside
-
-
-def _coin(rng: np.random.Generator) -> Side:
-    return 1 if rng.random() < 0.5 else -1
-
-
-def _point(values: NDArray[np.float64]) -> Point:
-    depth, height, width = (float(value) for value in values)
-    return depth, height, width
+        column.paint(clean, _COLUMN)
+        if self.control != "erased":
+            organs.landmark.paint(clean, _LANDMARK)
+        for region in (organs.same, organs.other):
+            region.paint(clean, _TWIN)
+        for name, region in zip(("organ", *self.twins), organs, strict=True):
+            region.paint(label, self.labels[name])
+        evidence = mark_twins(self.shape, organs, scene.landmark_side)
+        return self.finish(clean, label, evidence, rng)

@@ -10,7 +10,8 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from archspec.phantom.reach import Point, ReachTask, Volume
+from archspec.phantom.painting import Point
+from archspec.phantom.task import Task
 from blocks.base import SpecError
 
 # Test cases count from here, so a larger training set leaves them as they are.
@@ -22,7 +23,7 @@ _FILE_UNITS = 1000
 
 def write_dataset(
     out: Path,
-    task: ReachTask,
+    task: Task,
     *,
     num_cases: int,
     num_test_cases: int,
@@ -81,15 +82,17 @@ def _check(out: Path, *, num_cases: int, num_test_cases: int, seed: int, force: 
         )
 
 
-def _write_cases(draft: Path, split: str, task: ReachTask, indices: range, *, seed: int) -> None:
+def _write_cases(draft: Path, split: str, task: Task, indices: range, *, seed: int) -> None:
     images, labels = draft / f"images{split}", draft / f"labels{split}"
     images.mkdir(parents=True)
     labels.mkdir()
     for index in indices:
         rng = np.random.default_rng([seed, index])
-        volume: Volume = task.render(task.draw(rng), rng)
-        image = np.rint(volume.image * _FILE_UNITS).astype(np.int16)
-        _write_nifti(images / f"case_{index:04d}_0000.nii.gz", image, task.spacing)
+        volume = task.sample(rng)
+        for channel, values in enumerate(volume.image):
+            image = np.rint(values * _FILE_UNITS).astype(np.int16)
+            name = f"case_{index:04d}_{channel:04d}.nii.gz"
+            _write_nifti(images / name, image, task.spacing)
         _write_nifti(labels / f"case_{index:04d}.nii.gz", volume.label, task.spacing)
 
 
@@ -101,19 +104,15 @@ def _write_nifti(path: Path, volume: NDArray[np.int16] | NDArray[np.uint8], spac
     path.write_bytes(gzip.compress(image.to_bytes(), mtime=0))
 
 
-def _dataset_json(task: ReachTask, *, num_cases: int, seed: int) -> dict[str, object]:
+def _dataset_json(task: Task, *, num_cases: int, seed: int) -> dict[str, object]:
     """Return nnU-Net's description; it ignores the key 'archspec'."""
     return {
-        # Any name but CT makes nnU-Net normalise each image by its own mean and deviation.
-        "channel_names": {"0": "MR"},
+        "channel_names": {str(index): name for index, name in enumerate(task.channels)},
         "labels": dict(task.labels),
         "numTraining": num_cases,
         "file_ending": ".nii.gz",
         "archspec": {
-            "task": task.name,
-            "distance": task.distance,
-            "noise": task.noise,
-            "blur": task.blur,
+            **task.metadata(),
             "seed": seed,
             "groups": {name: list(members) for name, members in task.groups.items()},
         },

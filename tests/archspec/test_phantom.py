@@ -1,4 +1,4 @@
-"""Check the phantom's answers from its voxels, and the files that nnU-Net will read."""
+"""Check reach's answers from its voxels, and the files that nnU-Net will read."""
 
 import gzip
 import hashlib
@@ -34,7 +34,7 @@ def centre_of(label: np.ndarray, name: str) -> np.ndarray:
     return np.argwhere(label == TASK.labels[name]).mean(axis=0)
 
 
-@pytest.mark.parametrize("distance", [16, 24, 40, 64, 136])
+@pytest.mark.parametrize("distance", [16, 24, 40, 64, 144])
 @pytest.mark.parametrize("index", range(4))
 def test_label_follows_landmark(distance: int, index: int) -> None:
     task = ReachTask(distance=distance)
@@ -48,7 +48,7 @@ def test_label_follows_landmark(distance: int, index: int) -> None:
     assert abs(same[2] - other[2]) < 0.01
 
 
-@pytest.mark.parametrize("distance", range(16, 137, 8))
+@pytest.mark.parametrize("distance", range(16, 145, 8))
 def test_shape_suits_nnunet(distance: int) -> None:
     depth, height, width = ReachTask(distance=distance).shape
     assert (depth % 8, height % 8, width % 16) == (0, 0, 0)
@@ -88,7 +88,7 @@ def test_mirror_image_is_the_mirrored_scene() -> None:
             )
             again = task.render(mirrored, np.random.default_rng(0))
             assert np.array_equal(np.flip(volume.label, axis), again.label)
-            np.testing.assert_allclose(np.flip(volume.image, axis), again.image, atol=1e-5)
+            np.testing.assert_allclose(np.flip(volume.image, axis + 1), again.image, atol=1e-5)
 
 
 def test_only_the_landmark_tells_its_side() -> None:
@@ -97,7 +97,9 @@ def test_only_the_landmark_tells_its_side() -> None:
         moved = replace(scene, landmark_side=-scene.landmark_side)
         before = TASK.render(scene, np.random.default_rng([3, index]))
         after = TASK.render(moved, np.random.default_rng([3, index]))
-        along = np.abs(np.argwhere(before.image != after.image)[:, 2] - _landmark_width(scene))
+        along = np.abs(
+            np.argwhere(before.image[0] != after.image[0])[:, 2] - _landmark_width(scene)
+        )
         assert along.max() < 10 < TASK.distance
         assert np.array_equal(np.isin(before.label, (2, 3)), np.isin(after.label, (2, 3)))
         assert np.array_equal(before.label == 2, after.label == 3)
@@ -123,7 +125,7 @@ def test_nothing_but_the_landmark_differs_between_twins() -> None:
     differences = []
     for index in range(60):
         rng = np.random.default_rng([11, index])
-        image, label = TASK.render(TASK.draw(rng), rng)
+        (image,), label, _ = TASK.render(TASK.draw(rng), rng)
         differences.append(
             (
                 image[label == 2].mean() - image[label == 3].mean(),
@@ -186,7 +188,7 @@ def test_dataset_layout(tmp_path: Path) -> None:
     assert image.header.get_zooms() == (2.0, 1.0, 3.0)
     assert np.array_equal(image.affine, label.affine)
     np.testing.assert_allclose(
-        np.asarray(image.dataobj).transpose(2, 1, 0) / 1000, volume.image, atol=1e-3
+        np.asarray(image.dataobj).transpose(2, 1, 0) / 1000, volume.image[0], atol=1e-3
     )
     assert np.array_equal(np.asarray(label.dataobj).transpose(2, 1, 0), volume.label)
     assert gzip.decompress((out / "labelsTr/case_0001.nii.gz").read_bytes())
@@ -195,13 +197,16 @@ def test_dataset_layout(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "rule"),
     [
-        ({"distance": 15}, "distance: must lie in 16..136 voxels, got 15"),
-        ({"distance": 137}, "distance: must lie in 16..136 voxels, got 137"),
+        ({"distance": 15}, "distance: must lie in 16..144 voxels, got 15"),
+        ({"distance": 145}, "distance: must lie in 16..144 voxels, got 145"),
         ({"spacing": (1.0, 0.0, 1.0)}, "spacing: must be three positive sizes"),
         ({"spacing": (1.0, 1.0)}, "spacing: must be three positive sizes"),
         ({"noise": -0.1}, "noise: must lie in 0..0.3"),
         ({"noise": float("nan")}, "noise: must lie in 0..0.3"),
         ({"blur": 2.5}, "blur: must lie in 0..2 voxels"),
+        ({"bias": 1.5}, "bias: must lie in 0..1"),
+        ({"control": "eraser"}, "control: must be one of none, erased, oracle"),
+        ({"distance": 144, "volume": (16, 32, 176)}, "volume: must be at least (16, 32, 180)"),
     ],
 )
 def test_task_refuses(values: dict[str, object], rule: str) -> None:
