@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 from archspec.evaluation import mean, mean_dice, scored_labels
 from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.phantom.limits import Limits
 
 Batch = tuple[Tensor, Tensor | list[Tensor]]
 
@@ -53,6 +56,8 @@ class TrialData:
     def batches(self, strides: list[list[int]], *, deep_supervision: bool) -> Iterator[Batch]:
         """Yield augmented patches (B, C, *patch) and targets (B, 1, *patch), one list per output.
 
+        A phantom's dataset.json may bound the spatial augmentation, see `Limits`.
+
         Draws from numpy's and torch's global generators: seed them before.
         """
         stand_in: Any = SimpleNamespace(
@@ -61,6 +66,11 @@ class TrialData:
         rotation, dummy_2d, initial_patch, mirror_axes = (
             nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size(stand_in)
         )
+        limits = Limits.of(self.dataset.dataset_json)
+        if limits is not None:
+            patch, rotation = self.configuration.patch_size, limits.angles()
+            turned = get_patch_size(patch, rotation, rotation, rotation, limits.scaling)
+            initial_patch = [patch[0], *turned[1:]] if dummy_2d else turned
         transforms = nnUNetTrainer.get_training_transforms(
             self.configuration.patch_size,
             rotation,
@@ -72,13 +82,17 @@ class TrialData:
             regions=self.labels.foreground_regions if self.labels.has_regions else None,
             ignore_label=self.labels.ignore_label,
         )
+        if limits is not None:
+            for transform in transforms.transforms:
+                if isinstance(transform, SpatialTransform):
+                    transform.scaling = limits.scaling
         loader = nnUNetDataLoader(
             self.dataset_class(self.folder, self.train_cases),
             self.batch_size,
             initial_patch,
             self.configuration.patch_size,
             self.labels,
-            oversample_foreground_percent=0.33,
+            oversample_foreground_percent=0.33 if limits is None else limits.foreground,
             transforms=transforms,
         )
         while True:
