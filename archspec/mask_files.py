@@ -129,8 +129,13 @@ def _read_as_nnunet(
     """Read with the reader that nnU-Net takes for the dataset; its arrays are (1, D, H, W)."""
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
-    with contextlib.redirect_stdout(io.StringIO()):  # some print warnings, which --json cannot have
-        reader = determine_reader_writer_from_dataset_json(dict(dataset_json), verbose=False)()
+    # A .tif is an image or a volume: nnU-Net tries its readers on an example, and prints failures.
+    example = str(path) if path.suffix == ".tif" else None
+    quiet = io.StringIO()
+    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+        reader = determine_reader_writer_from_dataset_json(
+            dict(dataset_json), example, verbose=False
+        )()
         volume, properties = reader.read_seg(str(path))
     if volume.shape[0] != 1:
         raise SpecError(f"{path}: {volume.shape[0]} channels; a mask must have one")

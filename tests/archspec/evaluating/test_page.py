@@ -158,10 +158,11 @@ def test_dataset_json_among_the_predictions_is_found(
     refused(("few", "labels", "--partial"), "--dataset-json")
 
 
-@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".png", ".nii"])
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".png", ".tif", ".nii"])
 def test_other_formats(cli: Cli, masks: Any, dataset: Path, rewrite: Rewrite, ending: str) -> None:
     """The same masks give the same scores; a .png has no spacing, so that its unit is the pixel."""
     import SimpleITK
+    import tifffile
     from skimage import io
 
     before = json.loads(cli("few", "labels", "--partial", "--json")[1])
@@ -170,6 +171,9 @@ def test_other_formats(cli: Cli, masks: Any, dataset: Path, rewrite: Rewrite, en
         target = path.with_name(path.name.replace(".nii.gz", ending))
         if ending == ".png":
             io.imsave(target, masks.read(path)[:, :, 8], check_contrast=False)
+        elif ending == ".tif":
+            tifffile.imwrite(target, masks.read(path))
+            target.with_suffix(".json").write_text(json.dumps({"spacing": masks.spacing}))
         else:
             SimpleITK.WriteImage(SimpleITK.ReadImage(str(path)), str(target))
     code, text, err = cli("few", "labels", "--partial", "--json")

@@ -112,6 +112,23 @@ def test_ignored_voxels_count_nowhere(one_case: OneCase) -> None:
     assert seen["one"].dice == pytest.approx(2 * 4 / 12)
 
 
+def test_dice_is_nnunet_s(one_case: OneCase, tmp_path: Path) -> None:
+    """Regions and ignored voxels, as nnU-Net's own evaluation counts them."""
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    rng = np.random.default_rng(0)
+    reference = rng.integers(0, 4, (9, 8, 7), dtype=np.uint8)
+    prediction = rng.integers(0, 3, (9, 8, 7), dtype=np.uint8)
+    labels = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
+    found = one_case(prediction, reference, labels)
+    files = [str(tmp_path / folder / "case.nii.gz") for folder in ("labels", "a")]
+    theirs = compute_metrics(*files, SimpleITKIO(), [(1, 2), 2], ignore_label=3)["metrics"]
+    assert found["whole"].dice == pytest.approx(theirs[1, 2]["Dice"])
+    assert found["core"].dice == pytest.approx(theirs[2]["Dice"])
+    assert found["core"].reference_size == pytest.approx(theirs[2]["n_ref"] * 1.6)
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_one_slice_is_measured_in_plane(one_case: OneCase, masks: Any, axis: int) -> None:
     """Distances, areas and surfaces are those of the plane, whatever the slice's thickness is."""
