@@ -78,6 +78,7 @@ def test_the_verb(
         "export net.yaml --dataset 901 --configuration 3d_fullres --configuration 3d_lowres "
         "--plans-name mine --patch 24,16,20 --batch 3 --fit-memory 24GB --stages-from-dataset"
     )
+    again = "export net.yaml --dataset 901 --plans-name mine --force --recipe nnunet"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["archspec", *line.split()])
     with pytest.raises(SystemExit) as ended:
@@ -95,7 +96,7 @@ def test_the_verb(
     words = [line.split()[:4] for line in printed[start + 1 :]]
     assert words[0][0] == "export"
     assert [word[0] for word in words[1:]] == ["nnUNetv2_train", "nnUNetv2_predict"] * 2
-    monkeypatch.setattr(sys, "argv", ["archspec", *line.split(), "--force", "--recipe", "nnunet"])
+    monkeypatch.setattr(sys, "argv", ["archspec", *again.split()])
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code

@@ -219,8 +219,14 @@ def test_dataset_mistakes_write_nothing(refused_export: Refuse, preprocessed: Pa
     assert "no such plans file (found: none)" in refused_export(tree())
 
 
-@pytest.mark.parametrize("moment", ["write_text", "replace"])
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), MemoryError()])
+@pytest.mark.parametrize(
+    ("moment", "error"),
+    [
+        ("write_text", KeyboardInterrupt()),
+        ("replace", KeyboardInterrupt()),
+        ("write_text", MemoryError()),
+    ],
+)
 def test_interrupted_export_leaves_no_file(
     preprocessed: Path, monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException
 ) -> None:
