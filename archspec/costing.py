@@ -20,12 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from archspec.building import build_plan
 from archspec.loading import SpecLike
+from archspec.meta_kernels import MetaKernels, meta_result
 from archspec.planning import Plan
 from archspec.resolving import resolve
 from blocks.base import Grid
@@ -108,7 +108,7 @@ def cost_plan(planned: Plan) -> Cost:
 
 def on_meta(planned: Plan, batch: int = 1) -> tuple[nn.Module, Tensor]:
     """Return the network and an input of it, without memory and without initial values."""
-    with torch.device("meta"), _NoInit():
+    with torch.device("meta"), _NoInit(), MetaKernels():
         net = build_plan(planned)
         x = torch.empty(batch, planned.in_channels, *planned.patch_size)
     return net, x
@@ -160,18 +160,18 @@ class _NoInit(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Counter(MetaKernels):  # type: ignore[no-untyped-call]
     """Count operations by module and kind, with PyTorch's registered formulas."""
 
     def __init__(self, tracker: ModuleTracker) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         self._tracker = tracker
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = meta_result(func, args, kwargs or {})
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
             flops = formula(*args, **(kwargs or {}), out_val=out)

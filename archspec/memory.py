@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.module_tracker import ModuleTracker
 
 from archspec.costing import FusedAttention, on_meta
+from archspec.meta_kernels import MetaKernels, meta_result
 from archspec.planning import Plan
 
 OPTIMIZER_STATES = {"sgd": 1, "adam": 2, "adamw": 2}
@@ -57,7 +57,14 @@ def saved_by_path(planned: Plan, *, batch: int = 1, amp: bool = False) -> dict[s
     """
     net, x = on_meta(planned, batch)
     saved = _Saved(net)
-    with torch.enable_grad(), FusedAttention(), _Amp(amp), saved.hooks(), saved.tracker:
+    with (
+        torch.enable_grad(),
+        FusedAttention(),
+        MetaKernels(),
+        _Amp(amp),
+        saved.hooks(),
+        saved.tracker,
+    ):
         out = net(x)  # alive until the end: it holds what was saved
     del out
     return saved.by_path
@@ -150,11 +157,11 @@ class _Saved:
         return tensor
 
 
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Live(MetaKernels):  # type: ignore[no-untyped-call]
     """Follow the bytes of x and of every storage made inside; `peak` is the most at once."""
 
     def __init__(self, x: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.now = self.peak = 0
         self._known: set[int] = set()
         self._follow(x.untyped_storage())
@@ -162,7 +169,7 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = meta_result(func, args, kwargs or {})
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(tensor, Tensor):
                 self._follow(tensor.untyped_storage())

@@ -1,0 +1,84 @@
+"""Our kernels for the meta device against PyTorch's: same results, without its compiler."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from archspec import costing, memory, meta_kernels
+from archspec.costing import cost_plan
+from archspec.memory import training_memory
+from archspec.meta_kernels import meta_result
+from archspec.planning import Plan, plan
+from archspec.spec import ArchSpec
+from blocks.base import ComponentSpec
+
+
+def layout(tensor: Tensor | None) -> Any:
+    """Return all that a tensor without memory has."""
+    if tensor is None:
+        return None
+    strides = [n for n, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
+    return tensor.shape, strides, tensor.dtype, tensor.untyped_storage().nbytes()
+
+
+class Compared:
+    """Run PyTorch's kernel beside ours and hold the results to each other."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def __call__(self, func: Any, args: Any, kwargs: Any) -> Any:
+        ours = meta_result(func, args, kwargs)
+        if func._overloadpacket in meta_kernels._KERNELS:
+            want = func(*args, **kwargs)
+            results = [r if isinstance(r, tuple) else (r,) for r in (ours, want)]
+            assert [*map(layout, results[0])] == [*map(layout, results[1])], (func, args)
+            self.seen.add(str(func._overloadpacket))
+        return ours
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> Compared:
+    found = Compared()
+    for module in (costing, memory, meta_kernels):
+        monkeypatch.setattr(module, "meta_result", found)
+    return found
+
+
+def trace(planned: Plan) -> None:
+    cost_plan(planned)
+    for amp in (False, True):
+        training_memory(planned, amp=amp)
+
+
+@pytest.mark.long
+def test_component(
+    component: dict[str, ComponentSpec],
+    ndim: int,
+    small_spec: Callable[..., ArchSpec],
+    compared: Compared,
+) -> None:
+    trace(plan(small_spec(ndim, **component)))
+    assert {"aten.add", "aten.logsumexp"} <= compared.seen
+
+
+def test_bundled_spec(spec_name: str, shrunk: Callable[..., Plan], compared: Compared) -> None:
+    trace(shrunk(spec_name))
+    assert compared.seen
+
+
+def test_the_compiler_is_not_imported() -> None:
+    """PyTorch's own kernels for meta would: it takes longer than all of describe."""
+    code = (
+        "import sys\n"
+        "from archspec.describing import describe_json\n"
+        "from archspec.resolving import resolve\n"
+        "describe_json(resolve('segmamba'))\n"
+        "assert 'torch' in sys.modules\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
