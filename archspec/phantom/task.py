@@ -168,13 +168,19 @@ class Task(ABC):
         evidence: Marks,
         rng: np.random.Generator,
         *,
+        factor: Floats | None = None,
         oracle_radius: float = float("inf"),
     ) -> Volume:
-        """Blur, shade and add noise to a painted image (D, H, W); add the oracle's channel."""
+        """Blur a painted image (D, H, W), shade it, add noise; add the oracle's channel.
+
+        `factor` (D, H, W) multiplies the blurred image.
+        """
         image = ndimage.gaussian_filter(clean, self.blur, mode="nearest")
         noise = rng.normal(0.0, self.noise, clean.shape)
         if self.bias:
             image *= bias_field(self.shape, self.bias, rng)
+        if factor is not None:
+            image *= factor
         image += noise
         channels = [image]
         if self.control == "oracle":

@@ -1,12 +1,30 @@
 """The tasks by name."""
 
 from archspec.phantom.axis import AxisTask
+from archspec.phantom.data import DataTask
 from archspec.phantom.detail import DetailTask
+from archspec.phantom.mixed_ct import MixedCTTask
+from archspec.phantom.mixed_mri import MixedMRITask
 from archspec.phantom.reach import ReachTask
+from archspec.phantom.recall import RecallTask
+from archspec.phantom.skip_noise import SkipNoiseTask
 from archspec.phantom.task import Task
+from archspec.phantom.trace import TraceTask
 from blocks.base import SpecError
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (ReachTask, AxisTask, DetailTask)}
+_CLASSES: tuple[type[Task], ...] = (
+    ReachTask,
+    RecallTask,
+    TraceTask,
+    AxisTask,
+    DetailTask,
+    SkipNoiseTask,
+    DataTask,
+    MixedCTTask,
+    MixedMRITask,
+)
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in _CLASSES}
 
 
 def task_class(name: str) -> type[Task]:

