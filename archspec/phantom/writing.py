@@ -40,6 +40,11 @@ def write_dataset(
     """
     out = Path(out)
     _check(out, num_cases=num_cases, num_test_cases=num_test_cases, seed=seed, force=force)
+    if task.num_cases is not None and num_cases != task.num_cases:
+        raise SpecError(
+            f"num_cases: level {task.level} of task {task.name} has {task.num_cases} cases, "
+            f"got {num_cases}"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}_", dir=out.parent) as scratch:
         draft = Path(scratch) / out.name

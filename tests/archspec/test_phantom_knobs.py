@@ -1,6 +1,7 @@
 """Check what is special about each phantom task: its knob does what it says."""
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from archspec.phantom.skip_noise import SkipNoiseTask
 from archspec.phantom.task import Task, Volume
 from archspec.phantom.tasks import TASKS
 from archspec.phantom.trace import FIRST_STRAND, TraceTask
+from archspec.phantom.writing import write_dataset
 from blocks.base import SpecError
 
 
@@ -121,13 +123,15 @@ def test_skip_noise_is_drowned_in_speckle() -> None:
     assert abs(counts[1] - counts[2]) < 0.1 * counts[1]
 
 
-def test_data_levels_share_test_cases_and_nest() -> None:
+def test_data_levels_share_test_cases_and_nest(tmp_path: Path) -> None:
     """Five folds leave the level's number for training; the volumes do not depend on it."""
     tasks = [DataTask.at_level(level) for level in DataTask.levels]
     assert [task.num_cases * 4 // 5 for task in tasks] == [4, 8, 16, 32, 64]
     for index in (1, 9001):
         images = [task.sample(np.random.default_rng([0, index])).image for task in tasks]
         assert all(np.array_equal(images[0], image) for image in images)
+    with pytest.raises(SpecError, match="level 8 of task data has 10 cases, got 9"):
+        write_dataset(tmp_path / "Dataset901_Data", tasks[1], num_cases=9, num_test_cases=0, seed=0)
 
 
 def test_mri_tumour_is_nested_and_needs_several_channels() -> None:

@@ -16,7 +16,7 @@ from archspec.phantom.task import Task
 from archspec.phantom.tasks import TASKS
 from archspec.phantom.writing import write_dataset
 
-LEVELS = [(name, task.levels[-1]) for name, task in TASKS.items()]
+LEVELS = [(name, task.levels[0]) for name, task in TASKS.items()]
 
 
 def write(raw: Path, task: Task, seed: int) -> Path:
@@ -54,11 +54,10 @@ def test_another_process_writes_the_same_bits(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "archspec", "phantom"]
     for name, level in LEVELS:
         task = TASKS[name].at_level(level)
-        if task.num_cases is not None:
-            continue
         here = hashes(write(tmp_path / name, task, seed=1))
         there = tmp_path / f"{name}-again" / "Dataset904_Phantom"
-        options = ["--task", name, "--level", level, "--cases", "5", "--test-cases", "1"]
+        options = ["--task", name, "--level", level, "--test-cases", "1"]
+        options += ["--cases", "5"] if task.num_cases is None else []
         done = subprocess.run(
             [*command, str(there), *options, "--seed", "1"],
             env={**os.environ, "OMP_NUM_THREADS": "3"},
