@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from archspec.nnunet_export import export_nnunet
 from archspec.nnunet_labels import check_labels, num_foreground_labels, num_segmentation_heads
@@ -91,3 +92,66 @@ def test_the_dataset_wins(preprocessed: Path, rewrite: Rewrite, case: str) -> No
     assert [said] * (heads != 2) == [n for n in export.notes if n.startswith("num_classes")]
     settings = json.loads(export.path.read_text())["configurations"]["3d_fullres"]
     assert settings["architecture"]["arch_kwargs"]["spec"]["num_classes"] == 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("configuration", ["3d_fullres", "3d_cascade_fullres"])
+@pytest.mark.parametrize("case", ["labels", "ignored", "regions", "regions_ignored"])
+def test_nnunet_trains_on_them(
+    preprocessed: Path, rewrite: Rewrite, case: str, configuration: str
+) -> None:
+    """8 and 18: nnU-Net's own targets and loss take the outputs; every parameter learns.
+
+    In a cascade the labels of the first stage come as channels behind the image's.
+    """
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    labels, order, heads, _ = LABELS[case]
+    change = {"labels": labels, "regions_class_order": order}
+    rewrite(preprocessed / "dataset.json", lambda tree: tree.update(change))
+    names = list(dict.fromkeys(("3d_lowres", configuration)))
+    spec = {**SPEC, "deep_supervision": {"heads": 1}}
+    plans = json.loads(export_nnunet(spec, 901, configuration=names).path.read_text())
+    dataset_json = json.loads((preprocessed / "dataset.json").read_text())
+
+    trainer = object.__new__(nnUNetTrainer)
+    trainer.plans_manager = PlansManager(plans)
+    trainer.configuration_manager = trainer.plans_manager.get_configuration(configuration)
+    trainer.label_manager = trainer.plans_manager.get_label_manager(dataset_json)
+    trainer.enable_deep_supervision, trainer.is_ddp = True, False
+    trainer._do_i_compile = lambda: False
+    manager = trainer.label_manager
+    cascaded = configuration != "3d_fullres"
+    channels = determine_num_input_channels(
+        trainer.plans_manager, trainer.configuration_manager, dataset_json
+    )
+    assert manager.num_segmentation_heads == heads
+    net = trainer.build_network_architecture(
+        trainer.plans_manager, trainer.configuration_manager, channels, heads, True
+    )
+    transforms = trainer.get_validation_transforms(
+        trainer._get_deep_supervision_scales(),
+        is_cascaded=cascaded,
+        foreground_labels=manager.foreground_labels,
+        regions=manager.foreground_regions if manager.has_regions else None,
+        ignore_label=manager.ignore_label,
+    )
+    highest = max(manager.all_labels) + (manager.ignore_label is not None)
+    cases = []
+    for _ in range(2):
+        truth = torch.randint(0, highest + 1, (1, 16, 16, 16))
+        predicted = torch.randint(0, max(manager.all_labels) + 1, (1, 16, 16, 16))
+        segmentation = torch.cat([truth, predicted]) if cascaded else truth
+        image = torch.randn(1, 16, 16, 16)
+        cases.append(transforms(image=image, segmentation=segmentation.short()))
+    outputs = net(torch.stack([case["image"] for case in cases]))
+    targets = [
+        torch.stack(level) for level in zip(*(case["segmentation"] for case in cases), strict=True)
+    ]
+    loss = trainer._build_loss()(outputs, targets)
+    loss.backward()
+    assert torch.isfinite(loss)
+    gradients = [parameter.grad for parameter in net.parameters()]
+    assert all(grad is not None and torch.isfinite(grad).all() for grad in gradients)
