@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from archspec.evaluation import mean, mean_dice, scored_labels
 from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet_loss import build_loss
 from archspec.phantom.limits import Limits
 
 Batch = tuple[Tensor, Tensor | list[Tensor]]
@@ -99,8 +100,8 @@ class TrialData:
             batch = next(loader)
             yield batch["data"], batch["target"]
 
-    def loss(self, strides: list[list[int]], *, deep_supervision: bool) -> nn.Module:
-        """Return nnU-Net's loss, with its weights per output under deep supervision."""
+    def loss(self, strides: list[list[int]], *, deep_supervision: bool, kind: str) -> nn.Module:
+        """Return the recipe's loss, with nnU-Net's weights per output under deep supervision."""
         stand_in: Any = SimpleNamespace(
             label_manager=self.labels,
             configuration_manager=self.configuration,
@@ -109,8 +110,7 @@ class TrialData:
             _do_i_compile=lambda: False,
             _get_deep_supervision_scales=lambda: _scales(strides),
         )
-        loss: nn.Module = nnUNetTrainer._build_loss(stand_in)
-        return loss
+        return build_loss(stand_in, kind)
 
     def score(self, net: nn.Module, device: torch.device) -> dict[str, float]:
         """Return the mean validation Dice per class and group, and `mean` over the classes.

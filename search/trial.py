@@ -69,7 +69,8 @@ def train(
     deep_supervision = planned.spec.deep_supervision.heads > 1
     optimizer = build_optimizer(net, planned.spec.training)
     batches = data.batches(planned.strides, deep_supervision=deep_supervision)
-    loss_of = data.loss(planned.strides, deep_supervision=deep_supervision)
+    recipe = planned.spec.training
+    loss_of = data.loss(planned.strides, deep_supervision=deep_supervision, kind=recipe.loss)
     done = 0
     last: Rung | None = None
     if (task.folder / CHECKPOINT).is_file():

@@ -114,3 +114,17 @@ def test_ignored_voxels_do_not_matter(kind: str) -> None:
     before = value(trainer, kind, logits, targets)
     changed = [torch.where(t == 3, out + 5, out) for out, t in zip(logits, targets, strict=True)]
     torch.testing.assert_close(value(trainer, kind, changed, targets), before)
+
+
+@pytest.mark.parametrize("kind", ["dice_ce", "dice", "ce"])
+def test_trials_train_with_the_loss_of_the_recipe(kind: str) -> None:
+    from search.data import TrialData
+
+    trainer = stand_in("classes")
+    logits, targets = example(trainer)
+    data: Any = SimpleNamespace(
+        labels=trainer.label_manager, configuration=trainer.configuration_manager
+    )
+    strides = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
+    loss = TrialData.loss(data, strides, deep_supervision=True, kind=kind)
+    torch.testing.assert_close(loss(logits, targets), value(trainer, kind, logits, targets))
