@@ -8,6 +8,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import archspec
 from blocks.base import SpecError
@@ -73,6 +74,22 @@ def preprocessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("nnUNet_preprocessed", str(folder.parent))
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
     return folder
+
+
+@pytest.fixture
+def add_case(preprocessed: Path) -> Callable[[str, NDArray[np.int16]], None]:
+    """Return a function that adds a case (D, H, W), whose image is its label plus one."""
+    dataset = pytest.importorskip("nnunetv2.training.dataloading.nnunet_dataset")
+
+    def add(name: str, label: NDArray[np.int16]) -> None:
+        for part in ("nnUNetPlans_3d_fullres", "nnUNetPlans_2d"):
+            path = str(preprocessed / part / name)
+            shape = (1, *label.shape)
+            sizes = {"chunks": shape, "blocks": shape}
+            image = label[None].astype(np.float32) + 1
+            dataset.nnUNetDatasetBlosc2.save_case(image, label[None], {}, path, **sizes)
+
+    return add
 
 
 @pytest.fixture

@@ -1,0 +1,139 @@
+"""One patch of a preprocessed dataset, always the same, and how well logits match its labels."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from archspec.evaluation import mean, scored_labels
+from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.windows import best_window, crop
+from blocks.base import Grid, SpecError
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a network should answer: `wanted` (K, *patch), one mask per output channel.
+
+    Channels are classes, the first of them background, where `exclusive`; else regions, which may
+    overlap. Voxels outside `valid` (*patch) count nowhere. `names` are those of the foreground.
+    """
+
+    wanted: Tensor
+    valid: Tensor
+    names: tuple[str, ...]
+    exclusive: bool
+
+    @classmethod
+    def of(cls, label: NDArray[Any], labels: Mapping[str, Any]) -> "Target":
+        """Return the target of a label map (*patch) under the `labels` of a dataset.json."""
+        values, _ = scored_labels({"labels": labels})
+        exclusive = all(len(value) == 1 for value in values.values())
+        parts = [(0,), *sorted(values.values())] if exclusive else list(values.values())
+        names = sorted(values, key=values.__getitem__) if exclusive else list(values)
+        cleaned = np.where(label < 0, 0, label)  # nnU-Net marks what lies outside by -1
+        masks = np.stack([np.isin(cleaned, part) for part in parts])
+        valid = cleaned != labels.get("ignore", -1)
+        return cls(torch.from_numpy(masks), torch.from_numpy(valid), tuple(names), exclusive)
+
+    @property
+    def grid(self) -> Grid:
+        return tuple(self.valid.shape)
+
+    @property
+    def foreground(self) -> Tensor:
+        """Return the masks that are scored, one per name."""
+        return (self.wanted & self.valid)[1 if self.exclusive else 0 :]
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Return the names that have a voxel here; only they are scored."""
+        found = self.foreground.flatten(1).any(1).tolist()
+        return tuple(name for name, here in zip(self.names, found, strict=True) if here)
+
+    def to(self, device: torch.device) -> "Target":
+        wanted, valid = self.wanted.to(device), self.valid.to(device)
+        return Target(wanted, valid, self.names, self.exclusive)
+
+    def dice(self, logits: Tensor) -> dict[str, float]:
+        """Return the Dice of logits (K, *patch) for every name present, as nnU-Net decides them."""
+        if self.exclusive:
+            chosen = logits.argmax(0)
+            predicted = torch.stack([chosen == i for i in range(1, len(self.wanted))])
+        else:
+            predicted = logits > 0
+        predicted, wanted = (predicted & self.valid).flatten(1), self.foreground.flatten(1)
+        sizes = (predicted.sum(1) + wanted.sum(1)).tolist()
+        hits = (predicted & wanted).sum(1).tolist()
+        scores = {
+            n: 2 * h / s if s else 0.0 for n, h, s in zip(self.names, hits, sizes, strict=True)
+        }
+        return {name: scores[name] for name in self.present}
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPatch:
+    """A patch: `image` (C, *patch), what it should become, and its case and start (D, H, W)."""
+
+    image: Tensor
+    target: Target
+    case: str
+    start: tuple[int, ...]
+
+
+def mean_dice(scores: Mapping[str, float]) -> float:
+    """Return the mean over the classes present."""
+    return mean(scores.values())
+
+
+def fixed_patch(
+    dataset: PreprocessedDataset, patch_size: Grid, *, case: str | None = None
+) -> FixedPatch:
+    """Cut the patch that holds most classes, and most of them, from a training case.
+
+    Without `case`: the first by name that has foreground. Two sizes give a slice, (H, W). Where a
+    case is smaller than the patch it is centred and padded with zeros, as nnU-Net does.
+
+    Raises:
+        SpecError: no such case, no cases, no foreground, or the second half of a cascade.
+    """
+    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+
+    if dataset.settings.get("previous_stage") is not None:
+        raise SpecError(
+            f"--configuration {dataset.configuration}: the second half of a cascade, whose input "
+            "holds another network's labels; use the first half, or 3d_fullres"
+        )
+    folder = dataset.data_folder
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise SpecError(
+            f"{folder}: holds no preprocessed cases; run nnUNetv2_preprocess -d {dataset.name} "
+            f"-plans_name {dataset.plans['plans_name']} -c {dataset.configuration}"
+        )
+    kind = infer_dataset_class(str(folder))
+    names = sorted(kind.get_identifiers(str(folder)))
+    if case is not None and case not in names:
+        shown = ", ".join(difflib.get_close_matches(case, names) or names[:3])
+        raise SpecError(
+            f"--case {case}: not among the {len(names)} cases of {dataset.name}, e.g. {shown}"
+        )
+    cases = kind(str(folder), names)
+    size = (1,) * (3 - len(patch_size)) + tuple(patch_size)
+    for name in names if case is None else [case]:
+        data, labels, _, _ = cases.load_case(name)
+        whole = Target.of(np.asarray(labels[0]), dataset.dataset_json["labels"])
+        if not whole.present:
+            continue
+        start = best_window(whole.foreground.numpy(), size)
+        label = crop(np.asarray(labels[0]), start, size, fill=-1)
+        image = np.stack([crop(np.asarray(data[i]), start, size, fill=0) for i in range(len(data))])
+        target = Target.of(label.reshape(patch_size), dataset.dataset_json["labels"])
+        pixels = torch.from_numpy(image.reshape(-1, *patch_size)).float()
+        return FixedPatch(pixels, target, name, start)
+    where = f"--case {case}" if case else dataset.name
+    raise SpecError(f"{where}: has no foreground label, so there is nothing to fit")
