@@ -1,0 +1,92 @@
+"""The verb overfit: can this network learn one patch of this dataset by heart?"""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from archspec.cli.specs import Json, Overrides, Spec
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this file."""
+    app.command()(overfit)
+
+
+def overfit(
+    spec: Spec,
+    data: Annotated[str, typer.Option(help="Dataset id or name, preprocessed by nnU-Net.")],
+    case: Annotated[
+        str | None, typer.Option(help="Training case; default: the first with foreground.")
+    ] = None,
+    overrides: Overrides = None,
+    patch: Annotated[
+        str | None, typer.Option(help="Patch size in voxels, e.g. 96,96,96; default: the dataset's")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps at most.")] = 1000,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Minutes at most.")] = None,
+    configuration: Annotated[str, typer.Option(help="nnU-Net configuration.")] = "3d_fullres",
+    plans: Annotated[str, typer.Option(help="Plans the data were preprocessed with.")] = (
+        "nnUNetPlans"
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the network's weights.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Train on one patch until the Dice is 0.99 of what the decoder's resolution allows.
+
+    The exit code is 1 if that is not reached, or if the loss is not a number.
+    """
+    from archspec.cli.overfit_display import OverfitDisplay
+    from archspec.cli.specs import patch_sizes
+    from archspec.devices import device_named
+    from archspec.fixed_patch import fixed_patch
+    from archspec.loading import load
+    from archspec.nnunet_dataset import find_dataset
+    from archspec.overfit_text import overfit_json, overfit_text
+    from archspec.overfitting import overfit as train
+    from archspec.resolving import resolve
+    from blocks.base import SpecError
+
+    target = device_named(device)
+    dataset = find_dataset(data, configuration=configuration, plans_name=plans)
+    own = load(spec, overrides=overrides or ()).patch_size
+    wanted = patch_sizes(patch) or dataset.patch_size
+    if len(own) != len(wanted):
+        raise SpecError(
+            f"{spec}: a {len(own)}-D network, but the patch {list(wanted)} has {len(wanted)} "
+            f"sizes; use another --configuration, or --patch with {len(own)} sizes"
+        )
+    planned = resolve(
+        spec,
+        overrides=overrides or (),
+        in_channels=dataset.num_channels,
+        num_classes=dataset.num_classes,
+        patch_size=wanted,
+    )
+    chosen = fixed_patch(dataset, planned.patch_size, case=case)
+    if patch is None and own != wanted:
+        print(
+            f"note: patch_size: the spec says {list(own)}, the dataset has {list(wanted)}; "
+            "the dataset wins, and --patch over both",
+            file=sys.stderr,
+        )
+    with OverfitDisplay(steps) as display:
+        try:
+            done = train(
+                planned,
+                chosen,
+                steps=steps,
+                minutes=minutes,
+                seed=seed,
+                device=target,
+                on_step=display.show,
+            )
+        except KeyboardInterrupt:
+            print(f"stopped {display.text}", file=sys.stderr)
+            raise typer.Exit(130) from None
+    found = overfit_json(done, planned, chosen, dataset=dataset.name, seed=seed, device=target)
+    print(json.dumps(found) if json_ else overfit_text(found))
+    if not done.reached:
+        raise typer.Exit(1)

@@ -1,0 +1,24 @@
+"""From a device's name on the command line to the device."""
+
+import torch
+
+from blocks.base import SpecError
+
+
+def device_named(name: str) -> torch.device:
+    """Return the device; `auto` is a GPU where PyTorch sees one, else the CPU.
+
+    Raises:
+        SpecError: neither auto, cpu nor cuda, or not here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SpecError(f"--device {name}: must be auto, cpu, cuda or cuda:1") from None
+    if device.type not in ("cpu", "cuda"):
+        raise SpecError(f"--device {name}: must be auto, cpu, cuda or cuda:1")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SpecError(f"--device {name}: PyTorch sees no such device here; see archspec doctor")
+    return device

@@ -1,0 +1,127 @@
+"""What `archspec overfit` prints: a page of at most 80 columns, or JSON."""
+
+from typing import Any
+
+import torch
+
+from archspec.fixed_patch import FixedPatch
+from archspec.overfitting import RECIPE, SHARE, Overfit
+from archspec.planning import Plan
+from archspec.tables import table
+
+_SHOWN = 6
+
+
+def overfit_json(
+    done: Overfit,
+    planned: Plan,
+    patch: FixedPatch,
+    *,
+    dataset: str,
+    seed: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return the result with what it takes to repeat it."""
+    heads = planned.spec.deep_supervision.heads
+    return {
+        "name": planned.spec.name,
+        "dataset": dataset,
+        "case": patch.case,
+        "patch": [planned.in_channels, *planned.patch_size],
+        "start": list(patch.start),
+        "cap": {
+            "head_grid": list(done.cap.grid),
+            "mean": done.cap.mean,
+            "classes": dict(done.cap.scores),
+            "averaged": done.cap.averaged,
+        },
+        "dice": {"mean": done.mean, "classes": done.scores},
+        "share": done.mean / done.cap.mean,
+        "wanted_share": SHARE,
+        "reached": done.reached,
+        "failure": done.failure,
+        "steps": done.steps,
+        "seconds": done.seconds,
+        "directions": {
+            path: {
+                name: {"first": norm, "last": done.last[path][name]} for name, norm in norms.items()
+            }
+            for path, norms in done.first.items()
+        },
+        "dead_directions": done.dead,
+        "parameters_without_gradient": list(done.silent),
+        "unweighted_head": f"decoder.seg_layers.{heads - 1}" if heads > 1 else None,
+        "recipe": RECIPE,
+        "seed": seed,
+        "device": str(device),
+    }
+
+
+def overfit_text(found: dict[str, Any]) -> str:
+    """Return the page; one line if the numbers stopped being finite."""
+    if found["failure"]:
+        return f"{found['name']} failed at {found['failure']}"
+    size = " x ".join(str(n) for n in found["patch"])
+    return "\n".join(
+        [
+            f"{found['name']} on {found['dataset']}, {found['case']}",
+            f"patch {size} from {found['start']}; {found['device']}, seed {found['seed']}",
+            *_scores(found),
+            _verdict(found),
+            *_directions(found),
+            *_silent(found),
+            f"recipe: {found['recipe']}",
+        ]
+    )
+
+
+def _scores(found: dict[str, Any]) -> list[str]:
+    cap, dice = found["cap"], found["dice"]
+    grid = " x ".join(str(n) for n in cap["head_grid"])
+    rows = [["", "cap", "Dice"]]
+    rows += [
+        [name, f"{score:.3f}", f"{dice['classes'][name]:.3f}"]
+        for name, score in cap["classes"].items()
+    ]
+    rows.append(["mean", f"{cap['mean']:.3f}", f"{dice['mean']:.3f}"])
+    note = f"logits are made at {grid}"
+    if cap["head_grid"] != found["patch"][1:]:
+        note += f" and interpolated; averaged labels would give {cap['averaged']:.3f}"
+    return [note, *table(rows)]
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    spent = f"{found['steps']} steps, {found['seconds']:.0f} s"
+    if found["reached"]:
+        return f"reached: {found['share']:.4f} of the cap after {spent}"
+    return f"NOT reached: {found['share']:.4f} of the cap, not {SHARE}, after {spent}"
+
+
+def _directions(found: dict[str, Any]) -> list[str]:
+    if not found["directions"]:
+        return []
+    rows = [["gradient norm of", "", "first step", "last step"]]
+    for path, norms in found["directions"].items():
+        for index, (name, norm) in enumerate(norms.items()):
+            dead = "  DEAD" if f"{path} {name}" in found["dead_directions"] else ""
+            shown = path if index == 0 else ""
+            rows.append([shown, name, f"{norm['first']:.1e}", f"{norm['last']:.1e}{dead}"])
+    return table(rows, left=2)
+
+
+def _silent(found: dict[str, Any]) -> list[str]:
+    unweighted = found["unweighted_head"]
+    names = [
+        name
+        for name in found["parameters_without_gradient"]
+        if unweighted is None or not name.startswith(f"{unweighted}.")
+    ]
+    lines = []
+    if len(names) < len(found["parameters_without_gradient"]):
+        lines.append(f"{unweighted} gets no gradient: nnU-Net's loss leaves the last output out")
+    if names:
+        more = len(names) - _SHOWN
+        lines.append(
+            f"without gradient: {', '.join(names[:_SHOWN])}" + (f" and {more} more" * (more > 0))
+        )
+    return lines

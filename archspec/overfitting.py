@@ -1,0 +1,206 @@
+"""Train a network on one patch until it has learnt it by heart: the first check of any network."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archspec.building import build_plan
+from archspec.direction_gradients import Norms, direction_norms, without_gradient
+from archspec.fixed_patch import FixedPatch, Target, mean_dice
+from archspec.non_finite import gradient_not_finite, where_not_finite
+from archspec.planning import Plan
+from archspec.resolution_cap import Cap, head_grid, resolution_cap
+
+SHARE = 0.99
+"""Of the cap, what has to be reached."""
+
+RATE = 2e-3
+WARMUP = 20
+CLIP = 1.0
+RECIPE = f"AdamW, rate {RATE:g} after {WARMUP} steps of warm-up, no weight decay, clip {CLIP:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is known after a step: the loss, and the Dice in training mode (mean, foreground)."""
+
+    number: int
+    loss: float
+    dice: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overfit:
+    """How far the network came.
+
+    `scores` are its best Dice per class in evaluation mode, `failure` why it stopped early, and
+    `first` and `last` gradients those at the first and the last step. `silent` parameters got
+    none at either.
+    """
+
+    cap: Cap
+    scores: dict[str, float]
+    steps: int
+    seconds: float
+    failure: str | None
+    first: Norms
+    last: Norms
+    silent: tuple[str, ...]
+
+    @property
+    def mean(self) -> float:
+        return mean_dice(self.scores)
+
+    @property
+    def reached(self) -> bool:
+        return self.mean >= SHARE * self.cap.mean
+
+    @property
+    def dead(self) -> list[str]:
+        """Return the directions, as mixer and order, without gradient at the last step."""
+        return [
+            f"{path} {name}"
+            for path, norms in self.last.items()
+            for name, norm in norms.items()
+            if norm == 0
+        ]
+
+
+def overfit(
+    planned: Plan,
+    patch: FixedPatch,
+    *,
+    steps: int = 1000,
+    minutes: float | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    on_step: Callable[[Step, Cap], None] | None = None,
+) -> Overfit:
+    """Train on the patch alone, unaugmented, until the Dice is 0.99 of what the head allows.
+
+    The recipe is the same for all networks, `RECIPE`, and not the spec's: that is made for many
+    epochs of many patches, and would say more about itself than about the network. The loss is
+    nnU-Net's over all its outputs. Ends early if loss or gradient is not finite.
+    """
+    torch.manual_seed(seed)
+    target = patch.target.to(torch.device(device))
+    cap = resolution_cap(target, head_grid(planned))
+    net = build_plan(planned).to(device)
+    # one patch is no batch to batch norm where the coarsest grid has one position
+    copies = 2 if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()) else 1
+    image = patch.image.to(device).expand(copies, *patch.image.shape)
+    loss_of = nnunet_loss(planned, target, copies)
+    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=0.0)
+    started, number, failure = time.monotonic(), 0, None
+    scores = dict.fromkeys(target.present, 0.0)
+    first: Norms = {}
+    silent: set[str] = set()
+    while number < steps and (minutes is None or time.monotonic() - started < 60 * minutes):
+        number += 1
+        outputs, loss = _backward(net, image, loss_of)
+        failure = _failure(net, image, number, loss)
+        if failure is not None:
+            break
+        if number == 1:
+            first, silent = direction_norms(net), set(without_gradient(net))
+        found = mean_dice(target.dice(outputs[0]))
+        if on_step is not None:
+            on_step(Step(number, loss, found, time.monotonic() - started), cap)
+        if found >= SHARE * cap.mean:  # these weights, before the update, are evaluated
+            scores = max(scores, _evaluate(net, image, target), key=mean_dice)
+            if mean_dice(scores) >= SHARE * cap.mean:
+                break
+        nn.utils.clip_grad_norm_(net.parameters(), CLIP)
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(number / WARMUP, 1.0)
+        optimizer.step()
+    else:
+        scores = max(scores, _evaluate(net, image, target), key=mean_dice)
+    return Overfit(
+        cap=cap,
+        scores=scores,
+        steps=number,
+        seconds=time.monotonic() - started,
+        failure=failure,
+        first=first,
+        last=direction_norms(net),
+        silent=tuple(name for name in without_gradient(net) if name in silent),
+    )
+
+
+def nnunet_loss(planned: Plan, target: Target, copies: int) -> Callable[[list[Tensor]], Tensor]:
+    """Return nnU-Net's loss of all outputs, with its weights and its downsampled targets.
+
+    Source: github.com/MIC-DKFZ/nnUNet, nnunetv2/training/nnUNetTrainer/nnUNetTrainer.py (2.8.1),
+    `_build_loss`; batchgeneratorsv2, `DownsampleSegForDSTransform`.
+    """
+    from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
+    from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+
+    ignoring = not bool(target.valid.all())
+    dice = {"batch_dice": False, "smooth": 1e-5, "do_bg": not target.exclusive, "ddp": False}
+    if target.exclusive:
+        ignored = len(target.wanted) if ignoring else None
+        loss = DC_and_CE_loss(
+            dice, {}, ignore_label=ignored, dice_class=MemoryEfficientSoftDiceLoss
+        )
+        classes = target.wanted.long().argmax(0).masked_fill(~target.valid, len(target.wanted))
+        label = classes[None]
+    else:
+        loss = DC_and_BCE_loss(
+            {}, dice, use_ignore_label=ignoring, dice_class=MemoryEfficientSoftDiceLoss
+        )
+        label = torch.cat([target.wanted, ~target.valid[None]][: 1 + ignoring])
+    full = label[None].float()
+    targets = [
+        F.interpolate(full, grid, mode="nearest-exact").expand(copies, *label.shape[:1], *grid)
+        for grid in planned.output_grids
+    ]
+    if target.exclusive:
+        targets = [label.long() for label in targets]
+    weights = [0.5**i for i in range(len(targets))]
+    if len(weights) > 1:
+        weights[-1] = 0.0
+
+    def total(outputs: list[Tensor]) -> Tensor:
+        parts = zip(outputs, targets, weights, strict=True)
+        terms = [weight * loss(out, wanted) for out, wanted, weight in parts if weight]
+        return torch.stack(terms).sum() / sum(weights)
+
+    return total
+
+
+def _backward(
+    net: Any, image: Tensor, loss_of: Callable[[list[Tensor]], Tensor]
+) -> tuple[list[Tensor], float]:
+    """Run one training pass; return the first sample's outputs and the loss."""
+    net.train()
+    heads = len(net.decoder.seg_layers)
+    net.decoder.deep_supervision = heads > 1
+    outputs = net(image)
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    loss = loss_of(outputs)
+    net.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    net.decoder.deep_supervision = False
+    return [out[0].detach() for out in outputs], float(loss.detach())
+
+
+def _evaluate(net: nn.Module, image: Tensor, target: Target) -> dict[str, float]:
+    net.eval()
+    with torch.no_grad():
+        return target.dice(net(image)[0])
+
+
+def _failure(net: nn.Module, image: Tensor, number: int, loss: float) -> str | None:
+    if not math.isfinite(loss):
+        return f"step {number}: the loss is {loss}; {where_not_finite(net, image)}"
+    lost = gradient_not_finite(net)
+    return None if lost is None else f"step {number}: the gradient of {lost} is not finite"
