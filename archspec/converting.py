@@ -57,10 +57,12 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
                 warnings.simplefilter("ignore")  # about the age of the pickle
                 found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # hostile bytes raise anything
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        line = (str(error).strip().splitlines() or [""])[0]
+        sentence = line.partition(". ")[0]
+        reason = f": {sentence}" if len(line.split()) > 2 else ""  # else a bare key or opcode
         raise SpecError(
             f"{path}: not a checkpoint that loads without running code (torch.load with "
-            f"weights_only=True, or safetensors): {reason}"
+            f"weights_only=True, or safetensors); {type(error).__name__}{reason}"
         ) from None
     for wrapper in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):

@@ -48,6 +48,8 @@ def load_tree(source: str | Path | Mapping[str, Any]) -> Source:
     """
     if isinstance(source, Mapping):
         return Source("spec", _frozen(source))
+    if not isinstance(source, str | os.PathLike):
+        raise SpecError(f"{source!r}: not a spec; give a bundled name, a .yaml file or a mapping")
     text = os.fspath(source)
     names = list_specs()
     if isinstance(source, Path) or text.endswith((".yaml", ".yml")) or os.sep in text:
@@ -55,6 +57,8 @@ def load_tree(source: str | Path | Mapping[str, Any]) -> Source:
         if isinstance(source, Path) or stem not in names or Path(text).exists():
             return parse(read_text(Path(text)), text)
         text = stem
+    if f"{text}.yaml" in [file.name for file in (_bundled() / "search").iterdir()]:
+        raise SpecError(_is_space(text))
     if text not in names:
         raise SpecError(
             f"{text}: not a bundled spec, and not a .yaml file{did_you_mean(text, names)}"
@@ -103,9 +107,36 @@ def validate(source: Source) -> ArchSpec:
     try:
         return ArchSpec.model_validate(source.tree)
     except ValidationError as errors:
+        if isinstance(source.tree.get("search"), dict) or _has_hole(source.tree):
+            raise SpecError(_is_space(source.name)) from None
         path, mistake = first_mistake(errors)
         where = source.where(written_at(source, path))
+        override = source.where((*path[:-1], "kind"))
+        if override.startswith("-s ") and not where.startswith("-s "):
+            node, kind = dotted(path[:-1]), override.partition("=")[2]
+            where, mistake = (
+                override,
+                (
+                    f"{mistake}; the other fields belong to the former kind ({where}): "
+                    f"replace all of them with -s '{node}={{kind: {kind}}}'"
+                ),
+            )
         raise SpecError(f"{where}  {dotted(path)}: {mistake}") from None
+
+
+def _is_space(name: str) -> str:
+    return (
+        f"{name}: a search space, not one network; try archspec validate {name}, or archspec "
+        "search and then archspec best for networks from it"
+    )
+
+
+def _has_hole(tree: Any) -> bool:
+    """Whether a node is a choice of a search space; the search package reads them in full."""
+    if isinstance(tree, Mapping):
+        hole = any(isinstance(tree.get(key), tuple) for key in ("choice", "int", "float"))
+        return hole or any(map(_has_hole, tree.values()))
+    return isinstance(tree, tuple) and any(map(_has_hole, tree))
 
 
 def _bundled() -> Any:

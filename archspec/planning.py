@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from archspec.spec import ArchSpec, StageSpec
 from blocks.base import Grid, SpecError, StageShape
@@ -72,14 +72,17 @@ def plan(
     Raises:
         SpecError: a grid that does not divide, or a component that cannot work at its shape.
     """
-    patch = tuple(spec.patch_size if patch_size is None else patch_size)
+    given: Any = spec.patch_size if patch_size is None else patch_size
+    patch = tuple(given) if isinstance(given, tuple | list) else (given,)
     channels = spec.in_channels if in_channels is None else in_channels
     classes = spec.num_classes if num_classes is None else num_classes
     for name, value, least in (("in_channels", channels, 1), ("num_classes", classes, 1)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise SpecError(f"{name}: must be an integer of at least {least}, but is {value!r}")
     if len(patch) not in (2, 3) or any(type(n) is not int or n < 1 for n in patch):
-        raise SpecError(f"patch_size: must be 2 or 3 positive integers, but is {list(patch)}")
+        raise SpecError(
+            f"patch_size: must be 2 or 3 sizes in voxels, e.g. (32, 32, 32), but is {given!r}"
+        )
     for index, stage in enumerate(spec.encoder.stages):
         at = f"encoder.stages.{index}.downsample"
         _checked(at, partial(stage.downsample.strides, len(patch)))

@@ -41,6 +41,8 @@ def plan_source(
 ) -> Plan:
     """Validate a tree and plan it for the sizes.
 
+    A patch size that is an argument or an override is named as what does not fit.
+
     Raises:
         SpecError: as `resolve`.
     """
@@ -51,4 +53,11 @@ def plan_source(
         field = re.match(r"[a-z_]+(\.[a-z_0-9]+)*", str(error))
         parts = field[0].split(".") if field else []
         path = tuple(int(part) if part.isdigit() else part for part in parts)
-        raise SpecError(f"{source.where(written_at(source, path))}  {error}") from None
+        where = source.where(written_at(source, path))
+        if path == ("patch_size",) or "patch_size" in str(error):
+            override = source.where(("patch_size",))
+            if patch_size is not None:
+                where = f"patch_size={patch_size}"
+            elif override.startswith("-s "):
+                where = override
+        raise SpecError(f"{where}  {error}") from None

@@ -4,6 +4,7 @@ Exit codes: 0 ok, 1 a negative result, 2 wrong usage or bad input, told in one l
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -23,7 +24,6 @@ from archspec.cli import (
 from blocks.base import SpecError
 
 app = typer.Typer(
-    help="Declare, cost, search and train medical segmentation networks from one YAML file.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -42,6 +42,26 @@ for _group in (
     demo,
 ):
     _group.register(app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"archspec-seg {version('archspec-seg')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Declare, cost, search and train medical segmentation networks from one YAML file."""
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ def test_impossible_patch_names_the_rule_and_the_nearest_sizes() -> None:
 
 @pytest.mark.parametrize("patch_size", [(), (8,), (8,) * 4, (8, 0), (8, -8), (8, 8.0), (8, True)])
 def test_patch_size_argument(patch_size: Any) -> None:
-    assert refused(net({}), patch_size=patch_size).startswith("patch_size: must be 2 or 3 positive")
+    assert refused(net({}), patch_size=patch_size).startswith("patch_size: must be 2 or 3 sizes")
 
 
 @pytest.mark.parametrize(

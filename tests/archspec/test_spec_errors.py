@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import archspec
 from archspec.loading import load
 from archspec.planning import plan
 from blocks.base import SpecError
@@ -213,3 +214,32 @@ def test_stages_must_be_a_list(stages: str, tmp_path: Path) -> None:
     message = message_of(write(tmp_path, text))
     assert "net.yaml:7:3  encoder.stages: must " in message
     assert ("not be empty" if stages == "[]" else "be a list, but is") in message
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"patch_size": 32}, "must be 2 or 3 sizes in voxels, e.g. (32, 32, 32), but is 32"),
+        ({"patch_size": "32"}, "must be 2 or 3 sizes in voxels, e.g. (32, 32, 32), but is '32'"),
+        ({"patch_size": (32,)}, "must be 2 or 3 sizes in voxels"),
+        ({"patch_size": (32, 32, 32.0)}, "must be 2 or 3 sizes in voxels"),
+        ({"in_channels": "4"}, "in_channels: must be an integer of at least 1, but is '4'"),
+        ({"in_channels": 0}, "in_channels: must be an integer of at least 1, but is 0"),
+        ({"num_classes": 2.0}, "num_classes: must be an integer of at least 1, but is 2.0"),
+    ],
+)
+@pytest.mark.parametrize("function", [archspec.build, archspec.cost])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_sizes_of_a_wrong_type(
+    function: Any, loaded: bool, sizes: dict[str, Any], message: str
+) -> None:
+    spec = archspec.load("small-unet") if loaded else "small-unet"
+    with pytest.raises(SpecError) as caught:
+        function(spec, **sizes)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("source", [3, None, ["small-unet"], b"small-unet"])
+def test_what_names_no_spec(source: Any) -> None:
+    with pytest.raises(SpecError, match="not a spec; give a bundled name"):
+        load(source)
