@@ -66,11 +66,12 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class PathCost:
-    """The share of one module, by its path in the network."""
+    """The share of one module, by its path in the network; `by_kind` as in `Cost`."""
 
     params: int
     macs: int
     scan_flops: int
+    by_kind: dict[str, int] = field(default_factory=dict)
 
     @property
     def flops(self) -> int:
@@ -101,9 +102,7 @@ def cost_plan(planned: Plan) -> Cost:
         net(x)
     by_path = _by_path(net, counter.counts)
     whole = by_path.pop("")
-    found = counter.counts["Global"]
-    by_kind = {kind: found[kind] // (1 if kind == "scan" else 2) for kind in KINDS}
-    return Cost(whole.params, whole.macs, whole.scan_flops, by_kind, by_path, planned)
+    return Cost(whole.params, whole.macs, whole.scan_flops, whole.by_kind, by_path, planned)
 
 
 def on_meta(planned: Plan, batch: int = 1) -> tuple[nn.Module, Tensor]:
@@ -197,10 +196,11 @@ def _by_path(net: nn.Module, counts: dict[str, dict[str, int]]) -> dict[str, Pat
     by_path: dict[str, PathCost] = {}
     for path, module in reversed(list(net.named_modules())):
         kinds = counts.get(f"{type(net).__name__}.{path}" if path else "Global", {})
-        scan = kinds.get("scan", 0)
-        macs = (sum(kinds.values()) - scan) // 2
+        by_kind = {kind: kinds.get(kind, 0) // (1 if kind == "scan" else 2) for kind in KINDS}
         if isinstance(module, nn.ModuleList):  # is never called itself
-            parts = [by_path[f"{path}.{name}"] for name, _ in module.named_children()]
-            macs, scan = sum(p.macs for p in parts), sum(p.scan_flops for p in parts)
-        by_path[path] = PathCost(sum(p.numel() for p in module.parameters()), macs, scan)
+            parts = [by_path[f"{path}.{name}"].by_kind for name, _ in module.named_children()]
+            by_kind = {kind: sum(part[kind] for part in parts) for kind in KINDS}
+        params = sum(p.numel() for p in module.parameters())
+        macs = sum(count for kind, count in by_kind.items() if kind != "scan")
+        by_path[path] = PathCost(params, macs, by_kind["scan"], by_kind)
     return dict(reversed(by_path.items()))

@@ -72,12 +72,13 @@ def describe_json(planned: Plan, *, batch: int = 2) -> Description:
     }
 
 
-def _share(cost: Cost, saved: dict[str, int], path: str) -> dict[str, int]:
+def _share(cost: Cost, saved: dict[str, int], path: str) -> dict[str, Any]:
     part = cost.by_path[path]
     return {
         "params": part.params,
         "macs": part.macs,
         "scan_flops": part.scan_flops,
+        "by_kind": part.by_kind,
         "saved_bytes": saved.get(path, 0),
     }
 
@@ -146,6 +147,20 @@ def _numbers(part: Description, found: Description) -> tuple[str, str, str, str]
         _giga(part["scan_flops"]) if part["scan_flops"] else "",
         f"{share:.0%}",
     )
+
+
+def kinds_text(found: Description) -> str:
+    """Return a table of at most 80 columns: GMAC by stage and kind of operation, shares below."""
+    kinds = [kind for kind, count in found["by_kind"].items() if count and kind != "scan"]
+    parts = {f"stage {part['stage']}": part for part in found["stages"]}
+    parts["decoder"] = found["decoder"]
+    rows = [(f"GMAC of {found['name']}", *kinds)]
+    for name, part in parts.items():
+        counts = (part["by_kind"][kind] for kind in kinds)
+        rows.append((name, *(_giga(count) if count else "" for count in counts)))
+    whole = max(1, found["macs"])
+    rows.append(("of all", *(f"{found['by_kind'][kind] / whole:.1%}" for kind in kinds)))
+    return "\n".join(table(rows))
 
 
 def _memory_lines(found: Description) -> list[str]:

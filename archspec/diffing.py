@@ -112,6 +112,11 @@ def diff_text(found: Diff) -> str:
         )
     if not found.differences:
         lines.append("  the same network")
+    alone = [(change.params, change.macs) for change in found.differences]
+    whole = (found.cost_b.params - found.cost_a.params, found.cost_b.macs - found.cost_a.macs)
+    if whole != tuple(sum(n or 0 for n in column) for column in zip((0, 0), *alone, strict=True)):
+        lines.append("Each change is costed alone on the first; changes interact, so they do not")
+        lines.append("add up to the difference of the two networks.")
     rows = [("", found.a.spec.name, found.b.spec.name, "ratio")]
     for what, unit, first, second in (
         ("parameters, M", 1e6, found.cost_a.params, found.cost_b.params),

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from archspec.cli.specs import planned_at
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -17,22 +19,32 @@ def register(app: typer.Typer) -> None:
 def diff(
     a: Annotated[str, typer.Argument(help="A bundled name or a YAML file.")],
     b: Annotated[str, typer.Argument(help="Another.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("-s", "--set", help="Override a node of the second: diff X X -s ..."),
+    ] = None,
+    patch: Annotated[str | None, typer.Option(help="Patch size of both, e.g. 96,96,96")] = None,
     json_: Json = False,
 ) -> None:
-    """Say in what two networks differ, and what each difference costs, at the first one's input."""
+    """Say in what two networks differ, and what each difference costs, at the first one's input.
+
+    `archspec diff X X -s path=value` says what a change of X costs.
+    """
     from archspec.diffing import diff as compare
     from archspec.diffing import diff_json, diff_text
     from archspec.resolving import resolve
     from blocks.base import SpecError
 
-    first, other = resolve(a), resolve(b)
-    if len(first.patch_size) != len(other.patch_size):
+    first, other = planned_at(patch, a), resolve(b, overrides=overrides or ())
+    if patch is None and len(first.patch_size) != len(other.patch_size):
         raise SpecError(
             f"{b}: a {len(other.patch_size)}-D network; {a} is {len(first.patch_size)}-D, "
             "and both are compared at the first one's input"
         )
-    second = resolve(
+    second = planned_at(
+        patch,
         b,
+        overrides,
         in_channels=first.in_channels,
         num_classes=first.num_classes,
         patch_size=first.patch_size,
@@ -54,10 +66,8 @@ def profile(
     json_: Json = False,
 ) -> None:
     """Measure forward pass, training step, memory and energy, beside the estimates."""
-    from archspec.cli.specs import patch_sizes
     from archspec.profiling import profile_plan, profile_text
-    from archspec.resolving import resolve
 
-    planned = resolve(spec, overrides=overrides or (), patch_size=patch_sizes(patch))
+    planned = planned_at(patch, spec, overrides)
     found = profile_plan(planned, device=device, batch=batch, amp=amp, repeats=repeats)
     print(json.dumps(found) if json_ else profile_text(found))

@@ -1,15 +1,19 @@
 """Verbs about specs: list, validate, describe."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from archspec.planning import Plan
 
 Spec = Annotated[str, typer.Argument(help="A bundled name or a YAML file.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("-s", "--set", help="Override a node: encoder.stages.0.width=32"),
 ]
+Patch = Annotated[str | None, typer.Option(help="Patch size in voxels, e.g. 96,96,96")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -36,9 +40,8 @@ def list_(
     print(f"search spaces (archspec search): {', '.join(list_spaces())}")
 
 
-def validate(spec: Spec, overrides: Overrides = None) -> None:
-    """Check a spec at its own patch size, or a search space with all its members."""
-    from archspec.resolving import resolve
+def validate(spec: Spec, overrides: Overrides = None, patch: Patch = None) -> None:
+    """Check a spec at its own patch size or --patch, or a search space with all its members."""
     from search.space import is_space, load_space
 
     if is_space(spec):
@@ -48,7 +51,7 @@ def validate(spec: Spec, overrides: Overrides = None) -> None:
         for hole in holes:
             print(f"  {hole.name}: {hole.kind} {list(hole.options)}")
         return
-    planned = resolve(spec, overrides=overrides or ())
+    planned = planned_at(patch, spec, overrides)
     grids = " -> ".join(str(list(stage.out.grid)) for stage in planned.stages)
     print(f"{planned.spec.name}: ok, patch {list(planned.patch_size)} -> {grids}")
 
@@ -58,11 +61,14 @@ def describe(
     overrides: Overrides = None,
     in_channels: Annotated[int | None, typer.Option(min=1)] = None,
     num_classes: Annotated[int | None, typer.Option(min=1)] = None,
-    patch: Annotated[str | None, typer.Option(help="Patch size in voxels, e.g. 96,96,96")] = None,
+    patch: Patch = None,
     batch: Annotated[int, typer.Option(min=1, help="Batch size of a training step.")] = 2,
     gpu_memory: Annotated[
         str | None, typer.Option(help="Ask whether training under AMP fits, e.g. 12GB")
     ] = None,
+    kinds: Annotated[
+        bool, typer.Option("--kinds", help="Add GMAC per stage and kind of operation.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Say what networks are and cost, without building them; several are compared.
@@ -70,28 +76,21 @@ def describe(
     Networks are compared at the first one's input. With --gpu-memory the exit code is 1 if one
     does not fit.
     """
-    from archspec.describing import compare_text, describe_json, describe_text
+    from archspec.describing import compare_text, describe_json, describe_text, kinds_text
     from archspec.fitting import Fit, memory_size
     from archspec.planning import Plan
-    from archspec.resolving import resolve
-    from blocks.base import SpecError
-    from search.space import is_space
 
     available = None if gpu_memory is None else memory_size(gpu_memory)
-    patch_size = patch_sizes(patch)
     plans: list[Plan] = []
     for spec in specs:
-        if is_space(spec):
-            raise SpecError(
-                f"{spec}: a search space, not one network; try archspec validate {spec}"
-            )
         first = plans[0] if plans else None
-        planned = resolve(
+        planned = planned_at(
+            patch,
             spec,
-            overrides=overrides or (),
+            overrides,
             in_channels=in_channels or (first.in_channels if first else None),
             num_classes=num_classes or (first.num_classes if first else None),
-            patch_size=patch_size or (first.patch_size if first else None),
+            patch_size=first.patch_size if first else None,
         )
         plans.append(planned)
     found = [describe_json(planned, batch=batch) for planned in plans]
@@ -102,10 +101,45 @@ def describe(
         print(json.dumps(found[0] if len(found) == 1 else found))
     else:
         print(describe_text(found[0]) if len(found) == 1 else compare_text(found))
+        for description in found if kinds else ():
+            print(kinds_text(description))
         for fit in fits:
             print(fit.text())
     if not all(fit.fits for fit in fits):
         raise typer.Exit(1)
+
+
+def planned_at(
+    patch: str | None,
+    spec: str,
+    overrides: list[str] | None = None,
+    *,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    patch_size: tuple[int, ...] | None = None,
+) -> "Plan":
+    """Return the plan at --patch, else at `patch_size`, else at the spec's own.
+
+    Raises:
+        SpecError: as `resolve`; --patch is named where it is what does not fit.
+    """
+    from archspec.resolving import resolve
+    from blocks.base import SpecError
+
+    asked = patch_sizes(patch)
+    try:
+        return resolve(
+            spec,
+            overrides=overrides or (),
+            in_channels=in_channels,
+            num_classes=num_classes,
+            patch_size=asked or patch_size,
+        )
+    except SpecError as error:
+        text = str(error)
+        if asked is None or not text.startswith(f"patch_size={asked}"):
+            raise
+        raise SpecError(text.replace(f"patch_size={asked}", f"--patch {patch}", 1)) from None
 
 
 def patch_sizes(text: str | None) -> tuple[int, ...] | None:

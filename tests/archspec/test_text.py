@@ -23,6 +23,7 @@ PAGES = {
     "diff_stages": ["diff", "segmamba", "segmamba-figure"],
     "diff_papers": ["diff", "segformer3d", "segmaformer"],
     "diff_nothing": ["diff", "small-unet", "small-unet"],
+    "kinds": ["describe", "segmamba", "--kinds", "--patch", "64,64,64"],
     "fit": ["describe", "segresmamba", "--gpu-memory", "12GB", "--batch", "4"],
 }
 
@@ -141,3 +142,9 @@ def test_diff_lists_what_differs_and_nothing_else() -> None:
     fue = next(c for c in found["differences"] if c["paths"] == ["decoder.fue"])
     assert (fue["before"], fue["after"], fue["params"], fue["macs"]) == (False, True, 0, 0)
     assert found["params"][1] - found["params"][0] == sum(c["params"] for c in found["differences"])
+
+
+def test_diff_says_when_changes_do_not_add_up() -> None:
+    said = "add up to the difference"
+    assert said in run("diff", "segformer3d", "segmaformer")[1]
+    assert said not in run("diff", "segmamba-released", "segmamba")[1]
