@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from archspec.phantom.curves import wandering_curve
 from archspec.phantom.painting import Floats, Shape, coverage, curve_distance
@@ -62,37 +63,27 @@ class DetailTask(Task):
 
     def sample(self, rng: np.random.Generator) -> Volume:
         """Draw one case: tubes from end to end of W, then lesions where there is room."""
+        radius = self.radius * rng.uniform(*_SIZE_RANGE)
+        margin = _RIM + self.radius
+        tubes = np.concatenate(
+            [wandering_curve(self.shape, rng, rim=margin, num_bends=3) for _ in range(_NUM_TUBES)]
+        )
+        lesions = self._places(tubes, rng, margin)
         label: NDArray[np.uint8] = np.zeros(self.shape, np.uint8)
         clean = np.full(self.shape, _TISSUE)
-        taken = np.zeros(self.shape, np.bool_)
-        for _ in range(_NUM_TUBES):
-            curve = wandering_curve(self.shape, rng, rim=_RIM + self.radius, num_bends=3)
-            self._add(curve, "tube", _TUBE, rng, label, clean, taken)
-        margin = _RIM + self.radius
-        places = rng.uniform(margin, np.subtract(self.shape, 1) - margin, (_NUM_PLACES, 3))
-        num_lesions = 0
-        for place in places:
-            free = not taken[tuple(np.rint(place).astype(int))]
-            if free and num_lesions < _NUM_LESIONS:
-                self._add(place[None], "lesion", _LESION, rng, label, clean, taken)
-                num_lesions += 1
+        for name, points, intensity in (("tube", tubes, _TUBE), ("lesion", lesions, _LESION)):
+            away = curve_distance(self.shape, points, radius + 0.5)
+            clean += coverage(away, radius) * (intensity - clean)
+            label[away <= radius] = self.labels[name]
         return self.finish(clean, label, np.zeros(self.shape, np.uint8), rng)
 
-    def _add(
-        self,
-        points: Floats,
-        name: str,
-        intensity: float,
-        rng: np.random.Generator,
-        label: NDArray[np.uint8],
-        clean: Floats,
-        taken: NDArray[np.bool_],
-    ) -> None:
-        """Paint one structure around its points, and take the room that others must not enter."""
-        radius = self.radius * rng.uniform(*_SIZE_RANGE)
-        # A lesion's centre has to keep clear by both radii and the gap.
-        away = curve_distance(self.shape, points, 2 * self.radius + _GAP)
-        share = coverage(away, radius)
-        np.maximum(clean, _TISSUE + share * (intensity - _TISSUE), out=clean)
-        label[(away <= radius) & (label == 0)] = self.labels[name]
-        taken |= np.isfinite(away)
+    def _places(self, tubes: Floats, rng: np.random.Generator, margin: float) -> Floats:
+        """Return the lesions' centres (N, 3), clear of the tubes and of each other."""
+        apart = 2 * self.radius + _GAP
+        places = rng.uniform(margin, np.subtract(self.shape, 1) - margin, (_NUM_PLACES, 3))
+        from_tubes, _ = KDTree(tubes).query(places)
+        chosen: list[Floats] = []
+        for place in places[from_tubes >= apart]:
+            if all(np.linalg.norm(place - other) >= apart for other in chosen):
+                chosen.append(place)
+        return np.array(chosen[:_NUM_LESIONS])

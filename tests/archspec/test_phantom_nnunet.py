@@ -88,37 +88,32 @@ def test_nnunet_accepts_the_dataset(name: str, level: str, control: Any, tmp_pat
 def test_planned_patches_hold_whole_volumes(tmp_path: Path) -> None:
     """The limits rely on it: nnU-Net's planner takes the volume of each decided task as patch."""
     pytest.importorskip("nnunetv2")
-    for number, (name, level) in enumerate(LEVELS):
-        if TASKS[name].decided:
-            task = TASKS[name].at_level(level)
-            write_dataset(
-                tmp_path / "nnUNet_raw" / f"Dataset{910 + number}_Phantom",
-                task,
-                num_cases=5,
-                num_test_cases=0,
-                seed=0,
-            )
-            patch = planned_patch(tmp_path, 910 + number)
-            assert tuple(patch) == task.shape, name
-
-
-def planned_patch(root: Path, number: int) -> list[int]:
+    tasks = {
+        910 + index: TASKS[name].at_level(level)
+        for index, (name, level) in enumerate(LEVELS)
+        if TASKS[name].decided
+    }
+    for number, task in tasks.items():
+        out = tmp_path / "nnUNet_raw" / f"Dataset{number}_Phantom"
+        write_dataset(out, task, num_cases=5, num_test_cases=0, seed=0)
     folders = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
     for folder in folders:
-        (root / folder).mkdir(exist_ok=True)
+        (tmp_path / folder).mkdir(exist_ok=True)
     environment = {
         **os.environ,
-        **{folder: str(root / folder) for folder in folders},
+        **{folder: str(tmp_path / folder) for folder in folders},
         "nnUNet_n_proc_DA": "1",
         "nnUNet_def_n_proc": "1",
     }
     command = Path(sys.executable).parent / "nnUNetv2_plan_and_preprocess"
-    line = [str(command), "-d", str(number), "-c", "3d_fullres", "--no_pp", "-npfp", "1"]
+    line = [str(command), "-d", *map(str, tasks), "-c", "3d_fullres", "--no_pp", "-npfp", "1"]
     done = subprocess.run(line, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    plans = root / "nnUNet_preprocessed" / f"Dataset{number}_Phantom" / "nnUNetPlans.json"
-    settings = json.loads(plans.read_text())["configurations"]["3d_fullres"]
-    return list(settings["patch_size"])
+    for number, task in tasks.items():
+        folder = tmp_path / "nnUNet_preprocessed" / f"Dataset{number}_Phantom"
+        plans = json.loads((folder / "nnUNetPlans.json").read_text())
+        patch = plans["configurations"]["3d_fullres"]["patch_size"]
+        assert tuple(patch) == task.shape, task.name
 
 
 @pytest.mark.long
