@@ -61,7 +61,7 @@ def demo(
         return
     steps.archspec(f"best {run} -o {spec}", "5. Take the best network of the front")
     steps.archspec(
-        f"export {spec} --dataset {_DATASET} --plans-name {_PLANS}",
+        f"export {spec} --dataset {_DATASET} --plans-name {_PLANS} --recipe nnunet",
         "6. Export it into plans that stock nnU-Net reads",
     )
     steps.nnunet(

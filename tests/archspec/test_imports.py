@@ -98,7 +98,7 @@ class Refuse:
         if name.partition(".")[0] in HIDDEN:
             raise ImportError(f"{name} is hidden by the test")
 
-HIDDEN = set("nnunetv2 optuna matplotlib batchgenerators SimpleITK nibabel scipy".split())
+HIDDEN = set("nnunetv2 optuna matplotlib monai batchgenerators SimpleITK nibabel scipy".split())
 sys.meta_path.insert(0, Refuse())
 import archspec
 net = archspec.build("mamba-unet", in_channels=1, num_classes=3)
