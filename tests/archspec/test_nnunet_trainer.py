@@ -13,7 +13,7 @@ from torch import Tensor
 import archspec.nnunet_trainers
 from archspec.nnunet_export import export_nnunet
 from archspec.recipe import TrainingSpec, rate
-from blocks.base import SpecError
+from blocks.base import ComponentSpec, SpecError
 
 pytest.importorskip("nnunetv2")
 
@@ -85,6 +85,7 @@ def make_trainer(preprocessed: Path, monkeypatch: pytest.MonkeyPatch) -> MakeTra
         *,
         stock: bool = False,
         labels: dict[str, Any] | None = None,
+        device: str = "cpu",
         **fields: Any,
     ) -> Any:
         description = json.loads((preprocessed / "dataset.json").read_text())
@@ -96,7 +97,7 @@ def make_trainer(preprocessed: Path, monkeypatch: pytest.MonkeyPatch) -> MakeTra
         plans = json.loads(path.read_text()) | {"continue_training": False}
         torch.manual_seed(0)
         trainer = (nnUNetTrainer if stock else found)(
-            plans, "3d_fullres", 0, description, torch.device("cpu")
+            plans, "3d_fullres", 0, description, torch.device(device)
         )
         trainer.get_dataloaders = lambda: (Batches(trainer), Batches(trainer))
         trainer.plot_network_architecture = lambda: None
@@ -111,18 +112,17 @@ def weights(trainer: Any) -> list[Tensor]:
     return [p.detach().clone() for p in trainer.network.parameters()]
 
 
-def checkpoint(trainer: Any, name: str) -> dict[str, Any]:
-    path = Path(trainer.output_folder) / name
-    loaded: dict[str, Any] = torch.load(path, weights_only=False)
-    return loaded
+def checkpoint(trainer: Any, name: str) -> Any:
+    return torch.load(Path(trainer.output_folder) / name, weights_only=False)
 
 
-def log_of(trainer: Any) -> str:
-    return Path(trainer.log_file).read_text()
+def check_finite(trainer: Any) -> None:
+    assert torch.tensor(trainer.logger.get_value("train_losses", step=None)).isfinite().all()
+    assert all(p.isfinite().all() for p in trainer.network.parameters())
 
 
 def test_nnunet_needs_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its variable nnU-Net says which one is missing; with it, it finds the trainer."""
+    """Without its variable nnU-Net names it; with it, it finds the trainer."""
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
 
     monkeypatch.delenv("nnUNet_extTrainer", raising=False)
@@ -149,28 +149,28 @@ def test_plans_without_a_spec(preprocessed: Path, make_trainer: MakeTrainer) -> 
 def test_defaults_are_those_of_nnunet(make_trainer: MakeTrainer) -> None:
     ours, stock = make_trainer(NNUNET), make_trainer(NNUNET, stock=True)
     for name in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch"):
-        assert getattr(ours, name) == getattr(stock, name), name
+        assert vars(ours)[name] == vars(stock)[name], name
 
 
 def test_training_follows_the_plans(make_trainer: MakeTrainer) -> None:
     """Optimizer, rates, length and log are the recipe's; the loop is nnU-Net's."""
     recipe = {"lr": 3e-4, "betas": (0.9, 0.98), "schedule": "cosine", "warmup": 0.25}
     trainer = make_trainer(recipe | SHORT)
-    rates = []
-    step = trainer.train_step
+    rates, step = [], trainer.train_step
     trainer.train_step = lambda batch: (
         rates.append(trainer.optimizer.param_groups[0]["lr"]) or step(batch)
     )
     trainer.run_training()
-    expected = TrainingSpec.model_validate(recipe)
-    assert rates == pytest.approx([rate(expected, n, 9) for n in range(9)])
+    spec = TrainingSpec.model_validate(recipe)
+    assert rates == pytest.approx([rate(spec, n, 9) for n in range(9)])
     group = trainer.optimizer.param_groups[0]
     assert type(trainer.optimizer) is torch.optim.AdamW
     assert (group["betas"], group["weight_decay"]) == ((0.9, 0.98), 0.01)
     assert trainer.num_val_iterations_per_epoch == 1
+    log = Path(trainer.log_file).read_text()
     for text in ("adamw, lr 0.0003", "betas (0.9, 0.98)", "cosine", "3 epochs of 3 iterations"):
-        assert text in log_of(trainer), text
-    assert log_of(trainer).count("Current learning rate") == 3
+        assert text in log, text
+    assert log.count("Current learning rate") == 3
     assert checkpoint(trainer, "checkpoint_final.pth")["current_epoch"] == 3
 
 
@@ -193,9 +193,8 @@ def test_checkpoints_name_the_stock_trainer(make_trainer: MakeTrainer) -> None:
 
     trainer = make_trainer(SHORT)
     trainer.run_training()
-    names = {p.name for p in Path(trainer.output_folder).glob("*.pth")}
-    assert names == {"checkpoint_final.pth", "checkpoint_best.pth"}
-    assert {checkpoint(trainer, name)["trainer_name"] for name in names} == {"nnUNetTrainer"}
+    for name in ("checkpoint_final.pth", "checkpoint_best.pth"):
+        assert checkpoint(trainer, name)["trainer_name"] == "nnUNetTrainer"
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     assert "nnUNet_extTrainer" not in os.environ
     predictor.initialize_from_trained_model_folder(trainer.output_folder_base, use_folds=(0,))
@@ -216,12 +215,11 @@ def test_an_interrupted_run_goes_on(make_trainer: MakeTrainer) -> None:
     (Path(trainer.output_folder) / "checkpoint_final.pth").unlink()
 
     cut = make_trainer(recipe)
-    step = cut.train_step
 
     def interrupted(batch: Any) -> Any:
         if cut.current_epoch == 2:
             raise KeyboardInterrupt
-        return step(batch)
+        return type(cut).train_step(cut, batch)
 
     cut.train_step = interrupted
     with pytest.raises(KeyboardInterrupt):
@@ -232,8 +230,7 @@ def test_an_interrupted_run_goes_on(make_trainer: MakeTrainer) -> None:
     assert resumed.current_epoch == 2
     resumed.run_training()
     rates = [run.logger.get_value("lrs", step=None) for run in (trainer, resumed)]
-    assert rates[0] == rates[1]
-    assert len(rates[0]) == 3
+    assert rates[0] == rates[1] and len(rates[0]) == 3
     assert all(torch.equal(a, b) for a, b in zip(whole, weights(resumed), strict=True))
 
 
@@ -243,7 +240,7 @@ def test_resuming_follows_the_plans_of_now(make_trainer: MakeTrainer) -> None:
     path = f"{trainer.output_folder}/checkpoint_final.pth"
     changed = make_trainer(SHORT | {"epochs": 4, "weight_decay": 0.5, "betas": (0.5, 0.5)})
     changed.load_checkpoint(path)
-    group = changed.optimizer.param_groups[0]
+    (group,) = changed.optimizer.param_groups
     assert (group["weight_decay"], group["betas"]) == (0.5, (0.5, 0.5))
     assert changed.optimizer.state, "the moments are gone"
     changed.run_training()
@@ -260,15 +257,13 @@ def test_resuming_follows_the_plans_of_now(make_trainer: MakeTrainer) -> None:
         {"background": 0, "left": 1, "right": 2, "ignore": 3},
         {"background": 0, "whole": [1, 2], "right": 2, "ignore": 3},
     ],
-    ids=["regions", "ignore", "both"],
 )
 def test_regions_and_ignored_voxels(
     labels: dict[str, Any], loss: str, make_trainer: MakeTrainer
 ) -> None:
     trainer = make_trainer({"epochs": 1, "iterations": 3, "loss": loss, "lr": 1e-2}, labels=labels)
     trainer.run_training()
-    assert torch.tensor(trainer.logger.get_value("train_losses", step=None)).isfinite().all()
-    assert all(p.isfinite().all() for p in trainer.network.parameters())
+    check_finite(trainer)
 
 
 @pytest.mark.parametrize("heads", [1, 2])
@@ -282,3 +277,23 @@ def test_every_parameter_gets_a_gradient(heads: int, make_trainer: MakeTrainer) 
     trainer.is_ddp = False
     trainer.train_step(next(Batches(trainer)))
     assert not [n for n, p in trainer.network.named_parameters() if p.grad is None]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("compiled", ["t", "f"])
+def test_half_precision_on_a_gpu(
+    mixer: ComponentSpec, compiled: str, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 steps under nnU-Net's fp16 autocast and scaler, with and without torch.compile."""
+    from torch._dynamo import OptimizedModule
+
+    monkeypatch.setenv("nnUNet_compile", compiled)
+    stage = {"width": 8, "mixer": mixer.model_dump(mode="json")}
+    recipe = {"epochs": 1, "iterations": 200, "lr": 1e-3}
+    trainer = make_trainer(recipe, device="cuda", encoder={"stages": [stage, stage]})
+    trainer.initialize()
+    assert isinstance(trainer.network, OptimizedModule) is (compiled == "t")
+    trainer.run_training()
+    check_finite(trainer)
+    assert trainer.grad_scaler.get_scale() >= 1
