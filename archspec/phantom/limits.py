@@ -13,9 +13,11 @@ class Limits:
     `rotation` is the largest angle in degrees, `scaling` the range of nnU-Net's scale (below 1
     objects grow), `foreground` the share of patches centred on a labelled voxel.
 
-    nnU-Net's own settings (30 degrees, or 180 in the plane where the patch is long; 0.7 to 1.4;
-    0.33) suit evidence that lies within about 0.7 of the patch around its centre. A relation over
-    144 of 192 voxels cannot: turning it by 90 degrees would need a patch 192 high.
+    nnU-Net's own are 30 degrees, or 180 in the plane of a patch over three times as long as deep;
+    0.7 to 1.4; 0.33. Whatever is drawn, its scaling keeps what lies within 0.7 of the patch around
+    its centre, and centring on a labelled voxel keeps what spans at most half of it along each
+    axis. A relation over 144 of 192 voxels does neither, and no patch 32 voxels high holds it when
+    it is turned by 90 degrees.
     """
 
     rotation: float

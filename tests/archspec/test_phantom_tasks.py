@@ -1,5 +1,6 @@
 """Check every phantom task at every level: its knob, its labels, its controls, and for leaks."""
 
+import json
 from dataclasses import replace
 from functools import lru_cache
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from archspec.phantom.limits import Limits
 from archspec.phantom.task import Task, Volume
 from archspec.phantom.tasks import TASKS, table, task_class
 from blocks.base import SpecError
@@ -177,6 +179,15 @@ def test_neighbourhoods_do_not_tell_the_answer(name: str, level: str) -> None:
 @pytest.mark.parametrize(("name", "level"), DECIDED)
 def test_many_neighbourhoods_do_not_tell_the_answer(name: str, level: str) -> None:
     check_neighbourhoods(name, level, 300)
+
+
+@pytest.mark.parametrize(("name", "level"), LEVELS)
+def test_limits_survive_the_file(name: str, level: str) -> None:
+    task = TASKS[name].at_level(level)
+    content = json.loads(json.dumps({"archspec": task.metadata()}))
+    assert Limits.of(content) == task.limits
+    assert (task.limits is None) == (not task.decided)
+    assert Limits.of({"labels": {"background": 0}}) is None
 
 
 def test_names_and_levels_are_refused() -> None:
