@@ -8,31 +8,18 @@ import importlib.resources
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from optuna import Trial
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from archspec.loading import apply_overrides, validate
 from archspec.resolving import plan_source
 from archspec.spec import ArchSpec
 from archspec.yaml_source import NodePath, Source, dotted, parse, read_text
-from blocks.base import ComponentSpec, Count, SpecError
+from blocks.base import SpecError
 from search.holes import Hole, Value, has_hole, parse_hole
-
-
-class SearchSettings(ComponentSpec):
-    """How trials train and which are tried first; the section `search` of a space file.
-
-    `steps` are optimizer steps of `batch_size` patches; the validation cases are scored `rungs`
-    times, the last time at the end. Each anchor gives values to some holes; the others take their
-    first or lowest one.
-    """
-
-    steps: Count = 1000
-    batch_size: Annotated[int, Field(ge=1)] = 2
-    rungs: Count = 2
-    anchors: tuple[dict[str, Any], ...] = ()
+from search.settings import SearchSettings
 
 
 @dataclass(frozen=True)
