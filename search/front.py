@@ -1,4 +1,4 @@
-"""The Pareto front of accuracy against cost."""
+"""The Pareto front of accuracy against cost, and the area that it dominates."""
 
 from collections.abc import Sequence
 
@@ -16,3 +16,17 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
             best = points[index][1]
             front.append(index)
     return front
+
+
+def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
+    """Return the area that the points (cost, value) dominate, as seen from the reference.
+
+    The reference costs more and is worth less than what counts; other points add nothing.
+    """
+    inside = [point for point in points if point[0] < reference[0] and point[1] > reference[1]]
+    front = [inside[index] for index in pareto_front(inside)]
+    area, end = 0.0, reference[0]
+    for cost, value in reversed(front):
+        area += (end - cost) * (value - reference[1])
+        end = cost
+    return area
