@@ -10,7 +10,11 @@ from optuna import Trial
 from blocks.base import SpecError
 
 Value = str | int | float | bool | None
-_KEYS = {"choice": {"choice"}, "int": {"int", "step", "log"}, "float": {"float", "log"}}
+_KEYS = {
+    "choice": {"choice", "name"},
+    "int": {"int", "step", "log", "name"},
+    "float": {"float", "log", "name"},
+}
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,34 @@ class Hole:
         assert isinstance(low, int | float) and isinstance(high, int | float)
         return trial.suggest_float(self.name, low, high, log=self.log)
 
+    def num_values(self) -> int | None:
+        """Return how many values there are; None for a continuous range."""
+        if self.kind == "choice":
+            return len(self.options)
+        if self.kind == "float":
+            return None
+        low, high = self.options
+        assert isinstance(low, int) and isinstance(high, int)
+        return (high - low) // (self.step or 1) + 1
+
+
+def hole_kind(node: dict[str, Any]) -> str | None:
+    """Return choice, int or float where the mapping declares a hole, None for plain data."""
+    kind = next((kind for kind in _KEYS if kind in node), None)
+    return kind if kind is not None and set(node) <= _KEYS[kind] else None
+
 
 def parse_hole(position: str, name: str, node: dict[str, Any]) -> Hole | None:
-    """Return the hole that the mapping declares, or None where it is plain data."""
-    kinds = [kind for kind in _KEYS if kind in node]
-    if not kinds or not set(node) <= _KEYS[kinds[0]]:
+    """Return the hole that the mapping declares, or None where it is plain data.
+
+    It is named by its path, unless it has a name of its own.
+    """
+    kind = hole_kind(node)
+    if kind is None:
         return None
-    kind, value = kinds[0], node[kinds[0]]
-    name = name.rstrip(".")
-    where = f"{position}{name}"
+    value, path = node[kind], name.rstrip(".")
+    name = node.get("name", path)
+    where = f"{position}{path}"
     log = node.get("log", False)
     if not isinstance(log, bool):
         raise SpecError(f"{where}: log must be true or false")
@@ -89,5 +112,4 @@ def has_hole(node: Any) -> bool:
         return any(has_hole(item) for item in node)
     if not isinstance(node, dict):
         return False
-    kinds = [kind for kind in _KEYS if kind in node]
-    return any(set(node) <= _KEYS[kind] for kind in kinds) or any(map(has_hole, node.values()))
+    return hole_kind(node) is not None or any(map(has_hole, node.values()))

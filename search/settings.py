@@ -40,7 +40,7 @@ class SearchSettings(ComponentSpec):
     one of `rungs` rungs, each with `eta` times the steps of the one before, the last at the end
     (eta 1 spaces them evenly); `validate_every` steps scores them in between too, and rungs are
     judged by the mean of up to three scores. Each anchor gives values to some holes; the others
-    take their first or lowest one.
+    take their first or lowest one. `holes` opens nodes by their paths.
     """
 
     steps: Count = 1000
@@ -51,6 +51,7 @@ class SearchSettings(ComponentSpec):
     stopper: StopperName = "pash"
     limits: LimitSettings = LimitSettings()
     anchors: tuple[dict[str, Any], ...] = ()
+    holes: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def rung_steps(self) -> tuple[int, ...]:

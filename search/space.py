@@ -1,12 +1,26 @@
 """A search space: a spec's raw tree with holes, and a section `search` beside it.
 
 A hole may stand at any node: `{choice: [...]}`, `{int: [low, high], step: s}` or
-`{float: [low, high], log: true}`; a member of a choice may hold holes of its own.
+`{float: [low, high], log: true}`. A member of a choice may hold holes of its own, which exist only
+where that member is drawn. A hole is named by its path (`encoder.stages.1.width`, inside a member
+`decoder[mlp].width`) or by a `name` of its own, and `{tie: that name}` elsewhere takes the same
+value:
+
+    stages:
+      - {width: {choice: [8, 16], name: width}, mixer: {kind: conv}}
+      - {width: {tie: width}, mixer: {kind: conv}}
+
+`search.holes` opens nodes by path, where `*` stands for every index or key: in
+
+    search: {holes: {encoder.stages.*.mixer: {choice: [{kind: conv}, {kind: mamba}]}}}
+
+every stage gets a hole of its own, or with a `name` in it all the same one. Overrides (`-s`) and
+the keys of anchors take `*` too.
 """
 
 import importlib.resources
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +32,10 @@ from archspec.resolving import plan_source
 from archspec.spec import ArchSpec
 from archspec.yaml_source import NodePath, Source, dotted, parse, read_text
 from blocks.base import SpecError
+from search.expanding import expand_anchor, expand_overrides, put_holes, resolve_ties
 from search.holes import Hole, Value, has_hole, parse_hole
 from search.settings import SearchSettings
+from search.sizing import SpaceSize, size_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,11 @@ class Space:
             return hole.options[0]
 
         _Filler(self.source, note, every=True).fill(self.source.tree, (), (), ("", 0))
-        return found
+        return list({hole.name: hole for hole in found}.values())
+
+    def size(self) -> SpaceSize:
+        """Return how many combinations of values there are, the invalid ones included."""
+        return size_of(self.source.tree)
 
     def _filled(
         self,
@@ -116,15 +136,30 @@ def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
         source = parse(read_text(Path(path)), str(path))
     else:
         raise SpecError(f"{path}: not a bundled space ({', '.join(names)}), and not a .yaml file")
-    source = apply_overrides(source, overrides)
+    source = apply_overrides(source, expand_overrides(source, overrides))
     if not isinstance(source.tree, dict):
         raise SpecError(f"{source.where(())}  a space must be a mapping, a spec with holes")
+    settings = _settings(source, source.tree.get("search", {}))
+    source = put_holes(source, settings.holes)
     tree = {key: value for key, value in source.tree.items() if key != "search"}
-    space = Space(
-        Source(source.name, tree, source.marks), _settings(source, source.tree.get("search", {}))
-    )
+    source = resolve_ties(Source(source.name, tree, source.marks))
+    space = _with_anchors(Space(source, settings.model_copy(update={"holes": {}})))
     _validate_members(space)
     return space
+
+
+def _with_anchors(space: Space) -> Space:
+    """Return the space with wildcards in the keys of anchors written out."""
+    names = [hole.name for hole in space.holes()]
+    anchors = tuple(
+        expand_anchor(
+            anchor,
+            names,
+            {key: space.source.where(("search", "anchors", index, key)) for key in anchor},
+        )
+        for index, anchor in enumerate(space.settings.anchors)
+    )
+    return replace(space, settings=space.settings.model_copy(update={"anchors": anchors}))
 
 
 def _settings(source: Source, tree: Any) -> SearchSettings:

@@ -124,7 +124,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_spaces_are_refused_in_one_line_with_position(tmp_path: Path, case: str) -> None:
-    tree, part = BAD[case]
+    tree, part = (BAD | BAD_NAMES)[case]
     path = write(tmp_path, tree)
     with pytest.raises(SpecError) as error:
         load_space(path)
@@ -158,3 +158,115 @@ def test_the_demo_space_loads_and_every_sample_plans() -> None:
     assert len(space.anchors()) >= 3
     for spec in sample(space, 30):
         plan(spec)
+
+
+def test_wildcards_open_and_set_every_stage(tmp_path: Path) -> None:
+    tree = {**BASE, "search": {"holes": {"encoder.stages.*.depth": {"choice": [1, 2, 3]}}}}
+    tree["search"]["anchors"] = [{"encoder.stages.*.depth": 3, "encoder.stages.0.depth": 2}]
+    space = load_space(write(tmp_path, tree), overrides=("encoder.stages.*.norm=layer",))
+    names = [hole.name for hole in space.holes()]
+    assert names == [
+        "encoder.stages.0.depth",
+        "encoder.stages.1.width",
+        "encoder.stages.1.depth",
+    ]
+    assert space.anchors()[0]["encoder.stages.0.depth"] == 2
+    assert space.anchors()[0]["encoder.stages.1.depth"] == 3
+    specs = sample(space, 30)
+    assert {stage.norm for spec in specs for stage in spec.encoder.stages} == {"layer"}
+    assert len({tuple(stage.depth for stage in spec.encoder.stages) for spec in specs}) > 5
+    assert space.size().combinations == 18
+
+
+@pytest.mark.parametrize("way", ["tie", "name"])
+def test_tied_nodes_take_the_same_value(tmp_path: Path, way: str) -> None:
+    mixers = [{"kind": "conv"}, {"kind": "mamba", "d_state": {"choice": [4, 8]}}]
+    hole = {"choice": mixers, "name": "mixer"}
+    if way == "tie":
+        stages = [{"width": 4, "mixer": {"tie": "mixer"}}, {"width": 4, "mixer": hole}]
+        tree = {**BASE, "encoder": {"stages": stages}}
+    else:
+        tree = with_stage(width=4)
+        tree["search"] = {"holes": {"encoder.stages.*.mixer": hole}}
+    space = load_space(write(tmp_path, tree))
+    assert [hole.name for hole in space.holes()] == ["mixer", "mixer[mamba].d_state"]
+    specs = sample(space, 30)
+    for spec in specs:
+        first, second = (stage.mixer for stage in spec.encoder.stages)
+        assert first == second
+    assert len({repr(spec.encoder.stages[0].mixer) for spec in specs}) == 3
+    assert space.size().combinations == 3
+
+
+def test_size_counts_members_holes_and_names_continuous_ranges(tmp_path: Path) -> None:
+    member = {"kind": "mamba", "d_state": {"choice": [4, 8, 16]}}
+    depth = {"int": [1, 5], "step": 2}
+    tree = with_stage(depth=depth, mixer={"choice": [{"kind": "conv"}, member]})
+    assert load_space(write(tmp_path, tree)).size().combinations == 2 * 3 * (1 + 3)
+    tree["training"] = {"lr": {"float": [1e-4, 1e-2], "log": True}}
+    size = load_space(write(tmp_path, tree)).size()
+    assert (size.combinations, size.ranges) == (24, 1)
+    assert size.text() == "24 combinations, times 1 continuous range"
+
+
+BAD_NAMES = {
+    "a tie to nothing": (with_stage(width={"tie": "w"}), "no hole has that name"),
+    "a tie to its own hole": (
+        with_stage(
+            mixer={
+                "name": "m",
+                "choice": [{"kind": "conv"}, {"kind": "mamba", "d_state": {"tie": "m"}}],
+            }
+        ),
+        "inside that hole",
+    ),
+    "two holes of one name": (
+        with_stage(width={"choice": [4, 8], "name": "w"}, depth={"choice": [1, 2], "name": "w"}),
+        "another hole is named w",
+    ),
+    "a name that is no word": (with_stage(width={"choice": [4, 8], "name": "w.1"}), "a word"),
+    "holes where nothing is": (
+        {**BASE, "search": {"holes": {"decoder.kind.*": {"choice": [1]}}}},
+        "no such node",
+    ),
+    "an index past the end": (
+        {**BASE, "search": {"holes": {"encoder.stages.5.width": {"choice": [1]}}}},
+        "not an index of a list of 2",
+    ),
+    "no hole at a path": ({**BASE, "search": {"holes": {"name": "x"}}}, "must be a hole"),
+    "a wildcard that no hole matches": (
+        {**BASE, "search": {"anchors": [{"encoder.*.width": 4}]}},
+        "no such hole",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_NAMES)
+def test_bad_ties_and_wildcards_are_refused_in_one_line_with_position(
+    tmp_path: Path, case: str
+) -> None:
+    test_bad_spaces_are_refused_in_one_line_with_position(tmp_path, case)
+
+
+def test_a_wildcard_override_that_matches_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        SpecError, match=r"-s decoder\.kind\.\*\.x=1  decoder\.kind\.\*\.x: no such"
+    ):
+        load_space(write(tmp_path, BASE), overrides=("decoder.kind.*.x=1",))
+
+
+def test_an_error_in_a_tied_member_points_at_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "name: tiny\n"
+        "patch_size: [16, 16, 16]\n"
+        "encoder:\n"
+        "  stages:\n"
+        "    - {width: 4, mixer: {tie: m}}\n"
+        "    - width: 4\n"
+        "      mixer: {name: m, choice: [{kind: conv}, {kind: mamba, d_stat: 8}]}\n"
+        "decoder: {kind: sum}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(SpecError, match=r"space\.yaml:7:\d+  encoder\.stages\.0\.mixer\.d_stat"):
+        load_space(path)
