@@ -1,4 +1,4 @@
-"""Worker processes that train trials, under one driver that owns the study.
+"""The driver's pool of worker processes, which train trials.
 
 A worker imports torch and nnU-Net once and then trains trial after trial. It ends itself when the
 driver is gone, so a killed search leaves no process behind.
@@ -6,41 +6,17 @@ driver is gone, so a killed search leaves no process behind.
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import threading
-import traceback
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from archspec.nnunet_dataset import PreprocessedDataset
+from search.worker import Message, WorkerSettings, work
 
 if TYPE_CHECKING:
-    from search.data import TrialData
-    from search.trial import Rung, TrialTask
-
-
-@dataclass(frozen=True, eq=False)
-class WorkerSettings:
-    """What all trials of a run share."""
-
-    dataset: PreprocessedDataset
-    fold: int
-    batch_size: int
-    threads: int
-
-
-@dataclass(frozen=True)
-class Message:
-    """What a worker says about its trial; `reason` is set where the trial failed."""
-
-    number: int
-    event: Literal["rung", "done", "failed"]
-    rung: "Rung | None" = None
-    reason: str = ""
+    from search.trial import TrialTask
 
 
 class WorkerPool:
@@ -72,15 +48,19 @@ class WorkerPool:
             self._workers[index] = _Worker(self._settings, self._workers[index].device)
         self._workers[index].start(task)
 
+    def stop(self, number: int) -> None:
+        """End the trial; to be called while its rung, as `messages` yielded it, is handled."""
+        next(w for w in self._workers if w.number == number).stopping = True
+
     def messages(self) -> Iterator[Message]:
-        """Wait for busy workers, then yield what they have said.
+        """Wait a second for busy workers, then yield what they have said.
 
         A worker that told of a rung goes on when the caller is done with that message, so that
         nothing is trained beyond a rung that is not on record. A worker that died (out of memory,
-        say) is reported as a failed trial.
+        say) or stalled is given up, and its trial reported as lost.
         """
         busy = {w.connection: w for w in self._workers if w.number is not None}
-        for connection in wait(list(busy)):
+        for connection in wait(list(busy), timeout=1):
             assert isinstance(connection, Connection)
             worker = busy[connection]
             assert worker.number is not None
@@ -89,13 +69,19 @@ class WorkerPool:
             except (EOFError, OSError):
                 worker.process.join()
                 code = worker.process.exitcode
-                message = Message(worker.number, "failed", reason=f"worker ended with code {code}")
+                message = Message(worker.number, "lost", reason=f"worker ended with code {code}")
             if message.event != "rung":
                 worker.number = None
             yield message
             if message.event == "rung":
-                with contextlib.suppress(OSError):  # dead by now: the next call will find out
-                    connection.send("go on")
+                worker.answer()
+        for index, worker in enumerate(self._workers):
+            if worker.number is not None and worker.silence() > self._settings.grace:
+                number = worker.number
+                worker.give_up()
+                self._workers[index] = _Worker(self._settings, worker.device)
+                reason = f"worker gave no sign of life for {self._settings.grace:.0f} s"
+                yield Message(number, "lost", reason=reason)
 
 
 class _Worker:
@@ -106,8 +92,13 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.device = device
         self.number: int | None = None
+        self.stopping = False
+        self.beats = context.Value("Q", 0, lock=False)
+        self._silence, self._heard, self._looked = 0.0, 0, time.monotonic()
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, settings, device), daemon=True)
+        self.process = context.Process(
+            target=work, args=(theirs, settings, device, self.beats), daemon=True
+        )
         with _interrupts_ignored():
             self.process.start()
         theirs.close()
@@ -116,6 +107,27 @@ class _Worker:
         self.number = task.number
         with contextlib.suppress(OSError):  # it just died: messages() will find that out
             self.connection.send(task)
+
+    def answer(self) -> None:
+        """Let the trial go on from its rung, or end it there."""
+        with contextlib.suppress(OSError):  # dead by now: messages() will find that out
+            self.connection.send("stop" if self.stopping else "go on")
+        if self.stopping:
+            self.number, self.stopping = None, False
+
+    def silence(self) -> float:
+        """Return the seconds since the worker's heart beat, as far as this process was awake."""
+        now, beats = time.monotonic(), self.beats.value
+        self._silence += min(now - self._looked, 5.0)
+        if beats != self._heard:
+            self._silence, self._heard = 0.0, beats
+        self._looked = now
+        return self._silence
+
+    def give_up(self) -> None:
+        """Kill the worker without waiting: one that hangs in the system cannot be killed yet."""
+        self.connection.close()
+        self.process.kill()
 
     def stop(self) -> None:
         self.connection.close()  # an idle worker then returns by itself
@@ -136,74 +148,3 @@ def _interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _work(connection: Connection, settings: WorkerSettings, device: str) -> None:
-    """Train tasks until the driver closes the connection or dies."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(settings.threads)
-    while True:
-        try:
-            task: TrialTask = connection.recv()
-            connection.send(_train(task, settings, device, connection))
-        except (BrokenPipeError, EOFError):
-            return
-
-
-@lru_cache(maxsize=1)
-def _data(settings: WorkerSettings) -> "TrialData":
-    """Open the dataset once per worker."""
-    from search.data import TrialData
-
-    return TrialData(settings.dataset, fold=settings.fold, batch_size=settings.batch_size)
-
-
-def _train(
-    task: "TrialTask", settings: WorkerSettings, device: str, connection: Connection
-) -> Message:
-    """Train one task; its faults become a message, so that one trial cannot end the search."""
-    import torch
-
-    from archspec.loading import load
-    from archspec.planning import plan
-    from search.trial import DivergedError, train
-
-    def tell_rung(rung: "Rung") -> None:
-        connection.send(Message(task.number, "rung", rung))
-        connection.recv()
-
-    dataset = settings.dataset
-    try:
-        planned = plan(
-            load(task.tree),
-            in_channels=dataset.num_channels,
-            num_classes=dataset.num_classes,
-            patch_size=dataset.patch_size,
-        )
-        last = train(
-            task,
-            planned,
-            _data(settings),
-            torch.device(device),
-            tell_rung,
-        )
-        return Message(task.number, "done", last)
-    except (BrokenPipeError, EOFError):
-        raise  # the driver is gone
-    except DivergedError as error:
-        return Message(task.number, "failed", reason=str(error))
-    except torch.cuda.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        return Message(task.number, "failed", reason="out of GPU memory")
-    except Exception as error:  # whatever it is, the reason and the traceback are kept
-        (task.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        return Message(task.number, "failed", reason=f"{type(error).__name__}: {error}")
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

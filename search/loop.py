@@ -11,20 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
 
-from archspec.costing import Cost, cost_plan
-from archspec.hashing import trial_hash
+from archspec.costing import Cost
 from archspec.nnunet_dataset import PreprocessedDataset
-from archspec.planning import plan
 from archspec.spec import ArchSpec
 from archspec.yaml_source import dump
 from blocks.base import SpecError
-from search.driver import Message, WorkerPool
+from search.drawing import Drawing
+from search.driver import WorkerPool
+from search.ledger import Ledger, last_rung
+from search.recovery import queue_again, recover, this_host
 from search.space import Space
+from search.stopping import make_stopper
 from search.trial import CHECKPOINT, METRICS, Rung, TrialTask
-
-_MAX_REDRAWS = 100
+from search.worker import Message
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,6 @@ class Event:
     text: str
     done: int
     total: int
-
-
-def ended(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that count: trained to the end, or failed by a fault of their own."""
-    trials = study.get_trials(deepcopy=False)
-    failed = [t for t in trials if t.state == TrialState.FAIL and "reason" in t.user_attrs]
-    return [t for t in trials if t.state == TrialState.COMPLETE] + failed
 
 
 class SearchLoop:
@@ -57,6 +52,8 @@ class SearchLoop:
         total: int,
         seed: int,
         on_event: Callable[[Event], None],
+        *,
+        amp: bool = False,
     ) -> None:
         self.space = space
         self.dataset = dataset
@@ -65,30 +62,42 @@ class SearchLoop:
         self.total = total
         self.seed = seed
         self.on_event = on_event
+        self.drawing = Drawing(space, dataset, study, amp=amp)
         self.live: dict[int, optuna.Trial] = {}
+        self.rung_steps = space.settings.rung_steps
+        self.stopper = make_stopper(space.settings)
+        self.ledger = Ledger([])
 
     def num_left(self) -> int:
-        return max(self.total - len(ended(self.study)), 0)
+        return max(self.total - self.ledger.num_ended, 0)
+
+    def live_ids(self) -> list[int]:
+        """Return Optuna's ids of the trials being trained, for their heartbeats."""
+        return [trial._trial_id for trial in list(self.live.values())]
 
     def recover(self) -> None:
         """Queue anchors that were never queued, and again what a killed search left RUNNING.
 
-        The lock on the run folder says that no driver lives, so every RUNNING trial is lost.
+        Raises:
+            SpecError: another driver lives.
         """
         for anchor in self.space.anchors():
             self.study.enqueue_trial(anchor, skip_if_exists=True)
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        queued = {t.user_attrs.get("resumed_from") for t in waiting}
-        for lost in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            # queued before it is told: a kill in between loses nothing and queues nothing twice
-            if lost.number not in queued:
-                seed = lost.user_attrs.get("seed")
-                # killed before it drew its parameters, an anchor has them as fixed ones only
-                params = {**lost.system_attrs.get("fixed_params", {}), **lost.params}
-                self.study.enqueue_trial(
-                    params, user_attrs={"resumed_from": lost.number, "seed": seed}
-                )
-            self.study.tell(lost.number, state=TrialState.FAIL)
+        recover(self.study)
+        self._read_study()
+
+    def _read_study(self) -> None:
+        trials = self.study.get_trials(deepcopy=False)
+        self.ledger = Ledger(trials)
+        for trial in trials:
+            for rung in trial.user_attrs.get("rungs", []):
+                if "flops" in trial.user_attrs and rung["step"] in self.rung_steps[:-1]:
+                    self.stopper.remember(
+                        self.rung_steps.index(rung["step"]),
+                        Rung(**{k: v for k, v in rung.items() if k != "stop"}).dice,
+                        math.log10(trial.user_attrs["flops"]),
+                        trial.user_attrs.get("origin", trial.number),
+                    )
 
     def drive(self, pool: WorkerPool) -> None:
         """Keep workers busy until enough trials have ended."""
@@ -101,44 +110,12 @@ class SearchLoop:
             if not pool.num_busy:
                 return
             for message in pool.messages():
-                self._handle(message)
+                self._handle(message, pool)
 
     def _next_task(self) -> TrialTask | None:
-        """Draw a spec that is valid and new; None where the space seems used up."""
-        for _ in range(_MAX_REDRAWS):
-            trial = self.study.ask()
-            try:
-                spec = self.space.suggest(trial)
-                planned = plan(
-                    spec,
-                    in_channels=self.dataset.num_channels,
-                    num_classes=self.dataset.num_classes,
-                    patch_size=self.dataset.patch_size,
-                )
-            except SpecError as error:
-                self._reject(trial, f"invalid: {error}")
-                continue
-            key = trial_hash(spec)
-            twin = self._twin(key, trial)
-            if twin is not None:
-                self._reject(trial, f"same network and recipe as trial {twin}")
-                continue
-            return self._task(trial, spec, cost_plan(planned), key)
-        self._emit("note", -1, f"stopped early: {_MAX_REDRAWS} draws gave no new valid network")
-        return None
-
-    def _twin(self, key: str, trial: optuna.Trial) -> int | None:
-        lost = trial.user_attrs.get("resumed_from")
-        for other in self.study.get_trials(deepcopy=False):
-            same = other.user_attrs.get("trial_hash") == key
-            known = other.state != TrialState.FAIL or "reason" in other.user_attrs
-            if same and known and other.number not in (trial.number, lost):
-                return other.number
-        return None
-
-    def _reject(self, trial: optuna.Trial, reason: str) -> None:
-        trial.set_user_attr("rejected", reason)
-        self.study.tell(trial, state=TrialState.PRUNED)
+        """Draw what to train next; None where there seems to be nothing."""
+        drawn = self.drawing.draw(self.ledger, self._emit)
+        return None if drawn is None else self._task(*drawn)
 
     def _task(self, trial: optuna.Trial, spec: ArchSpec, cost: Cost, key: str) -> TrialTask:
         folder = self.folder / "trials" / f"{trial.number:04d}"
@@ -157,48 +134,100 @@ class SearchLoop:
             "macs": cost.macs,
             "scan_flops": cost.scan_flops,
             "params": cost.params,
+            "host": this_host(),
             "started": time.time(),
         }
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
         self.live[trial.number] = trial
+        self.ledger.start(key, trial.params, trial.number)
         text = f"{cost.flops / 1e9:.3f} GFLOPs, {cost.params:,} parameters"
         if resumed is not None:
             text += f", goes on with trial {resumed}"
         self._emit("start", trial.number, text)
-        settings = self.space.settings
-        return TrialTask(trial.number, spec.tree(), folder, seed, settings.steps, settings.rungs)
+        every = self.space.settings.validate_every
+        return TrialTask(trial.number, spec.tree(), folder, seed, self.rung_steps, every)
 
-    def _handle(self, message: Message) -> None:
+    def _handle(self, message: Message, pool: WorkerPool) -> None:
+        """Record what a worker said.
+
+        Raises:
+            SpecError: nothing can be written any more.
+        """
+        if message.event == "storage":
+            raise SpecError(message.reason)
         trial = self.live[message.number]
-        if message.event == "failed":
-            trial.set_user_attr("reason", message.reason)
-            self.study.tell(trial, state=TrialState.FAIL)
-            self._emit("failed", message.number, message.reason)
+        try:
+            if message.event == "failed":
+                self._fail(trial, message.reason)
+            elif message.event == "lost":
+                self._lose(trial, message.reason)
+            elif message.rung is not None and message.event == "rung":
+                self._record(trial, message.rung, pool)
+            elif message.rung is not None:
+                self._finish(trial, message.rung)
+        except UpdateFinishedTrialError:  # given up by another driver while this one was stalled
+            del self.live[trial.number]
+            if message.event == "rung":
+                pool.stop(trial.number)
+            self._read_study()
+            self._emit("refused", trial.number, "too late: given up and queued again meanwhile")
+
+    def _record(self, trial: optuna.Trial, rung: Rung, pool: WorkerPool) -> None:
+        """Record a rung together with what was decided there: a resumed search decides no other."""
+        rungs = trial.user_attrs.get("rungs", [])
+        if rungs and rung.step <= rungs[-1]["step"]:  # recorded before the trial was lost
             return
-        assert message.rung is not None
-        rung = message.rung
-        if message.event == "rung":
-            rungs = [*trial.user_attrs.get("rungs", []), vars(rung)]
-            trial.set_user_attr("rungs", rungs)
-            self._emit("rung", message.number, f"step {rung.step}: Dice {rung.scores['mean']:.3f}")
+        flops, origin = trial.user_attrs["flops"], trial.user_attrs.get("origin", trial.number)
+        index = self.rung_steps.index(rung.step)
+        goes_on = not math.isfinite(rung.dice) or self.stopper.decide(
+            index, rung.dice, math.log10(flops), origin
+        )
+        trial.set_user_attr("rungs", [*rungs, {**vars(rung), "stop": not goes_on}])
+        self._emit("rung", trial.number, f"step {rung.step}: Dice {rung.dice:.3f}")
+        if not goes_on:
+            pool.stop(trial.number)
+            self.study.tell(trial, state=TrialState.PRUNED)
+            self._end(trial, "stopped", f"at step {rung.step}: cheaper ones are ahead")
+
+    def _lose(self, trial: optuna.Trial, reason: str) -> None:
+        """Queue a trial whose worker died or stalled; once, unless it came to a rung since."""
+        step = last_rung(self._frozen(trial)).get("step", 0)
+        if trial.user_attrs.get("retried_at") == step:
+            self._fail(trial, f"{reason}, and so before")
             return
-        self._finish(trial, rung)
+        trial.set_user_attr("lost", reason)
+        queue_again(self.study, self._frozen(trial), retried_at=step)
+        self.study.tell(trial, state=TrialState.FAIL)
+        self.ledger.lose(trial.user_attrs["trial_hash"], trial.params)
+        del self.live[trial.number]
+        self._emit("lost", trial.number, f"{reason}; queued again")
+
+    def _frozen(self, trial: optuna.Trial) -> optuna.trial.FrozenTrial:
+        return self.study._storage.get_trial(trial._trial_id)
 
     def _finish(self, trial: optuna.Trial, last: Rung) -> None:
         trial.set_user_attr("scores", last.scores)
         trial.set_user_attr("seconds", last.seconds)
         dice = last.scores["mean"]
         if not math.isfinite(dice):  # Optuna would take an infinite value as a result
-            trial.set_user_attr("reason", "no Dice: no foreground in the validation cases")
-            self.study.tell(trial, state=TrialState.FAIL)
-            self._emit("failed", trial.number, "no Dice")
+            self._fail(trial, "no Dice: no foreground in the validation cases")
             return
         self.study.tell(trial, [dice, math.log10(trial.user_attrs["flops"])])
-        self._emit("done", trial.number, f"Dice {dice:.3f} in {last.seconds:.0f} s")
+        self._end(trial, "done", f"Dice {dice:.3f} in {last.seconds:.0f} s")
+
+    def _fail(self, trial: optuna.Trial, reason: str) -> None:
+        trial.set_user_attr("reason", reason)
+        self.study.tell(trial, state=TrialState.FAIL)
+        self._end(trial, "failed", reason)
+
+    def _end(self, trial: optuna.Trial, kind: str, text: str) -> None:
+        del self.live[trial.number]
+        self.ledger.end()
+        self._emit(kind, trial.number, text)
 
     def _emit(self, kind: str, number: int, text: str) -> None:
-        self.on_event(Event(kind, number, text, len(ended(self.study)), self.total))
+        self.on_event(Event(kind, number, text, self.ledger.num_ended, self.total))
 
 
 def _inherit(old: Path, new: Path) -> None:

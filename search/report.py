@@ -13,6 +13,7 @@ from archspec.loading import load
 from archspec.spec import ArchSpec
 from blocks.base import SpecError
 from search.front import pareto_front
+from search.ledger import is_stopped, last_rung
 from search.study import open_run
 
 
@@ -179,10 +180,22 @@ def _page(folder: Path, rows: list[dict[str, Any]], front: list[dict[str, Any]],
             {
                 "trial": trial.number,
                 "state": trial.state.name.lower(),
-                "why": trial.user_attrs.get("reason")
-                or trial.user_attrs.get("rejected")
-                or "cut off; trained on under another number",
+                "why": _why(trial),
             }
             for trial in others
         ],
+    )
+
+
+def _why(trial: FrozenTrial) -> str:
+    """Return why the trial has no result."""
+    known = trial.user_attrs
+    if is_stopped(trial):
+        rung = last_rung(trial)
+        return f"stopped at step {rung['step']} with Dice {rung['smoothed']:.3f}"
+    return str(
+        known.get("reason")
+        or known.get("rejected")
+        or known.get("lost")
+        or "cut off; trained on under another number"
     )

@@ -4,22 +4,29 @@ The run folder holds `study.db` (Optuna, SQLite), `space.yaml`, `run.json` and, 
 `trials/0007/{spec.yaml, metrics.jsonl, checkpoint.pt}`.
 """
 
+import contextlib
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import OperationalError
 
 from archspec.costing import CONVENTION
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.yaml_source import dump
 from blocks.base import SpecError
-from search.driver import WorkerPool, WorkerSettings
+from search.driver import WorkerPool
+from search.heartbeat import GRACE, INTERVAL, Heartbeat
 from search.loop import Event, SearchLoop
+from search.settings import SearchSettings, of_earlier_release
 from search.space import Space
+from search.worker import WorkerSettings
 
 METRIC_NAMES = ("dice", "log10_flops")
 
@@ -40,12 +47,13 @@ def run(
     """Train until the study has `trials` trials that ended, and return it.
 
     Trials that a killed search left behind are gone on with from their last rung. `devices` names
-    one device per worker.
+    one device per worker. A resumed run keeps its settings where the space does not give them.
 
     Raises:
-        SpecError: the folder exists and `resume` is off, another search uses it, or its space,
-            dataset or fold differ.
+        SpecError: the folder exists and `resume` is off, another search uses it, its space, dataset
+            or fold differ, or nothing can be written there.
     """
+    space = _with_settings_of(folder, space)
     record = {
         "space": space.source.tree,
         "settings": space.settings.model_dump(mode="json"),
@@ -59,12 +67,14 @@ def run(
     record = json.loads(json.dumps(record))
     _check_data(dataset, fold)
     _check_folder(folder, record, resume=resume)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_record(folder, record)
     try:
-        with FileLock(folder / "run.lock", timeout=0):
-            study = _open_study(folder, space, record)
-            search = SearchLoop(space, dataset, folder, study, trials, seed, on_event)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "run.lock", timeout=0), _quiet():
+            _write_record(folder, record)
+            storage = _storage(folder)
+            study = _open_study(folder, storage, space, record)
+            amp = devices[0].startswith("cuda")
+            search = SearchLoop(space, dataset, folder, study, trials, seed, on_event, amp=amp)
             search.recover()
             if search.num_left() == 0:
                 on_event(
@@ -73,11 +83,48 @@ def run(
             else:
                 settings = WorkerSettings(dataset, fold, space.settings.batch_size, threads)
                 jobs = list(devices)[: search.num_left()]
-                with WorkerPool(settings, jobs) as pool:
+                with Heartbeat(storage, search.live_ids), WorkerPool(settings, jobs) as pool:
                     search.drive(pool)
             return study
     except Timeout:
         raise SpecError(f"{folder}: another search is running in this folder") from None
+    except (OSError, StorageInternalError, OperationalError) as error:
+        raise SpecError(
+            f"{folder}: cannot be written: {_cause(error)}; make room or give write access, then "
+            "go on with --resume"
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """Return the reason that the system or SQLite gives, in one line."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error).splitlines()[0]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Optuna from saying that ask and tell give no heartbeat (ours do) or are experimental."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", "Heartbeat of storage")
+        yield
+
+
+def _with_settings_of(folder: Path, space: Space) -> Space:
+    """Return the space with the settings of the run in the folder, but for those it gives itself.
+
+    A new release has new settings and other defaults; a run goes on as it began.
+    """
+    file = folder / "run.json"
+    if not file.is_file():
+        return space
+    old = of_earlier_release(json.loads(file.read_text(encoding="utf-8")).get("settings", {}))
+    now = space.settings.model_dump(mode="json", include=space.settings.model_fields_set)
+    return replace(space, settings=SearchSettings.model_validate_json(json.dumps({**old, **now})))
 
 
 def open_run(folder: Path) -> tuple[optuna.Study, dict[str, Any]]:
@@ -118,6 +165,7 @@ def _check_folder(folder: Path, record: dict[str, Any], *, resume: bool) -> None
     if not resume:
         raise SpecError(f"{folder}: a run is there already; go on with --resume, or another --out")
     old = json.loads(file.read_text(encoding="utf-8"))
+    old["settings"] = of_earlier_release(old.get("settings", {}))
     changed = [key for key in record if old.get(key) != record[key]]
     if changed:
         raise SpecError(
@@ -126,21 +174,20 @@ def _check_folder(folder: Path, record: dict[str, Any], *, resume: bool) -> None
         )
 
 
-def _open_study(folder: Path, space: Space, record: dict[str, Any]) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+def _open_study(
+    folder: Path, storage: optuna.storages.RDBStorage, space: Space, record: dict[str, Any]
+) -> optuna.Study:
     (folder / "space.yaml").write_text(
         dump({**space.source.tree, "search": space.settings.model_dump(mode="json")}),
         encoding="utf-8",
     )
     study = optuna.create_study(
         study_name="search",
-        storage=_storage(folder),
+        storage=storage,
         directions=["maximize", "minimize"],
         load_if_exists=True,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names(list(METRIC_NAMES))
+    study.set_metric_names(list(METRIC_NAMES))
     # Optuna does not store the generator's state: another seed on resume, or draws repeat
     study.sampler = optuna.samplers.TPESampler(seed=record["seed"] + len(study.get_trials()))
     return study
@@ -154,4 +201,11 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def _storage(folder: Path) -> optuna.storages.RDBStorage:
-    return optuna.storages.RDBStorage(f"sqlite:///{(folder / 'study.db').resolve()}")
+    with _quiet():
+        return optuna.storages.RDBStorage(
+            f"sqlite:///{(folder / 'study.db').resolve()}",
+            # two threads write: the loop, and the heartbeat
+            engine_kwargs={"connect_args": {"timeout": 60}},
+            heartbeat_interval=INTERVAL,
+            grace_period=GRACE,
+        )

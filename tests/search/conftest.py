@@ -1,16 +1,87 @@
-"""A small phantom, preprocessed by real nnU-Net, for the tests that train."""
+"""A search that does not train, and a small phantom, preprocessed by real nnU-Net."""
 
 import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import optuna
 import pytest
 
+from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.phantom.reach import ReachTask
 from archspec.phantom.writing import write_dataset
+from archspec.yaml_source import dump
+from search.loop import Event, SearchLoop
+from search.space import load_space
 
 NAME = "Dataset902_Small"
+
+SPACE: dict[str, Any] = {
+    "name": "tiny",
+    "patch_size": [16, 16, 16],
+    "encoder": {
+        "stages": [
+            {"width": {"choice": [2, 3, 4]}, "mixer": {"kind": "conv"}},
+            {"width": 4, "mixer": {"choice": [{"kind": "conv"}, {"kind": "identity"}]}},
+        ]
+    },
+    "decoder": {"kind": "sum"},
+    "search": {"steps": 27, "anchors": [{}, {"encoder.stages.0.width": 4}]},
+}
+"""Six networks."""
+
+LoopFactory = Callable[..., SearchLoop]
+
+
+@pytest.fixture
+def space_tree() -> dict[str, Any]:
+    """Return the raw tree of a space of six networks with two anchors."""
+    return SPACE
+
+
+@pytest.fixture(scope="session")
+def fakes() -> SimpleNamespace:
+    """Return what fake_search.py defines; a test module cannot import it."""
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("fake_search.py"))))
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, fakes: SimpleNamespace) -> PreprocessedDataset:
+    found: PreprocessedDataset = fakes.fake_dataset(tmp_path)
+    return found
+
+
+@pytest.fixture
+def study() -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    return optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+
+
+@pytest.fixture
+def make_loop(tmp_path: Path, dataset: PreprocessedDataset) -> LoopFactory:
+    """Return a function that makes a recovered loop over a study; `tree` is its space."""
+
+    def make(
+        study: optuna.Study,
+        total: int,
+        tree: dict[str, Any] = SPACE,
+        on_event: Callable[[Event], None] = lambda event: None,
+        seed: int = 7,
+    ) -> SearchLoop:
+        path = tmp_path / "space.yaml"
+        path.write_text(dump(tree), encoding="utf-8")
+        space = load_space(path)
+        loop = SearchLoop(space, dataset, tmp_path / "run", study, total, seed, on_event)
+        loop.recover()
+        return loop
+
+    return make
 
 
 @pytest.fixture(scope="session")

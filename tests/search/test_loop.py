@@ -1,102 +1,44 @@
 """The driver's loop with workers that do not train: what is asked, told and counted."""
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
-import psutil
 import pytest
 from optuna.trial import TrialState
 
-from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.yaml_source import dump
-from search.driver import Message
-from search.loop import Event, SearchLoop, ended
+from blocks.base import SpecError
+from search.ledger import ended, is_stopped
+from search.loop import Event, SearchLoop
 from search.space import load_space
-from search.study import run
-from search.trial import CHECKPOINT, Rung, TrialTask
+from search.trial import CHECKPOINT
+from search.worker import Message
 
-SPACE: dict[str, Any] = {
-    "name": "tiny",
-    "patch_size": [16, 16, 16],
-    "encoder": {
-        "stages": [
-            {"width": {"choice": [2, 3, 4]}, "mixer": {"kind": "conv"}},
-            {"width": 4, "mixer": {"choice": [{"kind": "conv"}, {"kind": "identity"}]}},
-        ]
-    },
-    "decoder": {"kind": "sum"},
-    "search": {"anchors": [{}, {"encoder.stages.0.width": 4}]},
-}
+MakeLoop = Callable[..., SearchLoop]
 
 
-class FakePool:
-    """Answers every task at once; `fate` says how a trial ends."""
-
-    num_idle = 1
-    num_busy = 0
-
-    def __init__(self, fate: dict[int, Message] | None = None) -> None:
-        self.fate = fate or {}
-        self.tasks: list[TrialTask] = []
-
-    def submit(self, task: TrialTask) -> None:
-        self.tasks.append(task)
-        self.num_idle, self.num_busy = 0, 1
-
-    def messages(self) -> Iterator[Message]:
-        number = self.tasks[-1].number
-        (self.tasks[-1].folder / CHECKPOINT).write_bytes(b"weights")
-        self.num_idle, self.num_busy = 1, 0
-        rung = Rung(10, {"mean": 0.5 + number / 100, "organ": 0.5}, 1.0, 2.0)
-        fate = self.fate.get(number, Message(number, "done", rung))
-        if fate.event == "done":
-            yield Message(number, "rung", fate.rung)
-        yield fate
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> PreprocessedDataset:
-    settings = {"patch_size": [16, 16, 16], "spacing": [1, 1, 1], "data_identifier": "data"}
-    labels = {"background": 0, "organ": 1}
-    return PreprocessedDataset(
-        tmp_path,
-        "Dataset901_X",
-        "3d_fullres",
-        {},
-        {"channel_names": {"0": "MR"}, "labels": labels},
-        settings,
-    )
-
-
-@pytest.fixture
-def study() -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.RandomSampler(seed=0)
-    return optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-
-
-def loop(
-    tmp_path: Path, study: optuna.Study, dataset: PreprocessedDataset, total: int
-) -> SearchLoop:
-    path = tmp_path / "space.yaml"
-    path.write_text(dump(SPACE), encoding="utf-8")
-    return SearchLoop(
-        load_space(path), dataset, tmp_path / "run", study, total, 7, lambda event: None
-    )
-
-
-def drive(search: SearchLoop, pool: FakePool) -> None:
-    search.recover()
-    search.drive(pool)  # type: ignore[arg-type]
+def wide(tree: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """Return the space with thousands of networks."""
+    first, second = tree["encoder"]["stages"]
+    stages = [{**first, "width": {"int": [2, 60]}}, {**second, "width": {"int": [2, 60]}}]
+    return {**tree, "encoder": {"stages": stages}, "search": {"steps": 27, **settings}}
 
 
 def test_anchors_first_then_new_networks_only(
-    tmp_path: Path, study: optuna.Study, dataset: PreprocessedDataset
+    study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace
 ) -> None:
-    pool = FakePool()
-    drive(loop(tmp_path, study, dataset, total=6), pool)
+    """T15: anchors are queued first, and queued again nothing is added."""
+    pool = fakes.FakePool()
+    make_loop(study, 6)
+    assert len(study.trials) == 2
+    loop = make_loop(study, 6)
+    assert len(study.trials) == 2
+    loop.drive(pool)
     widths = [task.tree["encoder"]["stages"][0]["width"] for task in pool.tasks]
     assert widths[:2] == [2, 4]
     assert len(pool.tasks) == 6, "all six networks of the space, each once"
@@ -108,19 +50,21 @@ def test_anchors_first_then_new_networks_only(
 
 
 def test_a_space_that_is_used_up_ends_the_search(
-    tmp_path: Path, study: optuna.Study, dataset: PreprocessedDataset
+    study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace
 ) -> None:
-    pool = FakePool()
-    drive(loop(tmp_path, study, dataset, total=50), pool)
+    pool = fakes.FakePool()
+    make_loop(study, 50).drive(pool)
     assert len(pool.tasks) == 6
 
 
-def test_failures_count_keep_their_reason_and_have_no_value(
-    tmp_path: Path, study: optuna.Study, dataset: PreprocessedDataset
+@pytest.mark.parametrize("dice", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_no_result(
+    study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace, dice: float
 ) -> None:
-    nothing = Rung(10, {"mean": float("nan"), "organ": float("nan")}, 1.0, 2.0)
-    fate = {0: Message(0, "failed", reason="loss is nan at step 3"), 1: Message(1, "done", nothing)}
-    drive(loop(tmp_path, study, dataset, total=3), FakePool(fate))
+    """T6: neither a loss nor a Dice that is NaN or infinite becomes COMPLETE."""
+    fate = {0: Message(0, "failed", reason="loss is nan at step 3")}
+    pool = fakes.FakePool(dice=lambda task, step: dice if task.number == 1 else 0.5, fate=fate)
+    make_loop(study, 3).drive(pool)
     assert [t.state for t in study.trials[:2]] == [TrialState.FAIL, TrialState.FAIL]
     assert study.trials[0].user_attrs["reason"] == "loss is nan at step 3"
     assert "no Dice" in study.trials[1].user_attrs["reason"]
@@ -128,79 +72,188 @@ def test_failures_count_keep_their_reason_and_have_no_value(
     assert len(study.best_trials) == 1
 
 
+def test_a_stopped_trial_is_pruned_and_keeps_its_rung(
+    study: optuna.Study,
+    make_loop: MakeLoop,
+    fakes: SimpleNamespace,
+    space_tree: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """T14: Optuna's own pruning is never asked; what is stopped is PRUNED and off the front."""
+
+    def never(*_: Any) -> None:
+        raise AssertionError("Optuna refuses these with two objectives")
+
+    monkeypatch.setattr(optuna.Trial, "report", never)
+    monkeypatch.setattr(optuna.Trial, "should_prune", never)
+    events: list[Event] = []
+    pool = fakes.FakePool(dice=lambda task, step: 0.8 if task.number < 8 else 0.1)
+    make_loop(study, 30, wide(space_tree), events.append).drive(pool)
+    stopped = [t for t in study.trials if is_stopped(t)]
+    assert stopped
+    assert len(ended(study)) == len(pool.tasks) == 30
+    for trial in stopped:
+        assert trial.state == TrialState.PRUNED and trial.values is None
+        last = trial.user_attrs["rungs"][-1]
+        assert (last["smoothed"], last["stop"]) == (0.1, True)
+        task = next(t for t in pool.tasks if t.number == trial.number)
+        assert json.loads((task.folder / CHECKPOINT).read_text()) == last["step"]
+        assert max(step for seed, step in pool.trained if seed == task.seed) == last["step"] < 27
+    assert not {t.number for t in study.best_trials} & {t.number for t in stopped}
+    assert {e.number for e in events if e.kind == "stopped"} == {t.number for t in stopped}
+
+
+def test_stopper_none_trains_every_trial_to_the_end(
+    study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace, space_tree: dict[str, Any]
+) -> None:
+    pool = fakes.FakePool(dice=lambda task, step: 0.8 if task.number < 8 else 0.1)
+    make_loop(study, 20, wide(space_tree, stopper="none")).drive(pool)
+    assert [t.state for t in ended(study)] == [TrialState.COMPLETE] * 20
+
+
+def test_two_workers_train_a_hundred_networks_each_once(
+    study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace, space_tree: dict[str, Any]
+) -> None:
+    """T3: contiguous numbers, no network twice; draws of equal seeds would collide."""
+    pool = fakes.FakePool(jobs=2)
+    tree = wide(space_tree, stopper="none")
+    make_loop(study, 100, tree).drive(pool)
+    trials = study.get_trials()
+    assert [t.number for t in trials] == list(range(len(trials)))
+    hashes = [t.user_attrs["trial_hash"] for t in ended(study)]
+    assert len(hashes) == len(set(hashes)) == 100
+    assert len({task.number for task in pool.tasks}) == len(pool.tasks) == 100
+    assert len(set(pool.trained)) == len(pool.trained)
+    path = Path(pool.tasks[0].folder).parents[2] / "space.yaml"
+    workers = [optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)) for _ in "ab"]
+    drawn = [load_space(path).suggest(worker.ask()) for worker in workers]
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("kind", ["choice", "float"])
+def test_same_seed_same_trials_and_a_resumed_search_repeats_none(
+    tmp_path: Path, fakes: SimpleNamespace, space_tree: dict[str, Any], kind: str
+) -> None:
+    """T7: with TPE, on a discrete and on a continuous space."""
+    tree = wide(space_tree)
+    if kind == "float":
+        tree["training"] = {"lr": {"float": [1e-4, 1e-2], "log": True}}
+    space = tmp_path / "space.yaml"
+    space.write_text(dump(tree), encoding="utf-8")
+
+    def params(out: str, *totals: int) -> list[dict[str, Any]]:
+        for total in totals:
+            study = fakes.run_fake(space, tmp_path / out, total, fakes.FakePool(), seed=3)
+        return [t.params for t in ended(study)]
+
+    whole = params("a", 14)
+    assert params("b", 14) == whole
+    resumed = params("c", 5, 14)
+    assert resumed[:5] == whole[:5]
+    assert len({repr(p) for p in resumed}) == 14
+
+
 def test_recovery_queues_each_lost_trial_once_and_inherits_its_checkpoint(
-    tmp_path: Path, study: optuna.Study, dataset: PreprocessedDataset
+    study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace
 ) -> None:
     class KilledError(Exception):
         pass
 
-    class DyingPool(FakePool):
-        def messages(self) -> Iterator[Message]:
-            (self.tasks[-1].folder / CHECKPOINT).write_bytes(b"half trained")
+    def die(event: Event) -> None:
+        if event.kind == "rung" and "step 3" in event.text:
             raise KilledError
 
+    first = fakes.FakePool()
     with pytest.raises(KilledError):
-        drive(loop(tmp_path, study, dataset, total=2), DyingPool())
+        make_loop(study, 2, on_event=die).drive(first)
     assert [t.state for t in study.trials] == [TrialState.RUNNING, TrialState.WAITING]
-    loop(tmp_path, study, dataset, total=2).recover()  # killed again before anything started
-
-    class CheckingPool(FakePool):
-        def submit(self, task: TrialTask) -> None:
-            super().submit(task)
-            found = task.folder / CHECKPOINT
-            inherited[task.number] = found.read_bytes() if found.is_file() else b""
-
-    inherited: dict[int, bytes] = {}
-    pool = CheckingPool()
-    drive(loop(tmp_path, study, dataset, total=2), pool)
+    make_loop(study, 2)  # killed again before anything started
+    pool = fakes.FakePool()
+    make_loop(study, 2).drive(pool)
     heirs = [t for t in study.trials if t.user_attrs.get("resumed_from") == 0]
     assert [t.state for t in heirs] == [TrialState.COMPLETE]
-    assert inherited[heirs[0].number] == b"half trained"
-    assert heirs[0].user_attrs["seed"] == 7000
+    assert first.trained == [(7000, 1), (7000, 3)]
+    assert [pair for pair in pool.trained if pair[0] == 7000] == [(7000, 9), (7000, 27)]
+    assert [rung["step"] for rung in heirs[0].user_attrs["rungs"]] == [1, 3, 9, 27]
     assert study.trials[0].state == TrialState.FAIL
     assert len(ended(study)) == 2
 
 
-def test_an_anchor_killed_before_it_drew_its_parameters_is_not_lost(
-    tmp_path: Path, study: optuna.Study, dataset: PreprocessedDataset
+def test_a_trial_killed_between_its_decision_and_its_end_is_ended_not_trained(
+    study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace
 ) -> None:
-    search = loop(tmp_path, study, dataset, total=2)
-    search.recover()
+    make_loop(study, 2)
+    stopped, failed = study.ask(), study.ask()
+    stopped.set_user_attr("rungs", [{"step": 1, "scores": {"mean": 0.1}, "stop": True}])
+    failed.set_user_attr("reason", "loss is nan")
+    make_loop(study, 2)
+    assert [t.state for t in study.trials] == [TrialState.PRUNED, TrialState.FAIL]
+    assert len(ended(study)) == 2
+
+
+def test_an_anchor_killed_before_it_drew_its_parameters_is_not_lost(
+    study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace
+) -> None:
+    make_loop(study, 2)
     study.ask()  # the first anchor is RUNNING now, and has no parameters yet
     assert study.trials[0].params == {}
-    pool = FakePool()
-    drive(loop(tmp_path, study, dataset, total=2), pool)
+    pool = fakes.FakePool()
+    make_loop(study, 2).drive(pool)
     widths = [task.tree["encoder"]["stages"][0]["width"] for task in pool.tasks]
     assert sorted(widths) == [2, 4]
 
 
-def test_values_are_dice_and_log10_flops(
-    tmp_path: Path, study: optuna.Study, dataset: PreprocessedDataset
+def test_a_lost_worker_costs_one_retry_from_the_last_rung(
+    study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace
 ) -> None:
-    drive(loop(tmp_path, study, dataset, total=1), FakePool())
+    """T5, T13: a worker that dies or stalls twice on a network ends it."""
+    events: list[Event] = []
+    fate = {n: Message(n, "lost", reason="worker ended with code -9") for n in (0, 2)}
+    pool = fakes.FakePool(fate=fate)
+    make_loop(study, 3, on_event=events.append).drive(pool)
+    first, heir = study.trials[0], study.trials[2]
+    assert first.state == heir.state == TrialState.FAIL
+    assert "reason" not in first.user_attrs
+    assert heir.user_attrs["resumed_from"] == 0
+    assert heir.user_attrs["reason"] == "worker ended with code -9, and so before"
+    assert sum(task.seed == 7000 for task in pool.tasks) == 2
+    assert [e.kind for e in events if e.number in (0, 2)][-1] == "failed"
+    assert len(ended(study)) == 3
+
+
+def test_a_late_result_is_refused_and_that_of_the_retry_stands(
+    study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace
+) -> None:
+    """T13: a driver that was stalled wakes up after another one has taken over."""
+    events: list[Event] = []
+
+    class StalledPool(fakes.FakePool):  # type: ignore[misc, name-defined]
+        taken_over = False
+
+        def messages(self) -> Iterator[Message]:
+            if not self.taken_over:
+                self.taken_over = True
+                make_loop(study, 2).drive(fakes.FakePool(dice=lambda task, step: 0.7))
+            yield from super().messages()
+
+    make_loop(study, 2, on_event=events.append).drive(StalledPool(dice=lambda task, step: 0.1))
+    assert [e.kind for e in events if e.number == 0] == ["start", "refused"]
+    results = [t.values[0] for t in ended(study)]
+    assert results == [0.7, 0.7]
+    assert study.trials[0].state == TrialState.FAIL
+
+
+def test_another_machine_that_lives_is_not_robbed(study: optuna.Study, make_loop: MakeLoop) -> None:
+    make_loop(study, 2)
+    study.ask().set_user_attr("host", "node-of-another-cluster")
+    with pytest.raises(SpecError, match="trial 0 runs on node-of-another-cluster"):
+        make_loop(study, 2)
+
+
+def test_values_are_dice_and_log10_flops(
+    study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace
+) -> None:
+    make_loop(study, 1).drive(fakes.FakePool(dice=lambda task, step: 0.5))
     trial = study.trials[0]
     assert trial.values[0] == 0.5
     assert 10 ** trial.values[1] == pytest.approx(trial.user_attrs["flops"])
-
-
-def test_faults_of_real_workers_end_their_trials_with_a_reason(
-    tmp_path: Path, dataset: PreprocessedDataset
-) -> None:
-    """The first worker is killed; the one that replaces it finds data that cannot be opened."""
-
-    def kill(event: Event) -> None:
-        if (event.kind, event.number) == ("start", 0):
-            for child in psutil.Process().children():
-                if "spawn_main" in " ".join(child.cmdline()):
-                    child.kill()
-
-    (tmp_path / "data").mkdir()
-    for case in range(5):
-        (tmp_path / "data" / f"case_{case}.pkl").touch()
-    path = tmp_path / "space.yaml"
-    path.write_text(dump(SPACE), encoding="utf-8")
-    study = run(load_space(path), dataset, folder=tmp_path / "run", trials=2, on_event=kill)
-    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.FAIL]
-    assert study.trials[0].user_attrs["reason"].startswith("worker ended with code -")
-    assert study.trials[1].user_attrs["reason"].startswith("KeyError")
-    assert (tmp_path / "run" / "trials" / "0001" / "error.txt").is_file()

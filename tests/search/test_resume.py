@@ -34,6 +34,7 @@ SPACE = {
         "steps": STEPS,
         "batch_size": 2,
         "rungs": RUNGS,
+        "eta": 1,
         "anchors": [{"encoder.stages.0.width": 2}, {"encoder.stages.0.width": 5}],
     },
 }

@@ -1,0 +1,92 @@
+"""Draw the next network: valid, not yet tried, and within the limits; the others are told so."""
+
+from collections.abc import Callable
+
+import optuna
+from optuna.trial import TrialState
+
+from archspec.costing import Cost, cost_plan
+from archspec.hashing import trial_hash
+from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.planning import plan
+from archspec.spec import ArchSpec
+from blocks.base import SpecError
+from search.ledger import Ledger
+from search.limits import check_limits
+from search.space import Space
+
+_MAX_REPEATS = 100
+_MAX_DRAWS = 1000
+"""Draws in a row that give nothing to train, before the space is taken for used up."""
+
+Emit = Callable[[str, int, str], None]
+
+
+class Drawing:
+    """Ask Optuna for networks. `amp` says that trials train under AMP, for the memory limit."""
+
+    def __init__(
+        self, space: Space, dataset: PreprocessedDataset, study: optuna.Study, *, amp: bool
+    ) -> None:
+        self.space = space
+        self.dataset = dataset
+        self.study = study
+        self.amp = amp
+        self.size = space.size()
+
+    def draw(self, ledger: Ledger, emit: Emit) -> tuple[optuna.Trial, ArchSpec, Cost, str] | None:
+        """Return a trial, its spec and cost, and its hash; None where nothing is left to draw."""
+        repeats = over = 0
+        while repeats < _MAX_REPEATS and repeats + over < _MAX_DRAWS and not self._used_up(ledger):
+            trial = self.study.ask()
+            try:
+                spec = self.space.suggest(trial)
+                planned = plan(
+                    spec,
+                    in_channels=self.dataset.num_channels,
+                    num_classes=self.dataset.num_classes,
+                    patch_size=self.dataset.patch_size,
+                )
+            except SpecError as error:
+                repeats += 1
+                ledger.draw(trial.params)
+                self._reject(trial, f"invalid: {error}")
+                continue
+            ledger.draw(trial.params)
+            key = trial_hash(spec)
+            twin = ledger.twin(key, trial.params)
+            if twin is not None:
+                repeats += 1
+                self._reject(trial, f"same network and recipe as trial {twin}")
+                continue
+            cost = cost_plan(planned)
+            if not self._exceeds(trial, cost, emit):
+                return trial, spec, cost, key
+            over += 1
+        why = f"{over} draws over the limits, {repeats} known or invalid"
+        if self._used_up(ledger):
+            why = f"every one of the {self.size.combinations:,} combinations was drawn"
+        emit("note", -1, f"stopped early, nothing new to train: {why}")
+        return None
+
+    def _used_up(self, ledger: Ledger) -> bool:
+        """Say whether every combination was drawn, and none is queued to be gone on with."""
+        if self.size.ranges or ledger.num_drawn < self.size.combinations:
+            return False
+        return not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+
+    def _exceeds(self, trial: optuna.Trial, cost: Cost, emit: Emit) -> bool:
+        """Tell Optuna how the network stands to the limits; reject it where it exceeds one."""
+        settings = self.space.settings
+        found = check_limits(settings.limits, cost, batch=settings.batch_size, amp=self.amp)
+        for excess in found:
+            trial.set_constraint(excess.name, excess.constraint)
+        over = [excess.text for excess in found if excess.constraint > 0]
+        if over:
+            self._reject(trial, "; ".join(over))
+            emit("rejected", trial.number, f"not trained: {'; '.join(over)}")
+        return bool(over)
+
+    def _reject(self, trial: optuna.Trial, reason: str) -> None:
+        trial.set_user_attr("rejected", reason)
+        self.study.tell(trial, state=TrialState.PRUNED)

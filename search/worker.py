@@ -1,0 +1,151 @@
+"""A worker process: it trains the tasks that the driver sends and tells what became of them."""
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from archspec.nnunet_dataset import PreprocessedDataset
+
+if TYPE_CHECKING:
+    from search.data import TrialData
+    from search.trial import Rung, TrialTask
+
+
+class Beats(Protocol):
+    """A counter in memory that driver and worker share."""
+
+    value: int
+
+
+@dataclass(frozen=True, eq=False)
+class WorkerSettings:
+    """What all trials of a run share."""
+
+    dataset: PreprocessedDataset
+    fold: int
+    batch_size: int
+    threads: int
+    grace: float = 300.0
+    """Seconds without a sign of life after which a worker is given up."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a worker says about its trial.
+
+    `failed` is a fault of the trial and `lost` one of its worker; `storage` says that nothing can
+    be written any more. These give their reason.
+    """
+
+    number: int
+    event: Literal["rung", "done", "failed", "lost", "storage"]
+    rung: "Rung | None" = None
+    reason: str = ""
+
+
+def work(connection: Connection, settings: WorkerSettings, device: str, beats: Beats) -> None:
+    """Train tasks until the driver closes the connection or dies."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_beat, args=(beats,), daemon=True).start()
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    while True:
+        try:
+            task: TrialTask = connection.recv()
+            message = _train(task, settings, device, connection)
+            _free_memory()
+            if message is not None:
+                connection.send(message)
+        except (BrokenPipeError, EOFError):
+            return
+
+
+@lru_cache(maxsize=1)
+def _data(settings: WorkerSettings) -> "TrialData":
+    """Open the dataset once per worker."""
+    from search.data import TrialData
+
+    return TrialData(settings.dataset, fold=settings.fold, batch_size=settings.batch_size)
+
+
+def _train(
+    task: "TrialTask", settings: WorkerSettings, device: str, connection: Connection
+) -> Message | None:
+    """Train one task; its faults become a message, so that one trial cannot end the search.
+
+    None where the driver has stopped the trial: it knows.
+    """
+    import torch
+
+    from archspec.loading import load
+    from archspec.planning import plan
+    from search.trial import CheckpointError, DivergedError, StoppedError, train
+
+    def tell_rung(rung: "Rung") -> None:
+        connection.send(Message(task.number, "rung", rung))
+        if connection.recv() == "stop":
+            raise StoppedError
+
+    dataset = settings.dataset
+    try:
+        planned = plan(
+            load(task.tree),
+            in_channels=dataset.num_channels,
+            num_classes=dataset.num_classes,
+            patch_size=dataset.patch_size,
+        )
+        last = train(task, planned, _data(settings), torch.device(device), tell_rung)
+        return Message(task.number, "done", last)
+    except (BrokenPipeError, EOFError):
+        raise  # the driver is gone
+    except StoppedError:
+        return None
+    except CheckpointError as error:
+        return Message(task.number, "storage", reason=str(error))
+    except DivergedError as error:
+        return Message(task.number, "failed", reason=str(error))
+    except Exception as error:  # whatever it is, the reason and the traceback are kept
+        if _is_out_of_memory(error):
+            return Message(task.number, "failed", reason=f"out of memory on {device}")
+        with contextlib.suppress(OSError):
+            (task.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        return Message(task.number, "failed", reason=f"{type(error).__name__}: {error}")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _free_memory() -> None:
+    """Give back what the trial held; called when its frames, and an error's, are gone."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _beat(beats: Beats) -> None:
+    while True:
+        beats.value += 1
+        time.sleep(0.5)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,60 @@
+"""The pool of real worker processes: what dies, stalls or fails ends as a trial with a reason."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+from optuna.trial import TrialState
+
+import search.study
+from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.yaml_source import dump
+from search.loop import Event
+from search.space import load_space
+from search.worker import WorkerSettings
+
+
+def _workers() -> list[psutil.Process]:
+    children = psutil.Process().children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def test_faults_of_real_workers_end_their_trials_with_a_reason(
+    tmp_path: Path, dataset: PreprocessedDataset, space_tree: dict[str, Any], monkeypatch: Any
+) -> None:
+    """T13: a worker is killed, the next one stopped; the third finds data that cannot be opened."""
+
+    def impatient(*args: Any) -> WorkerSettings:
+        return WorkerSettings(*args, grace=20.0)
+
+    monkeypatch.setattr(search.study, "WorkerSettings", impatient)
+    stalled: list[psutil.Process] = []
+
+    def stop() -> None:
+        stalled.extend(_workers())
+        stalled[0].send_signal(signal.SIGSTOP)
+
+    def harm(event: Event) -> None:
+        # a little later, when the trial is with a worker, which is still importing
+        if (event.kind, event.number) == ("start", 0):
+            threading.Timer(0.5, lambda: _workers()[0].kill()).start()
+        if (event.kind, event.number) == ("start", 1):
+            threading.Timer(0.5, stop).start()
+
+    path = tmp_path / "space.yaml"
+    path.write_text(dump(space_tree), encoding="utf-8")
+    study = search.study.run(
+        load_space(path), dataset, folder=tmp_path / "run", trials=2, on_event=harm
+    )
+    killed, stopped, *heirs = study.trials
+    assert [t.state for t in study.trials] == [TrialState.FAIL] * 4
+    assert killed.user_attrs["lost"].startswith("worker ended with code -9")
+    assert stopped.user_attrs["lost"] == "worker gave no sign of life for 20 s"
+    assert [t.user_attrs["resumed_from"] for t in heirs] == [0, 1]
+    for heir in heirs:
+        assert heir.user_attrs["reason"].startswith("KeyError")
+        assert (tmp_path / "run" / "trials" / f"{heir.number:04d}" / "error.txt").is_file()
+    gone, alive = psutil.wait_procs(stalled, timeout=10)
+    assert gone and not alive
