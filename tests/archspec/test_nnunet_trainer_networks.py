@@ -1,6 +1,7 @@
 """What nnU-Net does to a network on a GPU, tried on the CPU, and weights from other classes."""
 
 import copy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -40,7 +41,7 @@ def test_half_precision(
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
     scaler = torch.amp.GradScaler("cpu")
     x = 20 * torch.randn(2, 1, 8, 16, 8)
-    full = net(x)
+    full = [out.detach() for out in net(x)]
     for _ in range(8):
         optimizer.zero_grad()
         with torch.autocast("cpu", dtype):
@@ -120,3 +121,21 @@ def test_weights_go_to_another_number_of_classes(
     assert heads
     for key, value in target.state_dict().items():
         assert torch.equal(value, heads.get(key, source.state_dict().get(key))), key
+
+
+class _Missing:
+    """Import no archspec."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] == "archspec":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def test_without_archspec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not installed nnU-Net says that the class is missing, and takes no other."""
+    module = pytest.importorskip("nnunetv2.utilities.get_network_from_plans")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "archspec"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [_Missing(), *sys.meta_path])
+    with pytest.raises(ImportError, match="Network class could not be found"):
+        module.get_network_from_plans("archspec.nnunet.ArchSpecNet", {}, [], 1, 2)
