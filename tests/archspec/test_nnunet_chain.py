@@ -1,6 +1,7 @@
 """The stock chain: plan, export, train, move the model, predict; all with nnU-Net's own commands.
 
-One tiny training on the CPU, with 250 + 50 iterations, which nnU-Net fixes.
+One tiny training on the CPU, with 250 + 50 iterations, which nnU-Net fixes; and one of a few steps
+by the spec's recipe, in this process.
 """
 
 import json
@@ -27,6 +28,7 @@ from blocks.base import SpecError
 pytest.importorskip("nnunetv2")
 
 TRAINER = "nnUNetTrainer_1epoch"
+RECIPE = {"lr": 2e-3, "betas": [0.9, 0.98], "epochs": 2, "iterations": 4}
 # On the CPU nnU-Net asks torch for a thread per core, whatever OMP_NUM_THREADS says. On shared
 # cores they would wait for each other at full speed: 0.8 s a step instead of 0.1 s.
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -65,6 +67,7 @@ class Chain:
     data_before: dict[str, int]
     data_after: dict[str, int]
     model: Path
+    by_recipe: Path
     masks: Path
 
 
@@ -80,6 +83,23 @@ def run(command: Path, arguments: str, variables: dict[str, str]) -> None:
 
 def modified(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in sorted(folder.iterdir())}
+
+
+def train_by_recipe(patch: pytest.MonkeyPatch) -> Path:
+    """Train as export says, with its environment line, but for nnU-Net's final validation."""
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    exported = export_nnunet(SPEC | {"training": RECIPE}, 901, plans_name="chain_by_recipe")
+    line, command = exported.environment[0], shlex.split(exported.commands[0])
+    variable, folder = line.removeprefix("export ").split("=")
+    patch.setenv(variable, *shlex.split(folder))
+    trainer = get_trainer_from_args(
+        *(command[1], command[2], int(command[3]), command[command.index("-tr") + 1]),
+        plans_identifier=exported.plans_name,
+        device=torch.device("cpu"),
+    )
+    trainer.run_training()
+    return Path(trainer.output_folder_base)
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +126,10 @@ def chain(
     data = root / "preprocessed" / raw_dataset.name / "nnUNetPlans_3d_fullres"
     before = modified(data)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
+        for name, value in (variables | {"nnUNet_n_proc_DA": "0"}).items():
             patch.setenv(name, value)
-        export = export_nnunet(SPEC, 901)
+        export = export_nnunet(SPEC, 901, recipe="nnunet")
+        recipe_model = train_by_recipe(patch)
     command, arguments = export.commands[0].split(maxsplit=1)
     run(
         commands / command,
@@ -119,6 +140,7 @@ def chain(
     trained = root / "results" / raw_dataset.name / f"{TRAINER}__{export.plans_name}__3d_fullres"
     model, images, masks = root / "elsewhere" / "model", root / "images", root / "masks"
     shutil.copytree(trained, model)
+    by_recipe = shutil.copytree(recipe_model, root / "elsewhere" / "by_recipe")
     for folder in ("results", "preprocessed"):
         (root / folder).rename(root / f"hidden_{folder}")
     images.mkdir()
@@ -129,7 +151,7 @@ def chain(
         f"{where} -f 0 -device cpu --disable_tta -npp 1 -nps 1",
         THREADS,
     )
-    return Chain(raw_dataset, export, before, after, model, masks)
+    return Chain(raw_dataset, export, before, after, model, by_recipe, masks)
 
 
 def test_training_learns(chain: Chain) -> None:
@@ -161,12 +183,22 @@ def test_model_holds_the_spec(chain: Chain) -> None:
     assert load(arch_kwargs["spec"]) == load(SPEC)
 
 
-def test_rebuilt_network_gives_the_trained_logits(chain: Chain) -> None:
+def test_the_recipe_is_in_the_log(chain: Chain) -> None:
+    log = next((chain.by_recipe / "fold_0").glob("training_log_*.txt")).read_text()
+    assert "archspec recipe: adamw, lr 0.002, weight decay 0.01, betas (0.9, 0.98)" in log
+    assert "2 epochs of 4 iterations" in log
+    assert log.count("Current learning rate") == 2
+
+
+@pytest.mark.parametrize("trained", ["stock", "recipe"])
+def test_rebuilt_network_gives_the_trained_logits(trained: str, chain: Chain) -> None:
+    """Whichever trainer it was, nnU-Net's own rebuilds the network: no variable names ours."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+    model = chain.model if trained == "stock" else chain.by_recipe
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(chain.model), use_folds=(0,))
-    checkpoint = torch.load(chain.model / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    predictor.initialize_from_trained_model_folder(str(model), use_folds=(0,))
+    checkpoint = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)
     patch = tuple(predictor.configuration_manager.patch_size)
     net = build(SPEC, in_channels=1, num_classes=3, patch_size=patch)
     net.load_state_dict(checkpoint["network_weights"])
