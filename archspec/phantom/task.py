@@ -19,6 +19,8 @@ Marks = NDArray[np.uint8]
 
 ORACLE_CHANNEL = "oracle"
 
+_MAX_NOISE = 0.3
+
 
 def as_control(text: str) -> Control:
     """Return a control by name. Raises: SpecError for an unknown name."""
@@ -73,7 +75,6 @@ class Task(ABC):
     """A neighbourhood this far around a decided voxel, away from the evidence, tells nothing."""
     knob: ClassVar[str]
     levels: ClassVar[tuple[str, ...]]
-    max_noise: ClassVar[float] = 0.3
 
     def __post_init__(self) -> None:
         if len(self.spacing) != 3 or not all(0.0 < size < float("inf") for size in self.spacing):
@@ -81,9 +82,9 @@ class Task(ABC):
                 f"spacing: must be three positive sizes in mm (D, H, W), got {self.spacing}; "
                 "use e.g. (1.0, 1.0, 1.0)"
             )
-        if not 0.0 <= self.noise <= self.max_noise:
+        if not 0.0 <= self.noise <= _MAX_NOISE:
             raise SpecError(
-                f"noise: must lie in 0..{self.max_noise} (half the contrast of a target), "
+                f"noise: must lie in 0..{_MAX_NOISE} (half the contrast of a target), "
                 f"got {self.noise}; use e.g. 0.1"
             )
         if not 0.0 <= self.blur <= 2.0:
