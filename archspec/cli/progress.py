@@ -7,6 +7,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from search.loop import Event
 
+_ENDS = ("done", "stopped", "failed")
+
 
 class SearchDisplay:
     """Show events of a search; the time left is estimated from the trials that ended."""
@@ -41,7 +43,7 @@ class SearchDisplay:
         self.progress.update(self.bar, completed=event.done, left=left)
         number = f"trial {event.number}" if event.number >= 0 else "search"
         rest = f", {left}" if event.done < event.total else ""
-        suffix = f" [{event.done}/{event.total}{rest}]" if event.kind == "done" else ""
+        suffix = f" [{event.done}/{event.total}{rest}]" if event.kind in _ENDS else ""
         self.console.print(
             f"{number}: {event.text}{suffix}", markup=False, highlight=False, soft_wrap=True
         )

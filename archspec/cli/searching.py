@@ -2,11 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from archspec.cli.specs import Overrides
+
+if TYPE_CHECKING:
+    from archspec.nnunet_dataset import PreprocessedDataset
+    from search.space import Space
 
 Run = Annotated[Path, typer.Argument(help="A run folder, as `archspec search --out` makes it.")]
 
@@ -20,11 +24,25 @@ def register(app: typer.Typer) -> None:
 
 def search(
     space: Annotated[str, typer.Argument(help="A bundled space (demo) or a YAML file with holes.")],
-    data: Annotated[str, typer.Option(help="Dataset id or name, preprocessed by nnU-Net.")],
-    trials: Annotated[int, typer.Option(min=1, help="Trials in all, resumed ones included.")],
-    out: Annotated[Path, typer.Option(help="The run folder.")],
+    data: Annotated[
+        str | None, typer.Option(help="Dataset id or name, preprocessed by nnU-Net.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials in all, resumed and stopped ones included.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing run.")] = False,
+    stopper: Annotated[
+        str | None, typer.Option(help="What stops trials early: pash, moasha or none.")
+    ] = None,
+    max_gflops: Annotated[
+        float | None, typer.Option(help="Train nothing above this per patch.")
+    ] = None,
+    max_params: Annotated[float | None, typer.Option(help="Train nothing above this.")] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Train nothing that needs more by estimate, e.g. 12GB.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes; on CUDA one per GPU.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads per worker.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
@@ -34,15 +52,34 @@ def search(
     ),
     fold: Annotated[int, typer.Option(min=0, help="Fold: which cases validate.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of sampler and trainings.")] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show samples, their costs and the hours.")
+    ] = False,
+    seconds_per_step: Annotated[
+        float | None, typer.Option(min=0, help="For --dry-run, instead of timing a step.")
+    ] = None,
 ) -> None:
     """Search a space for the front of validation Dice against FLOPs."""
     from archspec.cli.progress import SearchDisplay
     from archspec.nnunet_dataset import find_dataset
+    from blocks.base import SpecError
     from search.space import load_space
     from search.study import run
 
-    dataset = find_dataset(data, configuration=configuration, plans_name=plans)
-    loaded = load_space(space, overrides=tuple(overrides or ()))
+    limits = {"gflops": max_gflops, "params": max_params, "memory": max_memory}
+    given = [f"search.limits.{name}={value}" for name, value in limits.items() if value is not None]
+    given += [] if stopper is None else [f"search.stopper={stopper}"]
+    loaded = load_space(space, overrides=(*(overrides or ()), *given))
+    dataset = None
+    if data is not None:
+        dataset = find_dataset(data, configuration=configuration, plans_name=plans)
+    if dry_run:
+        _show_samples(loaded, dataset, trials, _devices(device, jobs), seed, seconds_per_step)
+        return
+    if seconds_per_step is not None:
+        raise SpecError("--seconds-per-step: goes with --dry-run only")
+    if dataset is None or trials is None or out is None:
+        raise SpecError("search: needs --data, --trials and --out (all but with --dry-run)")
     try:
         with SearchDisplay(trials) as display:
             run(
@@ -61,6 +98,29 @@ def search(
         print(f"stopped; go on with the same command and --resume ({out})", file=sys.stderr)
         raise typer.Exit(130) from None
     print(f"next: archspec report {out}")
+
+
+def _show_samples(
+    space: "Space",
+    dataset: "PreprocessedDataset | None",
+    trials: int | None,
+    devices: list[str],
+    seed: int,
+    seconds_per_step: float | None,
+) -> None:
+    """Print ten networks of the space at the dataset's sizes, or at the space's own."""
+    from search.dry_run import dry_run
+
+    found = dry_run(
+        space,
+        in_channels=dataset.num_channels if dataset else None,
+        num_classes=dataset.num_classes if dataset else None,
+        patch_size=dataset.patch_size if dataset else None,
+        device=devices[0],
+        seconds_per_step=seconds_per_step,
+        seed=seed,
+    )
+    print(found.text(trials or 40, len(devices)))
 
 
 def report(run: Run) -> None:

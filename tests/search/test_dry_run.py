@@ -1,0 +1,103 @@
+"""`archspec search --dry-run`, and the options of a search: no study, no training."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import search.dry_run
+from archspec.cli.main import main
+from archspec.costing import cost_plan
+from archspec.planning import plan
+from archspec.yaml_source import dump
+from blocks.base import SpecError
+from search.dry_run import dry_run
+from search.space import load_space
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Return a function that runs the command line in this process: code, output, errors."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["archspec", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def space(tmp_path: Path, space_tree: dict[str, Any]) -> Path:
+    path = tmp_path / "space.yaml"
+    path.write_text(dump(space_tree), encoding="utf-8")
+    return path
+
+
+def test_dry_run_shows_samples_and_hours_and_touches_nothing(cli: Cli, space: Path) -> None:
+    before = sorted(space.parent.iterdir())
+    code, out, _ = cli("search", space, "--dry-run", "--trials", 20, "--device", "cpu")
+    assert code == 0
+    assert "tiny: 6 combinations, 2 holes" in out
+    assert "1  encoder.stages.0.width" in out
+    assert "2, identity" in out and "4, conv" in out
+    assert "measured once on cpu" in " ".join(out.split())
+    assert "for 20 trainings of 27 steps" in " ".join(out.split())
+    assert max(map(len, out.splitlines())) <= 80
+    assert sorted(space.parent.iterdir()) == before
+
+
+def test_samples_have_the_costs_of_their_networks(space: Path) -> None:
+    found = dry_run(load_space(space), seconds_per_step=0.5, patch_size=(32, 16, 16))
+    assert len(found.samples) == 6, "all there are"
+    for one in found.samples:
+        assert one.planned.patch_size == (32, 16, 16)
+        assert one.flops == cost_plan(plan(one.planned.spec, patch_size=(32, 16, 16))).flops
+        assert one.memory > 4 * one.params
+    mean = sum(one.flops for one in found.samples) / 6
+    hours = 8 * 27 * 0.5 * mean / found.median.flops / 3600
+    assert found.hours(trials=8, jobs=1) == pytest.approx(hours)
+    assert found.hours(trials=8, jobs=2) == pytest.approx(hours / 2)
+    assert "0.500 s per step" in found.text(8, 1) and "given" in found.text(8, 1)
+
+
+def test_samples_over_a_limit_are_said_to_be(cli: Cli, space: Path) -> None:
+    line = ("search", space, "--dry-run", "--seconds-per-step", 1, "--max-params", 1000)
+    code, out, _ = cli(*line)
+    assert code == 0
+    assert "parameters, over the limit of 1,000" in out
+    assert "0 of the 6 samples exceed" not in " ".join(out.split())
+
+
+def test_a_space_without_a_valid_network_is_refused(
+    space: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise SpecError("stages[0]: too small")
+
+    monkeypatch.setattr(search.dry_run, "plan", refuse)
+    with pytest.raises(SpecError, match=r"200 draws gave no valid network; stages\[0\]"):
+        dry_run(load_space(space), seconds_per_step=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (("--trials", 3), "needs --data, --trials and --out"),
+        (("--stopper", "asha", "--dry-run"), "-s search.stopper=asha"),
+        (("--max-memory", "12", "--dry-run"), "must be a size such as 12GB"),
+        (("--seconds-per-step", 1), "--dry-run only"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(
+    cli: Cli, space: Path, options: tuple[object, ...], part: str
+) -> None:
+    code, _, err = cli("search", space, *options)
+    assert code == 2
+    assert part in err and err.count("\n") == 1
