@@ -1,0 +1,226 @@
+"""Widths that give candidates one cost, so that what is compared is the mixer and not the size."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from archspec.costing import cost_plan
+from archspec.loading import SpecLike, load, validate
+from archspec.planning import Plan, plan
+from archspec.spec import ArchSpec
+from archspec.yaml_source import NodePath, Source, dotted
+from blocks.base import ComponentSpec, Count, Grid, SpecError
+
+Measure = Callable[[Plan], float]
+
+_LARGEST_SCALE = 64.0
+_MAX_TRIED = 300
+"""How many combinations of widths around the common scale are listed at most."""
+
+
+class MatchSpec(ComponentSpec):
+    """What all candidates cost: multiply-adds of a forward pass, or seconds of a training step.
+
+    `widths` are the nodes that are scaled, by one factor as far as rounding to multiples of
+    `multiple` allows; `*` stands for every entry of a list. A node that a candidate does not have
+    is left out. `tolerance` is the share by which a candidate may miss. `latency` is the median
+    of `repeats` forward and backward passes of `batch_size` patches, in seconds of wall time.
+    """
+
+    macs: Annotated[float, Field(gt=0)] | None = None
+    latency: Annotated[float, Field(gt=0)] | None = None
+    widths: Annotated[tuple[str, ...], Field(min_length=1)] = ("encoder.stages.*.width",)
+    multiple: Count = 4
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.03
+    batch_size: Count = 2
+    repeats: Count = 5
+
+    @model_validator(mode="after")
+    def _one_target(self) -> "MatchSpec":
+        if (self.macs is None) == (self.latency is None):
+            raise ValueError("give one of macs and latency")
+        return self
+
+    @property
+    def target(self) -> float:
+        value = self.latency if self.macs is None else self.macs
+        assert value is not None
+        return value
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Widths that were tried, what they cost, and how far they leave a common scale."""
+
+    widths: tuple[int, ...]
+    cost: float
+    spec: ArchSpec
+
+    def miss(self, target: float) -> float:
+        return abs(self.cost / target - 1)
+
+
+def match_spec(
+    spec: Source | SpecLike,
+    target: MatchSpec,
+    *,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    patch_size: Grid | None = None,
+    device: str = "cpu",
+) -> ArchSpec:
+    """Return the spec with its widths scaled to the target's cost.
+
+    Of the widths within the tolerance, the first found is taken in the order of how little they
+    change the widths' ratios.
+
+    Raises:
+        SpecError: the spec is wrong, no node has the name of a width, or no widths come near
+            enough; the message names the nearest.
+    """
+    loaded = validate(spec) if isinstance(spec, Source) else load(spec)
+    tree = loaded.tree()
+    paths = [path for pattern in target.widths for path in _nodes(tree, tuple(pattern.split(".")))]
+    base = [_at(tree, path) for path in paths]
+    if not paths:
+        raise SpecError(f"match.widths: {', '.join(target.widths)} names no width of {loaded.name}")
+    tried: dict[tuple[int, ...], _Found] = {}
+    measure = _measure(target, device)
+
+    def cost(widths: tuple[int, ...]) -> _Found:
+        if widths not in tried:
+            changed = tree
+            for path, width in zip(paths, widths, strict=True):
+                changed = _with(changed, path, width)
+            candidate = load(changed)
+            planned = plan(
+                candidate,
+                in_channels=in_channels,
+                num_classes=num_classes,
+                patch_size=patch_size,
+            )
+            tried[widths] = _Found(widths, measure(planned), candidate)
+        return tried[widths]
+
+    scale = _scale(base, target, cost)
+    for widths in _around(base, scale, target.multiple):
+        found = cost(widths)
+        if found.miss(target.target) <= target.tolerance:
+            return found.spec
+    nearest = min(tried.values(), key=lambda found: found.miss(target.target))
+    names = ", ".join(
+        f"{dotted(path)}={width}" for path, width in zip(paths, nearest.widths, strict=True)
+    )
+    unit, shown = ("MACs", f"{nearest.cost:,.0f}")
+    if target.macs is None:
+        unit, shown = ("seconds", f"{nearest.cost:.4f}")
+    raise SpecError(
+        f"match: no widths of {loaded.name} in multiples of {target.multiple} cost "
+        f"{target.target:,.10g} {unit} within {100 * target.tolerance:g} %; nearest: {names} with "
+        f"{shown}"
+    )
+
+
+def step_seconds(planned: Plan, *, batch_size: int, repeats: int, device: str = "cpu") -> float:
+    """Return the median wall time in seconds of forward and backward, after two to warm up."""
+    import torch
+
+    from archspec.building import build_plan
+
+    net = build_plan(planned).to(device)
+    x = torch.randn(batch_size, planned.in_channels, *planned.patch_size, device=device)
+    times = []
+    for _ in range(repeats + 2):
+        started = time.perf_counter()
+        net(x).square().mean().backward()
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[2:])
+
+
+def _measure(target: MatchSpec, device: str) -> Measure:
+    if target.macs is not None:
+        return lambda planned: float(cost_plan(planned).macs)
+    return lambda planned: step_seconds(
+        planned, batch_size=target.batch_size, repeats=target.repeats, device=device
+    )
+
+
+def _scale(base: list[int], target: MatchSpec, cost: Callable[[tuple[int, ...]], _Found]) -> float:
+    """Return the factor at which the rounded widths first cost at least the target."""
+    low, high = 1 / _LARGEST_SCALE, 1.0
+    while high < _LARGEST_SCALE and cost(_rounded(base, high, target)).cost < target.target:
+        low, high = high, 2 * high
+    while high > low and cost(_rounded(base, high / 2, target)).cost >= target.target:
+        high /= 2
+        low = high / 2
+        if high <= 1 / _LARGEST_SCALE:
+            return high
+    low = max(low, high / 2)
+    while _rounded(base, low, target) != _rounded(base, high, target) and high / low > 1.002:
+        middle = math.sqrt(low * high)
+        if cost(_rounded(base, middle, target)).cost < target.target:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _rounded(base: list[int], scale: float, target: MatchSpec) -> tuple[int, ...]:
+    step = target.multiple
+    return tuple(max(round(width * scale / step), 1) * step for width in base)
+
+
+def _around(base: list[int], scale: float, step: int) -> Iterator[tuple[int, ...]]:
+    """Yield rounded widths near the scale, those nearest to the base's ratios first."""
+    most = max((int(_MAX_TRIED ** (1 / len(base))) - 1) // 2, 1)
+    options = []
+    for width in base:
+        middle = round(width * scale / step)
+        away = min(max(middle // 2, 1), most)
+        options.append([n * step for n in range(max(middle - away, 1), middle + away + 1)])
+
+    def distortion(widths: tuple[int, ...]) -> float:
+        return sum(
+            math.log(width / (old * scale)) ** 2 for width, old in zip(widths, base, strict=True)
+        )
+
+    yield from sorted(product(*options), key=distortion)
+
+
+def _nodes(tree: Any, pattern: tuple[str, ...], done: NodePath = ()) -> list[NodePath]:
+    """Return the paths of the numbers that a pattern names; `*` is every entry of a list."""
+    if not pattern:
+        return [done] if isinstance(tree, int) else []
+    key, rest = pattern[0], pattern[1:]
+    if isinstance(tree, list | tuple):
+        entries: list[tuple[str | int, Any]] = [
+            (i, item) for i, item in enumerate(tree) if key in ("*", str(i))
+        ]
+    else:
+        entries = [(key, tree[key])] if isinstance(tree, dict) and key in tree else []
+    return [path for name, item in entries for path in _nodes(item, rest, (*done, name))]
+
+
+def _at(tree: Any, path: NodePath) -> int:
+    for key in path:
+        tree = tree[key]
+    assert isinstance(tree, int)
+    return tree
+
+
+def _with(tree: Any, path: NodePath, value: int) -> Any:
+    """Return a copy of the tree with one node replaced."""
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(tree, list):
+        return [_with(item, rest, value) if i == key else item for i, item in enumerate(tree)]
+    return {**tree, key: _with(tree[key], rest, value)}

@@ -1,0 +1,145 @@
+"""Matched widths: candidates of one cost, whatever their mixers."""
+
+import math
+from typing import Any
+
+import pytest
+from optuna.trial import FixedTrial
+
+from archspec.costing import cost
+from archspec.loading import load
+from archspec.planning import Plan, plan
+from archspec.yaml_source import Source
+from blocks.base import SpecError
+from search import matching
+from search.matching import MatchSpec, match_spec
+from search.space import load_space
+
+TARGET = 40e6
+
+
+def host(first: dict[str, Any], second: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {
+        "name": "host",
+        "patch_size": (16, 32, 96),
+        "encoder": {
+            "defaults": {"depth": 1},
+            "stages": (
+                {"width": 32, "downsample": {"kernel_size": 7, "stride": 4}, "mixer": first},
+                {"width": 64, "downsample": {"kernel_size": 2}, "mixer": second},
+            ),
+        },
+        "decoder": {"kind": "mlp", "width": 16},
+        **fields,
+    }
+
+
+def mixers() -> dict[str, dict[str, Any]]:
+    return {
+        "conv": {"kind": "conv"},
+        "tom": {"kind": "tom", "d_state": 8},
+        "mamba": {"kind": "mamba", "d_state": 8},
+        "attention": {"kind": "attention", "num_heads": 2},
+        "identity": {"kind": "identity"},
+    }
+
+
+@pytest.mark.parametrize("first", mixers())
+def test_every_mixer_is_matched_within_the_tolerance(first: str) -> None:
+    tree = host(mixers()[first], {"kind": "attention", "num_heads": 2})
+    found = match_spec(tree, MatchSpec(macs=TARGET))
+    assert abs(cost(found).macs / TARGET - 1) <= 0.03
+    widths = [stage.width for stage in found.encoder.stages]
+    assert all(width % 4 == 0 for width in widths)
+    assert 1.4 < widths[1] / widths[0] < 2.9  # the host's ratio is 2
+    before = load(tree)
+    assert found.decoder == before.decoder
+    assert [s.mixer for s in found.encoder.stages] == [s.mixer for s in before.encoder.stages]
+
+
+def test_many_widths_are_matched_without_listing_all_combinations() -> None:
+    names = ("encoder.stages.*.width",)
+    stage = {"width": 32, "downsample": {"stride": 1}, "mixer": {"kind": "conv"}}
+    tree = host({"kind": "conv"}, {"kind": "conv"})
+    tree["encoder"]["stages"] += (stage,) * 6
+    found = match_spec(tree, MatchSpec(macs=200e6, widths=names))
+    assert abs(cost(found).macs / 200e6 - 1) <= 0.03
+
+
+def test_sizes_given_are_those_matched() -> None:
+    tree = host({"kind": "conv"}, {"kind": "conv"})
+    sizes = {"in_channels": 3, "num_classes": 7, "patch_size": (16, 32, 48)}
+    found = match_spec(tree, MatchSpec(macs=TARGET), **sizes)  # type: ignore[arg-type]
+    assert abs(cost(found, **sizes).macs / TARGET - 1) <= 0.03  # type: ignore[arg-type]
+    assert cost(found).macs > 1.5 * TARGET
+
+
+def test_a_source_and_further_widths_are_taken() -> None:
+    source = Source("space.yaml", host({"kind": "conv"}, {"kind": "conv"}))
+    names = ("encoder.stages.*.width", "decoder.width", "decoder.bottleneck_width")
+    found = match_spec(source, MatchSpec(macs=3e6, widths=names, multiple=2, tolerance=0.05))
+    assert found.decoder.kind == "mlp" and found.decoder.width < 16
+    assert abs(cost(found).macs / 3e6 - 1) <= 0.05
+
+
+def test_latency_is_matched_by_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(planned: Plan, *, batch_size: int, repeats: int, device: str) -> float:
+        assert (batch_size, repeats, device) == (1, 3, "cpu")
+        return 1e-3 * sum(stage.out.channels for stage in planned.stages)
+
+    monkeypatch.setattr(matching, "step_seconds", seconds)
+    target = MatchSpec(latency=0.192, batch_size=1, repeats=3)
+    found = match_spec(host({"kind": "conv"}, {"kind": "conv"}), target)
+    assert [stage.width for stage in found.encoder.stages] == [64, 128]
+
+
+def test_a_step_takes_time() -> None:
+    from archspec.resolving import resolve
+
+    planned = resolve(host({"kind": "conv"}, {"kind": "identity"}))
+    assert 0 < matching.step_seconds(planned, batch_size=1, repeats=3) < 10
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"macs": 1e3}, r"match: no widths of host in multiples of 4 cost 1,000 MACs.*nearest: "),
+        ({"macs": 1e15}, "nearest: encoder.stages.0.width="),
+        ({"macs": TARGET, "multiple": 64, "tolerance": 0.001}, "within 0.1 %"),
+        ({"macs": TARGET, "widths": ("encoder.stages.*.widht",)}, "names no width of host"),
+    ],
+)
+def test_what_cannot_be_matched_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message) as error:
+        match_spec(host({"kind": "conv"}, {"kind": "conv"}), MatchSpec(**fields))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("fields", [{}, {"macs": 1e6, "latency": 0.1}, {"macs": -1.0}])
+def test_a_target_is_one_positive_number(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="macs"):
+        MatchSpec(**fields)
+
+
+@pytest.mark.parametrize("name", ["mixers", "decoders"])
+def test_the_anchors_of_the_shipped_hosts_can_be_matched(name: str) -> None:
+    space = load_space(name)
+    assert space.anchors()
+    target = MatchSpec(macs=150e6, multiple=2)
+    for params in space.anchors():
+        found = match_spec(space.suggest(FixedTrial(params)), target)
+        assert abs(cost(found).macs / 150e6 - 1) <= 0.03, params
+
+
+def test_the_mixers_host_is_the_one_that_was_designed() -> None:
+    space = load_space("mixers")
+    first, *_ = space.anchors()
+    planned = plan(space.suggest(FixedTrial(first)))
+    assert planned.patch_size == (16, 32, 192)
+    assert [math.prod(stage.out.grid) for stage in planned.stages] == [1536, 192]
+    assert [stage.out.channels for stage in planned.stages] == [32, 64]
+    assert [stage.spec.depth for stage in planned.stages] == [2, 2]
+    names = {hole.name for hole in space.holes()}
+    assert names == {"encoder.stages.0.mixer", "encoder.stages.1.mixer", "training.lr"}
+    rates = next(hole.options for hole in space.holes() if hole.name == "training.lr")
+    assert len(rates) >= 3
