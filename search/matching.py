@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from blocks.base import ComponentSpec, Count, Grid, SpecError
 Measure = Callable[[Plan], float]
 
 _LARGEST_SCALE = 64.0
-_MAX_TRIED = 300
+_MAX_TRIED = 3000
 """How many combinations of widths around the common scale are listed at most."""
 
 
@@ -110,6 +110,8 @@ def match_spec(
 
     scale = _scale(base, target, cost)
     for widths in _around(base, scale, target.multiple):
+        if _hopeless(widths, tried.values(), target):
+            continue
         found = cost(widths)
         if found.miss(target.target) <= target.tolerance:
             return found.spec
@@ -176,6 +178,20 @@ def _scale(base: list[int], target: MatchSpec, cost: Callable[[tuple[int, ...]],
 def _rounded(base: list[int], scale: float, target: MatchSpec) -> tuple[int, ...]:
     step = target.multiple
     return tuple(max(round(width * scale / step), 1) * step for width in base)
+
+
+def _hopeless(widths: tuple[int, ...], tried: Iterable[_Found], target: MatchSpec) -> bool:
+    """Say whether a wider one was too cheap already, or a narrower one too dear."""
+    for found in tried:
+        pairs = list(zip(widths, found.widths, strict=True))
+        if found.cost < target.target * (1 - target.tolerance):
+            if all(width <= other for width, other in pairs):
+                return True
+        elif found.cost > target.target * (1 + target.tolerance) and all(
+            width >= other for width, other in pairs
+        ):
+            return True
+    return False
 
 
 def _around(base: list[int], scale: float, step: int) -> Iterator[tuple[int, ...]]:
