@@ -1,5 +1,6 @@
 """What `archspec overfit` prints: a page of at most 80 columns, or JSON."""
 
+import math
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def overfit_json(
             "averaged": done.cap.averaged,
         },
         "dice": {"mean": done.mean, "classes": done.scores},
-        "share": done.mean / done.cap.mean,
+        "share": done.share,
         "wanted_share": SHARE,
         "reached": done.reached,
         "failure": done.failure,
@@ -44,7 +45,8 @@ def overfit_json(
         "seconds": done.seconds,
         "directions": {
             path: {
-                name: {"first": norm, "last": done.last[path][name]} for name, norm in norms.items()
+                name: {"first": _finite(norm), "last": _finite(done.last[path][name])}
+                for name, norm in norms.items()
             }
             for path, norms in done.first.items()
         },
@@ -55,6 +57,11 @@ def overfit_json(
         "seed": seed,
         "device": str(device),
     }
+
+
+def _finite(norm: float) -> float | None:
+    """Return the norm, or None, for JSON has no word for what is not finite."""
+    return norm if math.isfinite(norm) else None
 
 
 def overfit_text(found: dict[str, Any]) -> str:

@@ -59,8 +59,13 @@ class Overfit:
         return mean_dice(self.scores)
 
     @property
+    def share(self) -> float:
+        """Return the Dice over the cap; 0 where not even the cap holds anything."""
+        return self.mean / self.cap.mean if self.cap.mean > 0 else 0.0
+
+    @property
     def reached(self) -> bool:
-        return self.mean >= SHARE * self.cap.mean
+        return self.share >= SHARE
 
     @property
     def dead(self) -> list[str]:
@@ -77,7 +82,7 @@ def overfit(
     planned: Plan,
     patch: FixedPatch,
     *,
-    steps: int = 1000,
+    steps: int = 2000,
     minutes: float | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -102,8 +107,9 @@ def overfit(
     scores = dict.fromkeys(target.present, 0.0)
     first: Norms = {}
     silent: set[str] = set()
+    shrunk = 1.0  # by how much clipping divided the gradients that are left
     while number < steps and (minutes is None or time.monotonic() - started < 60 * minutes):
-        number += 1
+        number, shrunk = number + 1, 1.0
         outputs, loss = _backward(net, image, loss_of)
         failure = _failure(net, image, number, loss)
         if failure is not None:
@@ -113,11 +119,11 @@ def overfit(
         found = mean_dice(target.dice(outputs[0]))
         if on_step is not None:
             on_step(Step(number, loss, found, time.monotonic() - started), cap)
-        if found >= SHARE * cap.mean:  # these weights, before the update, are evaluated
+        if found >= SHARE * cap.mean > 0:  # these weights, before the update, are evaluated
             scores = max(scores, _evaluate(net, image, target), key=mean_dice)
             if mean_dice(scores) >= SHARE * cap.mean:
                 break
-        nn.utils.clip_grad_norm_(net.parameters(), CLIP)
+        shrunk = max(float(nn.utils.clip_grad_norm_(net.parameters(), CLIP)) / CLIP, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(number / WARMUP, 1.0)
         optimizer.step()
@@ -130,9 +136,15 @@ def overfit(
         seconds=time.monotonic() - started,
         failure=failure,
         first=first,
-        last=direction_norms(net),
+        last=_scaled(direction_norms(net), shrunk) if number else {},
         silent=tuple(name for name in without_gradient(net) if name in silent),
     )
+
+
+def _scaled(norms: Norms, factor: float) -> Norms:
+    return {
+        path: {name: norm * factor for name, norm in found.items()} for path, found in norms.items()
+    }
 
 
 def nnunet_loss(planned: Plan, target: Target, copies: int) -> Callable[[list[Tensor]], Tensor]:

@@ -24,7 +24,7 @@ def overfit(
     patch: Annotated[
         str | None, typer.Option(help="Patch size in voxels, e.g. 96,96,96; default: the dataset's")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps at most.")] = 1000,
+    steps: Annotated[int, typer.Option(min=1, help="Steps at most.")] = 2000,
     minutes: Annotated[float | None, typer.Option(min=0, help="Minutes at most.")] = None,
     configuration: Annotated[str, typer.Option(help="nnU-Net configuration.")] = "3d_fullres",
     plans: Annotated[str, typer.Option(help="Plans the data were preprocessed with.")] = (

@@ -17,7 +17,7 @@ from archspec.building import build_plan
 from archspec.cli.main import app
 from archspec.fixed_patch import FixedPatch, Target
 from archspec.non_finite import where_not_finite
-from archspec.overfit_text import overfit_text
+from archspec.overfit_text import overfit_json, overfit_text
 from archspec.overfitting import nnunet_loss, overfit
 from archspec.planning import Plan, plan
 from archspec.resolution_cap import resolution_cap
@@ -118,7 +118,8 @@ def test_not_reached(cli_case: Path) -> None:
     assert "step 1: loss" in done.stderr
     no_time = run(cli_case, "--data", 901, "--minutes", 0, "--json")
     assert no_time.exit_code == 1
-    assert json.loads(no_time.stdout)["steps"] == 0
+    found = json.loads(no_time.stdout)
+    assert (found["steps"], found["directions"], found["dead_directions"]) == (0, {}, [])
 
 
 def test_seeds(planned: Plan) -> None:
@@ -129,6 +130,17 @@ def test_seeds(planned: Plan) -> None:
         keep = losses[-1].append
         overfit(planned, patch, steps=3, seed=seed, on_step=lambda s, _, keep=keep: keep(s.loss))
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_gradients_are_those_before_clipping(
+    planned: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only step is the first and the last."""
+    monkeypatch.setattr("archspec.overfitting.CLIP", 1e-3)
+    done = overfit(planned, patch_of(two_blocks()), steps=1)
+    for path, norms in done.first.items():
+        assert done.last[path] == pytest.approx(norms, rel=1e-4)
+    assert done.dead == []
 
 
 @pytest.mark.long
@@ -180,6 +192,10 @@ def test_not_finite(planned: Plan, monkeypatch: pytest.MonkeyPatch, broken: str)
         "gradient": "the gradient of ",
     }
     assert expected[broken] in done.failure
+    target = {"dataset": "d", "seed": 0, "device": torch.device("cpu")}
+    found = overfit_json(done, planned, patch_of(two_blocks()), **target)
+    assert "NaN" not in json.dumps(found)
+    assert overfit_text(found) == f"small failed at {done.failure}"
 
 
 def test_inner_module_is_named(planned: Plan) -> None:
