@@ -61,10 +61,7 @@ class DryRun:
         holes = self.space.holes()
         lines = [f"{self.space.name}: {self.space.size().text()}, {len(holes)} holes"]
         lines += [f"  {i + 1:2}  {hole.name}" for i, hole in enumerate(holes)]
-        lines += [
-            "",
-            f"input {shape}; GFLOPs of one patch, {CONVENTION}; memory of a training step",
-        ]
+        lines += ["", f"input {shape}, {CONVENTION}: GFLOPs of a patch, memory of a step"]
         lines.append("  GFLOPs       params  memory GB  values of the holes")
         for one in self.samples:
             values = ", ".join(_short(one.values.get(hole.name, "-")) for hole in holes)
