@@ -129,7 +129,7 @@ def _train(job: Job, training: Training, points: list[CurvePoint]) -> nn.Module:
         optimizer.load_state_dict(state["optimizer"])
         done, seconds = state["step"], state["seconds"]
     batches = data.batches(planned.strides, deep_supervision=False)
-    loss_of = data.loss(planned.strides, deep_supervision=False)
+    loss_of = data.loss(planned.strides, deep_supervision=False, kind=recipe.loss)
     for rung, end in enumerate(job.rung_steps[: job.stop_after], start=1):
         if end <= done:
             continue
