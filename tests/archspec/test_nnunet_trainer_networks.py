@@ -137,5 +137,5 @@ def test_without_archspec(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "archspec"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [_Missing(), *sys.meta_path])
-    with pytest.raises(ImportError, match="Network class could not be found"):
+    with pytest.warns(UserWarning), pytest.raises(ImportError, match="could not be found"):
         module.get_network_from_plans("archspec.nnunet.ArchSpecNet", {}, [], 1, 2)
