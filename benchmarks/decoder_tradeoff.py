@@ -26,7 +26,7 @@ from archspec.phantom.tasks import task_class
 from search.matching import MatchSpec
 
 RATES = (4e-3, 2e-3, 1e-3)
-QUICK = Budget(seeds=3, steps=243, rates=RATES, choose_at=3)
+QUICK = Budget(seeds=3, steps=486, rates=RATES, choose_at=3)
 FULL = Budget(seeds=5, steps=4860, rates=RATES, choose_at=3)
 QUICK_SPLIT = Split(train=32, validation=8, test=24)
 FULL_SPLIT = Split(train=64, validation=16, test=64)
