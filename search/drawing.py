@@ -8,7 +8,6 @@ from optuna.trial import TrialState
 from archspec.costing import Cost, cost_plan
 from archspec.hashing import trial_hash
 from archspec.nnunet_dataset import PreprocessedDataset
-from archspec.planning import plan
 from archspec.spec import ArchSpec
 from blocks.base import SpecError
 from search.ledger import Ledger
@@ -23,15 +22,15 @@ Emit = Callable[[str, int, str], None]
 
 
 class Drawing:
-    """Ask Optuna for networks. `amp` says that trials train under AMP, for the memory limit."""
+    """Ask Optuna for networks that train on the device; on CUDA that is under AMP."""
 
     def __init__(
-        self, space: Space, dataset: PreprocessedDataset, study: optuna.Study, *, amp: bool
+        self, space: Space, dataset: PreprocessedDataset, study: optuna.Study, device: str
     ) -> None:
         self.space = space
         self.dataset = dataset
         self.study = study
-        self.amp = amp
+        self.device = device
         self.size = space.size()
 
     def draw(self, ledger: Ledger, emit: Emit) -> tuple[optuna.Trial, ArchSpec, Cost, str] | None:
@@ -40,12 +39,12 @@ class Drawing:
         while repeats < _MAX_REPEATS and repeats + over < _MAX_DRAWS and not self._used_up(ledger):
             trial = self.study.ask()
             try:
-                spec = self.space.suggest(trial)
-                planned = plan(
-                    spec,
+                planned = self.space.draw(
+                    trial,
                     in_channels=self.dataset.num_channels,
                     num_classes=self.dataset.num_classes,
                     patch_size=self.dataset.patch_size,
+                    device=self.device,
                 )
             except SpecError as error:
                 repeats += 1
@@ -53,6 +52,7 @@ class Drawing:
                 self._reject(trial, f"invalid: {error}")
                 continue
             ledger.draw(trial.params)
+            spec = planned.spec
             key = trial_hash(spec)
             twin = ledger.twin(key, trial.params)
             if twin is not None:
@@ -78,7 +78,8 @@ class Drawing:
     def _exceeds(self, trial: optuna.Trial, cost: Cost, emit: Emit) -> bool:
         """Tell Optuna how the network stands to the limits; reject it where it exceeds one."""
         settings = self.space.settings
-        found = check_limits(settings.limits, cost, batch=settings.batch_size, amp=self.amp)
+        amp = self.device.startswith("cuda")
+        found = check_limits(settings.limits, cost, batch=settings.batch_size, amp=amp)
         for excess in found:
             trial.set_constraint(excess.name, excess.constraint)
         over = [excess.text for excess in found if excess.constraint > 0]

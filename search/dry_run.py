@@ -9,7 +9,7 @@ import optuna
 from archspec.costing import CONVENTION, cost_plan
 from archspec.hashing import trial_hash
 from archspec.memory import training_memory
-from archspec.planning import Plan, plan
+from archspec.planning import Plan
 from archspec.profiling import profile_plan
 from blocks.base import SpecError
 from search.limits import check_limits
@@ -110,14 +110,17 @@ def dry_run(
         draws += 1
         trial = study.ask()
         try:
-            spec = space.suggest(trial)
-            planned = plan(
-                spec, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size
+            planned = space.draw(
+                trial,
+                in_channels=in_channels,
+                num_classes=num_classes,
+                patch_size=patch_size,
+                device=device,
             )
         except SpecError as error:
             mistakes.append(str(error))
             continue
-        key = trial_hash(spec)
+        key = trial_hash(planned.spec)
         if key in samples:
             continue
         cost = cost_plan(planned)

@@ -53,7 +53,7 @@ class SearchLoop:
         seed: int,
         on_event: Callable[[Event], None],
         *,
-        amp: bool = False,
+        device: str = "cpu",
     ) -> None:
         self.space = space
         self.dataset = dataset
@@ -62,7 +62,7 @@ class SearchLoop:
         self.total = total
         self.seed = seed
         self.on_event = on_event
-        self.drawing = Drawing(space, dataset, study, amp=amp)
+        self.drawing = Drawing(space, dataset, study, device)
         self.live: dict[int, optuna.Trial] = {}
         self.rung_steps = space.settings.rung_steps
         self.stopper = make_stopper(space.settings)

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from archspec.fitting import memory_size
 from blocks.base import ComponentSpec, Count, SpecError
+from search.matching import MatchSpec
 
 StopperName = Literal["pash", "moasha", "none"]
 
@@ -40,7 +41,8 @@ class SearchSettings(ComponentSpec):
     one of `rungs` rungs, each with `eta` times the steps of the one before, the last at the end
     (eta 1 spaces them evenly); `validate_every` steps scores them in between too, and rungs are
     judged by the mean of up to three scores. Each anchor gives values to some holes; the others
-    take their first or lowest one. `holes` opens nodes by their paths.
+    take their first or lowest one. `holes` opens nodes by their paths. `match` scales the widths of
+    every network that is drawn until it costs what all cost.
     """
 
     steps: Count = 1000
@@ -52,6 +54,7 @@ class SearchSettings(ComponentSpec):
     limits: LimitSettings = LimitSettings()
     anchors: tuple[dict[str, Any], ...] = ()
     holes: dict[str, Any] = Field(default_factory=dict)
+    match: MatchSpec | None = None
 
     @property
     def rung_steps(self) -> tuple[int, ...]:

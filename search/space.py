@@ -15,7 +15,7 @@ value:
     search: {holes: {encoder.stages.*.mixer: {choice: [{kind: conv}, {kind: mamba}]}}}
 
 every stage gets a hole of its own, or with a `name` in it all the same one. Overrides (`-s`) and
-the keys of anchors take `*` too.
+the keys of anchors take `*` too. `search: {match: {macs: 40e6}}` gives all networks one cost.
 """
 
 import importlib.resources
@@ -28,12 +28,14 @@ from optuna import Trial
 from pydantic import ValidationError
 
 from archspec.loading import apply_overrides, validate
+from archspec.planning import Plan, plan
 from archspec.resolving import plan_source
 from archspec.spec import ArchSpec
 from archspec.yaml_source import NodePath, Source, dotted, parse, read_text
-from blocks.base import SpecError
+from blocks.base import Grid, SpecError
 from search.expanding import expand_anchor, expand_overrides, put_holes, resolve_ties
 from search.holes import Hole, Value, has_hole, parse_hole
+from search.matching import match_spec
 from search.settings import SearchSettings
 from search.sizing import SpaceSize, size_of
 
@@ -56,6 +58,35 @@ class Space:
             SpecError: the combination is not a valid spec.
         """
         return validate(self._filled({}, trial))
+
+    def draw(
+        self,
+        trial: Trial,
+        *,
+        in_channels: int | None = None,
+        num_classes: int | None = None,
+        patch_size: Grid | None = None,
+        device: str = "cpu",
+    ) -> Plan:
+        """Draw a spec, match its widths where the settings ask for it, and plan it for the sizes.
+
+        `device` is where a latency to match is timed.
+
+        Raises:
+            SpecError: the combination is not a valid spec, does not fit the sizes, or cannot be
+                matched.
+        """
+        spec, match = self.suggest(trial), self.settings.match
+        if match is not None:
+            spec = match_spec(
+                spec,
+                match,
+                in_channels=in_channels,
+                num_classes=num_classes,
+                patch_size=patch_size,
+                device=device,
+            )
+        return plan(spec, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
 
     def anchors(self) -> list[dict[str, Value]]:
         """Return the parameters of the anchors, complete, as Optuna enqueues them."""

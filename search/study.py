@@ -73,8 +73,9 @@ def run(
             _write_record(folder, record)
             storage = _storage(folder)
             study = _open_study(folder, storage, space, record)
-            amp = devices[0].startswith("cuda")
-            search = SearchLoop(space, dataset, folder, study, trials, seed, on_event, amp=amp)
+            search = SearchLoop(
+                space, dataset, folder, study, trials, seed, on_event, device=devices[0]
+            )
             search.recover()
             if search.num_left() == 0:
                 on_event(

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-import search.dry_run
 from archspec.cli.main import main
 from archspec.costing import cost_plan
 from archspec.planning import plan
@@ -76,14 +75,18 @@ def test_samples_over_a_limit_are_said_to_be(cli: Cli, space: Path) -> None:
 
 
 def test_a_space_without_a_valid_network_is_refused(
-    space: Path, monkeypatch: pytest.MonkeyPatch
+    space: Path,
 ) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise SpecError("stages[0]: too small")
+    with pytest.raises(SpecError, match="200 draws gave no valid network; "):
+        dry_run(load_space(space, overrides=("search.match={macs: 1}",)), seconds_per_step=1)
 
-    monkeypatch.setattr(search.dry_run, "plan", refuse)
-    with pytest.raises(SpecError, match=r"200 draws gave no valid network; stages\[0\]"):
-        dry_run(load_space(space), seconds_per_step=1)
+
+def test_matched_samples_cost_the_same(space: Path) -> None:
+    match = "search.match={macs: 3e6, multiple: 1}"
+    found = dry_run(load_space(space, overrides=(match,)), seconds_per_step=1)
+    assert len(found.samples) > 1
+    for one in found.samples:
+        assert abs(one.flops / 2 / 3e6 - 1) <= 0.03
 
 
 @pytest.mark.parametrize(
