@@ -57,6 +57,10 @@ def run(tmp_path: Path) -> Path:
             state=optuna.trial.TrialState.FAIL, user_attrs={"reason": "loss is <nan>"}
         )
     )
+    pruned = optuna.trial.TrialState.PRUNED
+    rung = {"step": 9, "scores": {"mean": 0.4}, "smoothed": 0.41, "stop": True}
+    for why in ({"rungs": [rung]}, {"rejected": "61 GFLOPs, over the limit of 50"}):
+        study.add_trial(optuna.trial.create_trial(state=pruned, user_attrs=why))
     return folder
 
 
@@ -83,6 +87,8 @@ def test_page_is_offline_and_escapes_what_it_shows(run: Path) -> None:
     assert "src=" not in page
     assert "<b>tumour" not in page and "&lt;b&gt;tumour" in page
     assert "loss is &lt;nan&gt;" in page
+    assert "stopped at step 9 with Dice 0.410" in page
+    assert "over the limit of 50" in page
     assert "Synthetic data" in page
     assert "small-unet" in page
     assert "<svg" in page

@@ -6,7 +6,11 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from archspec.building import build_plan
+from archspec.costing import cost_plan
 from archspec.planning import plan
 from archspec.yaml_source import dump
 from blocks.base import SpecError
@@ -270,3 +274,17 @@ def test_an_error_in_a_tied_member_points_at_the_text(tmp_path: Path) -> None:
     )
     with pytest.raises(SpecError, match=r"space\.yaml:7:\d+  encoder\.stages\.0\.mixer\.d_stat"):
         load_space(path)
+
+
+def test_costs_of_the_demo_anchors_are_those_of_a_real_run() -> None:
+    """T16: what a search is told equals what PyTorch counts when the network runs."""
+    space = load_space("demo")
+    study = optuna.create_study()
+    for anchor in space.anchors():
+        study.enqueue_trial(anchor)
+        planned = space.draw(study.ask())
+        found, net = cost_plan(planned), build_plan(planned)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            net(torch.zeros(1, planned.in_channels, *planned.patch_size))
+        assert counter.get_total_flops() == found.flops
+        assert sum(p.numel() for p in net.parameters()) == found.params
