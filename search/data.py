@@ -12,29 +12,40 @@ from typing import Any
 
 import numpy as np
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from archspec.evaluation import mean, mean_dice, scored_labels
+from archspec.evaluation import dice, mean, mean_dice, scored_labels
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.nnunet_loss import build_loss
 from archspec.phantom.limits import Limits
+from search.splitting import split_cases
 
 Batch = tuple[Tensor, Tensor | list[Tensor]]
+CaseScores = dict[str, dict[str, float]]
 
 
 class TrialData:
-    """The training and validation cases of one fold of a preprocessed dataset."""
+    """The training and validation cases of one fold of a preprocessed dataset.
 
-    def __init__(self, dataset: PreprocessedDataset, *, fold: int, batch_size: int) -> None:
+    Cases in `held_out` do not train; they are the test part, which only `score_cases` opens.
+    """
+
+    def __init__(
+        self,
+        dataset: PreprocessedDataset,
+        *,
+        fold: int,
+        batch_size: int,
+        held_out: tuple[str, ...] = (),
+    ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.plans = PlansManager(dataset.plans)
@@ -42,17 +53,11 @@ class TrialData:
         self.labels = self.plans.get_label_manager(dataset.dataset_json)
         self.folder = str(dataset.folder / self.configuration.data_identifier)
         self.dataset_class = infer_dataset_class(self.folder)
-        self.train_cases, self.validation_cases = self._split(fold)
-
-    def _split(self, fold: int) -> tuple[list[str], list[str]]:
-        """Return the fold that nnU-Net's trainer would use, without writing its split file."""
-        file = self.dataset.folder / "splits_final.json"
-        if file.is_file():
-            splits = load_json(str(file))
-        else:
-            cases = sorted(self.dataset_class.get_identifiers(self.folder))
-            splits = generate_crossval_split(cases, seed=12345, n_splits=5)
-        return list(splits[fold]["train"]), list(splits[fold]["val"])
+        split = split_cases(dataset, fold=fold)
+        assert not set(held_out) & set(split.validation), "test cases must not validate"
+        self.train_cases = [case for case in split.train if case not in held_out]
+        self.validation_cases = list(split.validation)
+        self.test_cases = list(held_out)
 
     def batches(self, strides: list[list[int]], *, deep_supervision: bool) -> Iterator[Batch]:
         """Yield augmented patches (B, C, *patch) and targets (B, 1, *patch), one list per output.
@@ -117,21 +122,41 @@ class TrialData:
 
         Scored at the preprocessed spacing, by sliding windows without mirroring.
         """
+        pairs = [
+            (prediction, reference)
+            for _, prediction, reference in self._predicted(net, device, self.validation_cases)
+        ]
+        classes, groups = scored_labels(self.dataset.dataset_json)
+        scores = mean_dice(pairs, {**classes, **groups})
+        return {"mean": mean(scores[name] for name in classes), **scores}
+
+    def score_cases(self, net: nn.Module, device: torch.device, cases: list[str]) -> CaseScores:
+        """Return Dice by case and class and group, and `mean` over the classes, as `score` does.
+
+        NaN where a class is neither in the case nor predicted.
+        """
+        classes, groups = scored_labels(self.dataset.dataset_json)
+        found: CaseScores = {}
+        for case, prediction, reference in self._predicted(net, device, cases):
+            scores = {k: dice(prediction, reference, v) for k, v in {**classes, **groups}.items()}
+            found[case] = {"mean": mean(scores[name] for name in classes), **scores}
+        return found
+
+    def _predicted(
+        self, net: nn.Module, device: torch.device, names: list[str]
+    ) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
+        """Yield each case with its prediction and its reference, label maps (*grid)."""
         with contextlib.redirect_stdout(io.StringIO()):  # on a CPU it reports a changed default
             predictor = nnUNetPredictor(use_mirroring=False, device=device, allow_tqdm=False)
         predictor.manual_initialization(
             net, self.plans, self.configuration, None, self.dataset.dataset_json, "none", None
         )
-        cases = self.dataset_class(self.folder, self.validation_cases)
-        pairs = []
-        for case in self.validation_cases:
+        cases = self.dataset_class(self.folder, names)
+        for case in names:
             data, reference, _, _ = cases.load_case(case)
             logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(data[:]))
             prediction = self.labels.convert_logits_to_segmentation(logits.float().cpu())
-            pairs.append((np.asarray(prediction), np.asarray(reference[0])))
-        classes, groups = scored_labels(self.dataset.dataset_json)
-        scores = mean_dice(pairs, {**classes, **groups})
-        return {"mean": mean(scores[name] for name in classes), **scores}
+            yield case, np.asarray(prediction), np.asarray(reference[0])
 
 
 def _scales(strides: list[list[int]]) -> list[list[float]]:

@@ -42,7 +42,8 @@ class SearchSettings(ComponentSpec):
     (eta 1 spaces them evenly); `validate_every` steps scores them in between too, and rungs are
     judged by the mean of up to three scores. Each anchor gives values to some holes; the others
     take their first or lowest one. `holes` opens nodes by their paths. `match` scales the widths of
-    every network that is drawn until it costs what all cost.
+    every network that is drawn until it costs what all cost. `test_share` of the cases neither
+    train nor validate: `archspec confirm` scores them.
     """
 
     steps: Count = 1000
@@ -55,6 +56,7 @@ class SearchSettings(ComponentSpec):
     anchors: tuple[dict[str, Any], ...] = ()
     holes: dict[str, Any] = Field(default_factory=dict)
     match: MatchSpec | None = None
+    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @property
     def rung_steps(self) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from search.heartbeat import GRACE, INTERVAL, Heartbeat
 from search.loop import Event, SearchLoop
 from search.settings import SearchSettings, of_earlier_release
 from search.space import Space
+from search.splitting import split_cases
 from search.worker import WorkerSettings
 
 METRIC_NAMES = ("dice", "log10_flops")
@@ -64,8 +65,10 @@ def run(
         "convention": CONVENTION,
         "synthetic_task": dataset.dataset_json.get("archspec", {}).get("task"),
     }
-    record = json.loads(json.dumps(record))
     _check_data(dataset, fold)
+    held_out = _test_cases(space, dataset, fold, seed)
+    record["test_cases"] = held_out or None  # None in runs of releases without a test part, too
+    record = json.loads(json.dumps(record))
     _check_folder(folder, record, resume=resume)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +85,8 @@ def run(
                     Event("note", -1, f"all {trials} trials have ended already", trials, trials)
                 )
             else:
-                settings = WorkerSettings(dataset, fold, space.settings.batch_size, threads)
+                size = space.settings.batch_size
+                settings = WorkerSettings(dataset, fold, size, threads, held_out=held_out)
                 jobs = list(devices)[: search.num_left()]
                 with Heartbeat(storage, search.live_ids), WorkerPool(settings, jobs) as pool:
                     search.drive(pool)
@@ -155,6 +159,14 @@ def _check_data(dataset: PreprocessedDataset, fold: int) -> None:
         raise SpecError(f"{dataset.name}: {cases} cases, but a split into 5 folds needs 5")
     if fold >= folds:
         raise SpecError(f"--fold {fold}: {dataset.name} has folds 0 to {folds - 1}")
+
+
+def _test_cases(
+    space: Space, dataset: PreprocessedDataset, fold: int, seed: int
+) -> tuple[str, ...]:
+    """Return the test part; nnU-Net is imported for it only where there is one."""
+    share = space.settings.test_share
+    return split_cases(dataset, fold=fold, test_share=share, seed=seed).test if share else ()
 
 
 def _check_folder(folder: Path, record: dict[str, Any], *, resume: bool) -> None:

@@ -35,6 +35,8 @@ class WorkerSettings:
     threads: int
     grace: float = 300.0
     """Seconds without a sign of life after which a worker is given up."""
+    held_out: tuple[str, ...] = ()
+    """Cases that do not train: the test part."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,12 @@ def _data(settings: WorkerSettings) -> "TrialData":
     """Open the dataset once per worker."""
     from search.data import TrialData
 
-    return TrialData(settings.dataset, fold=settings.fold, batch_size=settings.batch_size)
+    return TrialData(
+        settings.dataset,
+        fold=settings.fold,
+        batch_size=settings.batch_size,
+        held_out=settings.held_out,
+    )
 
 
 def _train(

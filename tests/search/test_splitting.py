@@ -1,0 +1,118 @@
+"""Three parts of the cases: no case in two, and the validation part as nnU-Net has it."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.yaml_source import dump
+from blocks.base import SpecError
+from search.splitting import split_cases
+
+CASES = [f"case_{number:02d}" for number in range(20)]
+
+
+@pytest.fixture
+def folds(dataset: PreprocessedDataset) -> list[dict[str, list[str]]]:
+    """Write a split file of four folds of 20 cases and return what it holds."""
+    splits = [
+        {"train": [c for c in CASES if c not in part], "val": part}
+        for part in (CASES[start::4] for start in range(4))
+    ]
+    (dataset.folder / "splits_final.json").write_text(json.dumps(splits), encoding="utf-8")
+    return splits
+
+
+@pytest.mark.parametrize("fold", [0, 3, -1])
+def test_without_a_share_the_fold_stays_as_it_is(
+    dataset: PreprocessedDataset, folds: list[dict[str, list[str]]], fold: int
+) -> None:
+    split = split_cases(dataset, fold=fold)
+    assert list(split.train) == folds[fold]["train"]
+    assert list(split.validation) == folds[fold]["val"]
+    assert split.test == ()
+
+
+@pytest.mark.parametrize("fold", [0, 1, 2, 3])
+@pytest.mark.parametrize(("share", "number"), [(0.2, 4), (0.5, 10), (0.01, 2)])
+def test_test_cases_come_out_of_the_train_part(
+    dataset: PreprocessedDataset,
+    folds: list[dict[str, list[str]]],
+    fold: int,
+    share: float,
+    number: int,
+) -> None:
+    split = split_cases(dataset, fold=fold, test_share=share, seed=1)
+    assert list(split.validation) == folds[fold]["val"]
+    assert len(split.test) == number
+    assert set(split.train) | set(split.test) == set(folds[fold]["train"])
+    assert len(split.train) + len(split.test) == len(folds[fold]["train"])
+
+
+def test_the_seed_alone_decides(
+    dataset: PreprocessedDataset, folds: list[dict[str, list[str]]]
+) -> None:
+    drawn = [split_cases(dataset, fold=0, test_share=0.2, seed=seed) for seed in (0, 0, 1, 2)]
+    assert drawn[0] == drawn[1]
+    assert len({split.test for split in drawn}) == 3
+
+
+def test_without_a_file_nnunets_own_folds_stand(dataset: PreprocessedDataset) -> None:
+    splits = [split_cases(dataset, fold=fold) for fold in range(5)]
+    assert sorted(case for split in splits for case in split.validation) == [
+        f"case_{number}" for number in range(5)
+    ]
+    assert not (dataset.folder / "splits_final.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("fold", "share", "message"),
+    [
+        (0, 0.6, "takes 3 of the 4 training cases of fold 0 of Dataset901_X, and 2 must be left"),
+        (5, 0.2, "--fold 5: Dataset901_X has folds 0 to 4"),
+    ],
+)
+def test_too_few_cases_are_refused(
+    dataset: PreprocessedDataset, fold: int, share: float, message: str
+) -> None:
+    with pytest.raises(SpecError, match=message) as error:
+        split_cases(dataset, fold=fold, test_share=share)
+    assert "\n" not in str(error.value)
+
+
+def test_a_search_records_its_test_cases_and_keeps_them(
+    tmp_path: Path, fakes: SimpleNamespace, space_tree: dict[str, Any]
+) -> None:
+    """A resumed run has the same test part, without being told; another one is refused."""
+    space, out = tmp_path / "space.yaml", tmp_path / "run"
+    tree = {**space_tree, "search": {**space_tree["search"], "test_share": 0.4}}
+    space.write_text(dump(tree), encoding="utf-8")
+    fakes.run_fake(space, out, 1, fakes.FakePool())
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    dataset = fakes.fake_dataset(tmp_path / "preprocessed")
+    expected = split_cases(dataset, fold=0, test_share=0.4, seed=0).test
+    assert record["test_cases"] == list(expected)
+    assert len(expected) == 2
+
+    space.write_text(dump(space_tree), encoding="utf-8")
+    fakes.run_fake(space, out, 2, fakes.FakePool())
+    assert json.loads((out / "run.json").read_text(encoding="utf-8")) == record
+    space.write_text(dump({**tree, "search": {**tree["search"], "test_share": 0}}))
+    with pytest.raises(SpecError, match="test_cases differ from the run's"):
+        fakes.run_fake(space, out, 3, fakes.FakePool())
+
+
+def test_a_run_of_a_release_without_a_test_part_goes_on(
+    tmp_path: Path, fakes: SimpleNamespace, space_tree: dict[str, Any]
+) -> None:
+    space, out = tmp_path / "space.yaml", tmp_path / "run"
+    space.write_text(dump(space_tree), encoding="utf-8")
+    fakes.run_fake(space, out, 1, fakes.FakePool())
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    del record["test_cases"], record["settings"]["test_share"]
+    (out / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    study = fakes.run_fake(space, out, 2, fakes.FakePool())
+    assert len(study.trials) >= 2
