@@ -136,6 +136,8 @@ def test_interrupt_ends_in_one_line(dataset_environment: dict[str, str], tmp_pat
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A test run in the background of a script ignores Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     for shown in process.stdout:
