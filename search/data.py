@@ -30,6 +30,7 @@ from search.splitting import split_cases
 
 Batch = tuple[Tensor, Tensor | list[Tensor]]
 CaseScores = dict[str, dict[str, float]]
+"""Dice by case, and by class, group and `mean`."""
 
 
 class TrialData:

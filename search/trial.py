@@ -19,7 +19,7 @@ from archspec.building import build_plan
 from archspec.network import SegNet
 from archspec.planning import Plan
 from archspec.recipe import build_optimizer, clip_gradients, set_rate
-from search.data import TrialData
+from search.data import CaseScores, TrialData
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -27,7 +27,10 @@ METRICS = "metrics.jsonl"
 
 @dataclass(frozen=True)
 class TrialTask:
-    """What a worker needs to train one trial; a checkpoint in its folder is gone on from."""
+    """What a worker needs to train one trial; a checkpoint in its folder is gone on from.
+
+    `by_case` asks for the scores of every validation and test case at the end.
+    """
 
     number: int
     tree: dict[str, Any]
@@ -35,6 +38,7 @@ class TrialTask:
     seed: int
     rung_steps: tuple[int, ...]
     validate_every: int | None = None
+    by_case: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,24 @@ def train(
         done = end
     assert last is not None
     return last
+
+
+def score_trained(
+    task: TrialTask, planned: Plan, data: TrialData, device: torch.device
+) -> tuple[CaseScores, CaseScores]:
+    """Return the scores of the validation and the test cases, with the last checkpoint's weights.
+
+    Raises:
+        CheckpointError: there is no checkpoint of the last step.
+    """
+    net = build_plan(planned).to(device)
+    last = _restored(task.folder, net, build_optimizer(net, planned.spec.training), device)
+    if last is None or last.step != task.rung_steps[-1]:
+        raise CheckpointError(f"{task.folder / CHECKPOINT}: is not of step {task.rung_steps[-1]}")
+    net.decoder.deep_supervision = False
+    net.eval()
+    validation = data.score_cases(net, device, data.validation_cases)
+    return validation, data.score_cases(net, device, data.test_cases)
 
 
 def _set_training(net: SegNet, deep_supervision: bool) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from archspec.nnunet_dataset import PreprocessedDataset
 
 if TYPE_CHECKING:
-    from search.data import TrialData
+    from search.data import CaseScores, TrialData
     from search.trial import Rung, TrialTask
 
 
@@ -51,6 +51,8 @@ class Message:
     event: Literal["rung", "done", "failed", "lost", "storage"]
     rung: "Rung | None" = None
     reason: str = ""
+    cases: "tuple[CaseScores, CaseScores] | None" = None
+    """Scores of the validation and the test cases, where the task asks for them."""
 
 
 def work(connection: Connection, settings: WorkerSettings, device: str, beats: Beats) -> None:
@@ -95,7 +97,7 @@ def _train(
 
     from archspec.loading import load
     from archspec.planning import plan
-    from search.trial import CheckpointError, DivergedError, StoppedError, train
+    from search.trial import CheckpointError, DivergedError, StoppedError, score_trained, train
 
     def tell_rung(rung: "Rung") -> None:
         connection.send(Message(task.number, "rung", rung))
@@ -111,7 +113,10 @@ def _train(
             patch_size=dataset.patch_size,
         )
         last = train(task, planned, _data(settings), torch.device(device), tell_rung)
-        return Message(task.number, "done", last)
+        if not task.by_case:
+            return Message(task.number, "done", last)
+        cases = score_trained(task, planned, _data(settings), torch.device(device))
+        return Message(task.number, "done", last, cases=cases)
     except (BrokenPipeError, EOFError):
         raise  # the driver is gone
     except StoppedError:

@@ -10,6 +10,7 @@ import typer
 
 from archspec.cli import (
     comparing,
+    confirming,
     convert,
     demo,
     doctor,
@@ -33,6 +34,7 @@ for _group in (
     comparing,
     fidelity,
     searching,
+    confirming,
     overfit,
     nnunet,
     evaluating,

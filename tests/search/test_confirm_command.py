@@ -1,0 +1,54 @@
+"""`archspec confirm` on a real run: trained by real workers on real nnU-Net data."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archspec.yaml_source import dump
+from search.confirming import TABLE
+from search.retraining import read_trained
+
+SPACE: dict[str, Any] = {
+    "name": "tiny",
+    "patch_size": [24, 32, 32],
+    "encoder": {
+        "defaults": {"mixer": {"kind": "conv"}, "downsample": {"stride": 4, "kernel_size": 5}},
+        "stages": [{"width": {"choice": [2, 4]}}, {"width": 4, "downsample": {"stride": 2}}],
+    },
+    "decoder": {"kind": "sum"},
+    "search": {"steps": 4, "batch_size": 2, "rungs": 2, "eta": 1, "test_share": 0.2},
+}
+
+
+@pytest.mark.long
+def test_confirm_trains_and_scores(dataset_environment: dict[str, str], tmp_path: Path) -> None:
+    space, out = tmp_path / "space.yaml", tmp_path / "run"
+    space.write_text(dump(SPACE), encoding="utf-8")
+
+    def archspec(*arguments: str) -> str:
+        line = [sys.executable, "-W", "ignore", "-m", "archspec", *arguments]
+        done = subprocess.run(line, env=dataset_environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    cpu = ("--device", "cpu")
+    archspec("search", str(space), "--data", "902", "--trials", "1", "--out", str(out), *cpu)
+    found = json.loads(archspec("confirm", str(out), "--seeds", "2", "--json", *cpu))
+    (point,) = found["points"]
+    assert len(found["test_cases"]) == 2
+    trained = read_trained(out / TABLE)
+    assert [one.steps for one in trained] == [4, 4]
+    for one, value in zip(trained, point["test"]["seeds"], strict=True):
+        assert sorted(one.test) == found["test_cases"]
+        assert not set(one.test) & set(one.validation)
+        assert sum(scores["mean"] for scores in one.test.values()) / 2 == pytest.approx(value)
+        assert all(0 <= scores["mean"] <= 1 for scores in one.validation.values())
+
+    before = (out / TABLE).read_bytes()
+    text = archspec("confirm", str(out), "--seeds", "2", *cpu)
+    assert "trained again with 2 seeds for 4 steps" in text
+    assert (out / TABLE).read_bytes() == before, "nothing is trained twice"
