@@ -75,7 +75,8 @@ class Outcome:
 
     def of(self, job: Retraining) -> Trained | None:
         """Return what became of a training, None where it failed."""
-        return next((one for one in self.trained if one.key == job.key), None)
+        key = job.key
+        return next((one for one in self.trained if one.key == key), None)
 
 
 def retrain(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from archspec.cli import (
+    ablating,
     comparing,
     confirming,
     convert,
@@ -35,6 +36,7 @@ for _group in (
     fidelity,
     searching,
     confirming,
+    ablating,
     overfit,
     nnunet,
     evaluating,

@@ -4,7 +4,8 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +13,15 @@ from typing import Any
 import optuna
 import pytest
 
+import search.retraining
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.phantom.reach import ReachTask
 from archspec.phantom.writing import write_dataset
 from archspec.yaml_source import dump
 from search.loop import Event, SearchLoop
 from search.space import load_space
+from search.trial import TrialTask
+from search.worker import Message, WorkerSettings
 
 NAME = "Dataset902_Small"
 
@@ -116,3 +120,45 @@ def dataset_environment(
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(name, nnunet_environment[name])
     return nnunet_environment
+
+
+@pytest.fixture(scope="session")
+def scoring_pool(fakes: SimpleNamespace) -> type:
+    """Return a fake pool that also scores cases, by `score(task, part, index of the case)`."""
+
+    class ScoringPool(fakes.FakePool):  # type: ignore[misc, name-defined]
+        validation = tuple(f"case_{number}" for number in range(4))
+        test: tuple[str, ...] = ()
+
+        def __init__(self, score: Callable[[TrialTask, str, int], float], **options: Any) -> None:
+            super().__init__(**options)
+            self.score = score
+
+        def messages(self) -> Iterator[Message]:
+            for message in super().messages():
+                if message.event != "done":
+                    yield message
+                    continue
+                task = next(task for task in self.tasks if task.number == message.number)
+                assert task.by_case
+                scores = tuple(
+                    {c: {"mean": self.score(task, part, i)} for i, c in enumerate(cases)}
+                    for part, cases in (("validation", self.validation), ("test", self.test))
+                )
+                yield replace(message, cases=scores)
+
+    return ScoringPool
+
+
+@pytest.fixture
+def in_place_of_workers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Return a function that makes retraining use this pool."""
+
+    def use(pool: Any) -> None:
+        def make(settings: WorkerSettings, devices: list[str]) -> Any:
+            pool.test = settings.held_out
+            return pool
+
+        monkeypatch.setattr(search.retraining, "WorkerPool", make)
+
+    return use

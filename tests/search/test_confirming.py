@@ -3,8 +3,8 @@
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import search.confirming
-import search.retraining
 from archspec.yaml_source import dump
 from blocks.base import SpecError
 from search.confirmed_text import confirmed_text
@@ -35,6 +34,7 @@ TREE: dict[str, Any] = {
     "decoder": {"kind": "sum"},
 }
 Confirm = Callable[..., dict[str, Any]]
+MakePool = Callable[..., Any]
 
 
 def width_of(task: TrialTask) -> int:
@@ -55,27 +55,9 @@ def scored(task: TrialTask, part: str, index: int) -> float:
 
 
 @pytest.fixture
-def pool_class(fakes: SimpleNamespace) -> type:
-    """Return a fake pool that scores cases as a worker does."""
-
-    class ScoringPool(fakes.FakePool):  # type: ignore[misc, name-defined]
-        test: tuple[str, ...] = ()
-
-        def messages(self) -> Iterator[Message]:
-            for message in super().messages():
-                if message.event != "done":
-                    yield message
-                    continue
-                task = next(task for task in self.tasks if task.number == message.number)
-                assert task.by_case
-                parts = [("validation", CASES[:4]), ("test", list(self.test))]
-                scores = tuple(
-                    {c: {"mean": scored(task, part, i), "organ": 0.5} for i, c in enumerate(own)}
-                    for part, own in parts
-                )
-                yield replace(message, cases=scores)
-
-    return ScoringPool
+def pool_class(scoring_pool: type) -> MakePool:
+    """Return a function that makes a fake pool which scores cases as above."""
+    return partial(scoring_pool, scored)
 
 
 @pytest.fixture(scope="module")
@@ -105,25 +87,24 @@ def make_run(folder: Path, fakes: SimpleNamespace, *, test_share: float) -> Path
 
 @pytest.fixture
 def confirm_with(
-    tmp_path: Path, fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    fakes: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    in_place_of_workers: Callable[[Any], None],
 ) -> Confirm:
     """Return a function that confirms a run with a fake pool."""
 
     def call(run: Path, pool: Any, **options: Any) -> dict[str, Any]:
-        def make_pool(settings: Any, devices: list[str]) -> Any:
-            pool.test = settings.held_out
-            return pool
-
         dataset = fakes.fake_dataset(tmp_path / "preprocessed")
-        monkeypatch.setattr(search.retraining, "WorkerPool", make_pool)
         monkeypatch.setattr(search.confirming, "find_dataset", lambda *_, **__: dataset)
+        in_place_of_workers(pool)
         return confirm(run, **options)
 
     return call
 
 
 def test_every_point_is_trained_with_seeds_of_its_own_to_the_end(
-    run: Path, pool_class: type, confirm_with: Confirm
+    run: Path, pool_class: MakePool, confirm_with: Confirm
 ) -> None:
     pool = pool_class(jobs=2)
     found = confirm_with(run, pool, seeds=3)
@@ -137,7 +118,7 @@ def test_every_point_is_trained_with_seeds_of_its_own_to_the_end(
 
 
 def test_the_figures_are_those_of_the_trainings(
-    run: Path, pool_class: type, confirm_with: Confirm
+    run: Path, pool_class: MakePool, confirm_with: Confirm
 ) -> None:
     pool = pool_class()
     found = confirm_with(run, pool, seeds=3)
@@ -159,7 +140,7 @@ def test_the_figures_are_those_of_the_trainings(
 
 
 def test_neighbours_that_are_alike_are_within_noise(
-    run: Path, pool_class: type, confirm_with: Confirm
+    run: Path, pool_class: MakePool, confirm_with: Confirm
 ) -> None:
     """Widths 3 and 4 are alike on the test cases, though the search saw 0.1 between them."""
     found = confirm_with(run, pool_class(), seeds=3)
@@ -176,7 +157,7 @@ def test_neighbours_that_are_alike_are_within_noise(
 
 
 def test_a_finished_training_is_never_repeated(
-    run: Path, pool_class: type, confirm_with: Confirm
+    run: Path, pool_class: MakePool, confirm_with: Confirm
 ) -> None:
     first = confirm_with(run, pool_class(), seeds=2)
     again = pool_class()
@@ -187,7 +168,7 @@ def test_a_finished_training_is_never_repeated(
 
 
 def test_a_kill_loses_no_training_that_has_a_line(
-    run: Path, pool_class: type, confirm_with: Confirm
+    run: Path, pool_class: MakePool, confirm_with: Confirm
 ) -> None:
     class Killed(BaseException):
         pass
@@ -216,7 +197,7 @@ def test_a_kill_loses_no_training_that_has_a_line(
 
 
 def test_a_worker_that_dies_is_replaced_once_and_a_failure_is_told(
-    run: Path, pool_class: type, confirm_with: Confirm
+    run: Path, pool_class: MakePool, confirm_with: Confirm
 ) -> None:
     told: list[str] = []
     fate = {0: Message(0, "lost", reason="code -9"), 1: Message(1, "failed", reason="loss is nan")}
@@ -235,7 +216,7 @@ def test_a_worker_that_dies_is_replaced_once_and_a_failure_is_told(
 def test_without_a_test_part_it_says_so(
     tmp_path: Path,
     fakes: SimpleNamespace,
-    pool_class: type,
+    pool_class: MakePool,
     confirm_with: Confirm,
 ) -> None:
     run = make_run(tmp_path, fakes, test_share=0)
@@ -248,7 +229,7 @@ def test_without_a_test_part_it_says_so(
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_the_table_fits_a_terminal(run: Path, pool_class: type, confirm_with: Confirm) -> None:
+def test_the_table_fits_a_terminal(run: Path, pool_class: MakePool, confirm_with: Confirm) -> None:
     lines = confirmed_text(confirm_with(run, pool_class(), seeds=3)).splitlines()
     assert max(map(len, lines)) <= 80, lines
     assert lines[1].split() == [
@@ -259,7 +240,7 @@ def test_the_table_fits_a_terminal(run: Path, pool_class: type, confirm_with: Co
 
 
 def test_other_splits_than_the_runs_are_refused(
-    run: Path, tmp_path: Path, pool_class: type, confirm_with: Confirm, fakes: SimpleNamespace
+    run: Path, tmp_path: Path, pool_class: MakePool, confirm_with: Confirm, fakes: SimpleNamespace
 ) -> None:
     dataset = fakes.fake_dataset(tmp_path / "preprocessed")
     folds = [{"train": CASES[:16], "val": CASES[16:]}]

@@ -1,0 +1,105 @@
+"""The verb ablate: what is each part of this network worth on this dataset?"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from archspec.cli.confirming import show_progress
+from archspec.cli.searching import _devices
+from archspec.cli.specs import Json, Overrides, Spec
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this file."""
+    app.command()(ablate)
+
+
+def ablate(
+    spec: Spec,
+    data: Annotated[
+        str | None, typer.Option(help="Dataset id or name, preprocessed by nnU-Net.")
+    ] = None,
+    overrides: Overrides = None,
+    only: Annotated[
+        str, typer.Option(help="Only variants of this name, a shell pattern: 'stage 2 *'")
+    ] = "*",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list the variants and their costs.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to keep; default: ablation-NAME-DATASET.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of a training.")] = 1000,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each network.")] = 3,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, help="Worker processes; on CUDA one per GPU.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads per worker.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
+    configuration: Annotated[str, typer.Option(help="nnU-Net configuration.")] = "3d_fullres",
+    plans: Annotated[str, typer.Option(help="Plans the data were preprocessed with.")] = (
+        "nnUNetPlans"
+    ),
+    fold: Annotated[int, typer.Option(min=0, help="Fold: which cases validate.")] = 0,
+    test_share: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Compare on this share of the cases instead.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of trainings and test part.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Train a network without its parts, one at a time, and say what each part is worth.
+
+    Goes on where an earlier call ended; writes ablation.json into the folder.
+    """
+    from archspec.nnunet_dataset import find_dataset
+    from archspec.resolving import resolve
+    from blocks.base import SpecError
+    from search.variants import variants_json, variants_of, variants_text
+
+    dataset = None
+    if data is not None:
+        dataset = find_dataset(data, configuration=configuration, plans_name=plans)
+    planned = resolve(
+        spec,
+        overrides=overrides or (),
+        in_channels=dataset.num_channels if dataset else None,
+        num_classes=dataset.num_classes if dataset else None,
+        patch_size=dataset.patch_size if dataset else None,
+    )
+    variants = variants_of(planned, only=only)
+    if dry_run:
+        print(json.dumps(variants_json(variants)) if json_ else variants_text(variants))
+        if not json_:
+            number = (1 + len(variants.others)) * seeds
+            print(f"{number} trainings of {steps} steps with --seeds {seeds}")
+        return
+    if dataset is None:
+        raise SpecError("ablate: needs --data (all but with --dry-run)")
+    from search.ablation import RESULT
+    from search.ablation import ablate as train_variants
+    from search.ablation_text import ablation_text
+
+    folder = out or Path(f"ablation-{planned.spec.name}-{dataset.name}")
+    try:
+        found = train_variants(
+            variants,
+            dataset,
+            folder=folder,
+            steps=steps,
+            seeds=seeds,
+            seed=seed,
+            batch_size=batch,
+            fold=fold,
+            test_share=test_share,
+            devices=_devices(device, jobs),
+            threads=threads,
+            on_progress=show_progress,
+        )
+    except KeyboardInterrupt:
+        print("stopped; go on with the same command", file=sys.stderr)
+        raise typer.Exit(130) from None
+    print(json.dumps(found) if json_ else f"{ablation_text(found)}\nwrote {folder / RESULT}")
+    if found["failed"]:
+        raise typer.Exit(1)

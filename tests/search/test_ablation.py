@@ -1,0 +1,133 @@
+"""An ablation with trainings that cost nothing, and one with real ones."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.resolving import resolve
+from archspec.yaml_source import dump
+from blocks.base import SpecError
+from search.ablation import RESULT, TABLE, ablate
+from search.ablation_text import ablation_text
+from search.retraining import read_trained
+from search.trial import TrialTask
+from search.variants import Variants, variants_of
+
+TREE: dict[str, Any] = {
+    "name": "net",
+    "patch_size": [16, 16, 16],
+    "encoder": {
+        "stages": [
+            {"width": 4, "mixer": {"kind": "conv"}, "downsample": {"kernel_size": 5, "stride": 4}},
+            {"width": 8, "mixer": {"kind": "mamba", "d_state": 4}, "local": {"kind": "gsc"}},
+        ]
+    },
+    "decoder": {"kind": "sum"},
+}
+
+
+def scored(task: TrialTask, part: str, index: int) -> float:
+    """Return a Dice that Mamba raises by 0.2 over whatever else stands there."""
+    mixer = task.tree["encoder"]["stages"][1]["mixer"]["kind"]
+    noise = 0.002 * (index % 3) + 0.001 * (task.seed % 5)
+    return 0.5 + 0.2 * (mixer == "mamba") + 0.1 * (part == "test") + noise
+
+
+@pytest.fixture(scope="module")
+def variants() -> Variants:
+    return variants_of(resolve(TREE), only="stage 1*")
+
+
+@pytest.fixture
+def pool(scoring_pool: type, in_place_of_workers: Callable[[Any], None]) -> Any:
+    made = partial(scoring_pool, scored)(jobs=2)
+    in_place_of_workers(made)
+    return made
+
+
+def test_a_part_is_worth_what_it_adds(
+    variants: Variants, dataset: PreprocessedDataset, pool: Any, tmp_path: Path
+) -> None:
+    found = ablate(variants, dataset, folder=tmp_path / "out", steps=8, seeds=3)
+    assert len(pool.tasks) == 3 * (1 + len(variants.others))
+    assert {task.rung_steps for task in pool.tasks} == {(4, 8)}
+    assert {task.seed for task in pool.tasks} == {0, 1, 2}
+    parts = {(part["part"], part["instead"]): part for part in found["parts"]}
+    identity = parts["stage 1 mixer mamba", "identity"]
+    assert identity["worth"]["mean"] == pytest.approx(0.2)
+    assert identity["worth"]["low"] > 0.19
+    assert identity["worth"]["exceeds_noise"]
+    local = parts["stage 1 local gsc", "none"]
+    assert local["worth"]["mean"] == pytest.approx(0)
+    assert not local["worth"]["exceeds_noise"]
+    cost = variants.original.cost
+    (other,) = (one.cost for one in variants.others if one.instead == "identity")
+    assert identity["costs"]["params"] == cost.params - other.params > 0
+    assert identity["costs"]["scan_gflop"] == (cost.scan_flops - other.scan_flops) / 1e9
+    assert json.loads((tmp_path / "out" / RESULT).read_text(encoding="utf-8")) == found
+    text = ablation_text(found)
+    assert "stage 1 mixer mamba: worth +20.0 [+19." in text
+    assert "over identity\n" in text
+    assert "stage 1 local gsc: worth +0.0" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_it_goes_on_and_refuses_other_settings(
+    variants: Variants, dataset: PreprocessedDataset, pool: Any, tmp_path: Path
+) -> None:
+    run = partial(ablate, variants, dataset, folder=tmp_path / "out", seeds=1)
+    found = run(steps=8)
+    number = len(pool.tasks)
+    assert run(steps=8) == found
+    assert len(pool.tasks) == number
+    with pytest.raises(SpecError, match="holds an ablation with another steps"):
+        run(steps=9)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    with pytest.raises(SpecError, match="exists and is not an ablation"):
+        ablate(variants, dataset, folder=tmp_path / "full", steps=8)
+    assert "One seed" in ablation_text(found)
+
+
+def test_test_cases_are_compared_where_asked_for(
+    variants: Variants, dataset: PreprocessedDataset, pool: Any, tmp_path: Path
+) -> None:
+    found = ablate(variants, dataset, folder=tmp_path / "out", steps=8, seeds=2, test_share=0.4)
+    assert found["compared_on"] == "test"
+    assert found["num_cases"] == len(found["test_cases"]) == 2
+    assert found["original"]["dice"] == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.long
+def test_ablate_trains_and_compares(dataset_environment: dict[str, str], tmp_path: Path) -> None:
+    spec, out = tmp_path / "net.yaml", tmp_path / "out"
+    spec.write_text(dump({**TREE, "patch_size": [24, 32, 32]}), encoding="utf-8")
+    line = [sys.executable, "-W", "ignore", "-m", "archspec", "ablate", str(spec), "--data", "902"]
+    line += ["--steps", "4", "--seeds", "2", "--only", "stage 1 mixer*", "--device", "cpu"]
+    line += ["--out", str(out)]
+
+    def archspec(*options: str) -> str:
+        done = subprocess.run(
+            [*line, *options], env=dataset_environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    found = json.loads(archspec("--json"))
+    assert found["num_cases"] == 2
+    assert len(read_trained(out / TABLE)) == 6
+    original = found["original"]["dice"]
+    for part in found["parts"]:
+        assert part["worth"]["mean"] == pytest.approx(original - part["dice"])
+        assert part["worth"]["low"] <= part["worth"]["mean"] <= part["worth"]["high"]
+    before = (out / TABLE).read_bytes()
+    assert "stage 1 mixer mamba: worth" in archspec()
+    assert (out / TABLE).read_bytes() == before, "nothing is trained twice"
+    assert "9 trainings of 4 steps" in archspec("--dry-run", "--seeds", "3")
