@@ -73,7 +73,7 @@ def run(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def make_run(folder: Path, fakes: SimpleNamespace, *, test_share: float) -> Path:
+def make_run(folder: Path, fakes: SimpleNamespace, *, test_share: float, trials: int = 6) -> Path:
     space, out = folder / "space.yaml", folder / "run"
     settings = {"steps": 27, "test_share": test_share, "stopper": "none"}
     space.write_text(dump({**TREE, "search": settings}), encoding="utf-8")
@@ -81,7 +81,7 @@ def make_run(folder: Path, fakes: SimpleNamespace, *, test_share: float) -> Path
     fakes.fake_dataset(data)
     folds = [{"train": CASES[4:], "val": CASES[:4]}]
     (data / "splits_final.json").write_text(json.dumps(folds), encoding="utf-8")
-    fakes.run_fake(space, out, 6, fakes.FakePool(dice=searched))
+    fakes.run_fake(space, out, trials, fakes.FakePool(dice=searched))
     return out
 
 
@@ -219,7 +219,7 @@ def test_without_a_test_part_it_says_so(
     pool_class: MakePool,
     confirm_with: Confirm,
 ) -> None:
-    run = make_run(tmp_path, fakes, test_share=0)
+    run = make_run(tmp_path, fakes, test_share=0, trials=2)
     found = confirm_with(run, pool_class(), seeds=2)
     assert found["compared_on"] == "validation"
     assert "test" not in found["points"][0]
