@@ -1,8 +1,10 @@
 """`archspec confirm` on a real run: trained by real workers on real nnU-Net data."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,28 @@ def test_confirm_trains_and_scores(dataset_environment: dict[str, str], tmp_path
         assert sum(scores["mean"] for scores in one.test.values()) / 2 == pytest.approx(value)
         assert all(0 <= scores["mean"] <= 1 for scores in one.validation.values())
 
+    _kill_after_a_line(["confirm", str(out), "--seeds", "4", *cpu], dataset_environment, out)
+    killed = (out / TABLE).read_bytes()
+    archspec("confirm", str(out), "--seeds", "4", *cpu)
+    assert (out / TABLE).read_bytes().startswith(killed)
+    assert len({one.key for one in read_trained(out / TABLE)}) == 4
+    assert (out / TABLE).read_bytes().count(b"\n") == 4
+
     before = (out / TABLE).read_bytes()
     text = archspec("confirm", str(out), "--seeds", "2", *cpu)
     assert "trained again with 2 seeds for 4 steps" in text
     assert (out / TABLE).read_bytes() == before, "nothing is trained twice"
+
+
+def _kill_after_a_line(arguments: list[str], environment: dict[str, str], out: Path) -> None:
+    """Start the command, and kill -9 it as soon as it has recorded one more training."""
+    lines = (out / TABLE).read_bytes().count(b"\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "archspec", *arguments], env=environment, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while (out / TABLE).read_bytes().count(b"\n") == lines:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
