@@ -10,6 +10,7 @@ from typing import Any
 from archspec.costing import CONVENTION, Cost, cost_plan
 from archspec.loading import load
 from archspec.planning import Plan, plan
+from archspec.spec import ArchSpec
 from archspec.tables import table
 from blocks.base import SpecError
 
@@ -52,14 +53,9 @@ class Diff:
 
 def diff(a: Plan, b: Plan) -> Diff:
     """Compare two networks planned at the same input."""
-    tree_a, tree_b = _structure(a), _structure(b)
-    grouped: dict[tuple[str, str, str], list[tuple[str, Any, Any]]] = {}
-    for path, before, after in _walk("", tree_a, tree_b):
-        anywhere = re.sub(r"\.stages\.\d+", ".stages.*", path)
-        grouped.setdefault((anywhere, repr(before), repr(after)), []).append((path, before, after))
     base = cost_plan(a)
     found = []
-    for group in grouped.values():
+    for group in _grouped(a.spec, b.spec):
         alone = _cost_alone(a, group)
         found.append(
             Difference(
@@ -71,6 +67,16 @@ def diff(a: Plan, b: Plan) -> Diff:
             )
         )
     return Diff(a, b, base, cost_plan(b), tuple(found))
+
+
+def changes(a: ArchSpec, b: ArchSpec) -> list[tuple[str, str, str]]:
+    """Return (where, before, after) as text for all that differs; nothing is planned or costed."""
+    found = []
+    for group in _grouped(a, b):
+        _, before, after = group[0]
+        where = Difference(tuple(path for path, _, _ in group), before, after, None, None).where
+        found.append((where, _value(before), _value(after)))
+    return found
 
 
 def diff_json(found: Diff) -> dict[str, Any]:
@@ -136,8 +142,17 @@ def _consequence(change: Difference) -> str:
     return f"{change.params:+,} parameters, {change.macs / 1e9:+.3f} GMAC"
 
 
-def _structure(planned: Plan) -> dict[str, Any]:
-    tree = planned.spec.model_dump(mode="json")
+def _grouped(a: ArchSpec, b: ArchSpec) -> list[list[tuple[str, Any, Any]]]:
+    """Return (path, before, after) of all that differs; stages that change alike in one group."""
+    grouped: dict[tuple[str, str, str], list[tuple[str, Any, Any]]] = {}
+    for path, before, after in _walk("", _structure(a), _structure(b)):
+        anywhere = re.sub(r"\.stages\.\d+", ".stages.*", path)
+        grouped.setdefault((anywhere, repr(before), repr(after)), []).append((path, before, after))
+    return list(grouped.values())
+
+
+def _structure(spec: ArchSpec) -> dict[str, Any]:
+    tree = spec.model_dump(mode="json")
     return {name: v for name, v in tree.items() if name not in _NOT_STRUCTURE | _SIZES}
 
 
