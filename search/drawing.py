@@ -84,6 +84,8 @@ class Drawing:
             trial.set_constraint(excess.name, excess.constraint)
         over = [excess.text for excess in found if excess.constraint > 0]
         if over:
+            trial.set_user_attr("flops", cost.flops)
+            trial.set_user_attr("params", cost.params)
             self._reject(trial, "; ".join(over))
             emit("rejected", trial.number, f"not trained: {'; '.join(over)}")
         return bool(over)

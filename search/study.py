@@ -24,6 +24,7 @@ from blocks.base import SpecError
 from search.driver import WorkerPool
 from search.heartbeat import GRACE, INTERVAL, Heartbeat
 from search.loop import Event, SearchLoop
+from search.report_session import note_session
 from search.settings import SearchSettings, of_earlier_release
 from search.space import Space
 from search.splitting import split_cases
@@ -74,6 +75,7 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "run.lock", timeout=0), _quiet():
             _write_record(folder, record)
+            note_session(folder, dataset, fold=fold, devices=devices, threads=threads)
             storage = _storage(folder)
             study = _open_study(folder, storage, space, record)
             search = SearchLoop(

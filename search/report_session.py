@@ -1,0 +1,121 @@
+"""What a search notes about itself whenever it starts or goes on, for its report to tell.
+
+One line of JSON per start in `sessions.jsonl` of the run folder.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from archspec.nnunet_dataset import PreprocessedDataset
+from blocks.scan.dispatch import VARIABLE, candidates
+
+SESSIONS = "sessions.jsonl"
+_DISTRIBUTIONS = ("archspec-seg", "torch", "nnunetv2", "optuna", "numpy", "numba", "triton")
+
+
+def note_session(
+    folder: Path,
+    dataset: PreprocessedDataset,
+    *,
+    fold: int,
+    devices: Sequence[str],
+    threads: int,
+) -> None:
+    """Add a line: date, command, versions, devices, cases of each part, sizes of the networks."""
+    record = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": _command(sys.argv),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "devices": [_device_name(device) for device in devices],
+        "threads": threads,
+        "scan_backend": _scan_backend(devices[0]),
+        "split": data_split(dataset, fold),
+        "input": {
+            "in_channels": dataset.num_channels,
+            "num_classes": dataset.num_classes,
+            "patch_size": list(dataset.patch_size),
+        },
+    }
+    with (folder / SESSIONS).open("a", encoding="utf-8") as file:
+        file.write(f"\n{json.dumps(record)}\n")  # a kill may have cut off the line before
+
+
+def read_sessions(folder: Path) -> list[dict[str, Any]]:
+    """Return what was noted; nothing for a run of a release that noted nothing.
+
+    A line that a kill cut off is left out.
+    """
+    file = folder / SESSIONS
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            found.append(record)
+    return found
+
+
+def data_split(dataset: PreprocessedDataset, fold: int) -> dict[str, list[str]]:
+    """Return the cases that train and those that validate, as nnU-Net splits them.
+
+    Source: github.com/MIC-DKFZ/nnUNet, nnunetv2/utilities/crossval_split.py (2.8.1): five folds of
+    scikit-learn's KFold, shuffled with seed 12345; done here without importing either.
+    """
+    file = dataset.folder / "splits_final.json"
+    if file.is_file():
+        chosen = json.loads(file.read_text(encoding="utf-8"))[fold]
+        return {"training": list(chosen["train"]), "validation": list(chosen["val"])}
+    cases = sorted(path.stem for path in dataset.data_folder.glob("*.pkl"))
+    order = np.arange(len(cases))
+    np.random.RandomState(12345).shuffle(order)
+    validation = {int(index) for index in np.array_split(order, 5)[fold]}
+    return {
+        "training": [case for index, case in enumerate(cases) if index not in validation],
+        "validation": [case for index, case in enumerate(cases) if index in validation],
+    }
+
+
+def _command(argv: Sequence[str]) -> str:
+    """Return the command line; the program by its name, without its folder."""
+    program = Path(argv[0])
+    if program.name == "__main__.py":
+        return shlex.join(["python", "-m", program.parent.name, *argv[1:]])
+    return shlex.join([program.name, *argv[1:]])
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of what is installed; asking for them imports nothing."""
+    found = {}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda") and torch.cuda.is_available():
+        return f"{device}: {torch.cuda.get_device_name(device)}"
+    return f"{device}: {platform.processor() or platform.machine()}"
+
+
+def _scan_backend(device: str) -> str:
+    """Return what scans, without trying it: that would compile kernels in the driver."""
+    forced = os.environ.get(VARIABLE)
+    if forced:
+        return f"{forced} ({VARIABLE})"
+    return f"the first that works of {', '.join(candidates(device.partition(':')[0]))}"
