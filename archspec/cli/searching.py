@@ -123,14 +123,22 @@ def _show_samples(
     print(found.text(trials or 40, len(devices)))
 
 
-def report(run: Run) -> None:
-    """Write pareto.csv, pareto.png and report.html into the run folder; print the front."""
-    from search.report import front_table, write_report
+def report(
+    run: Run,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, write nothing.")] = False,
+) -> None:
+    """Write report.html, pareto.png and two tables into the run folder; print the front."""
+    import json
 
+    from search.report import front_table, report_json, write_report
+
+    if json_:
+        print(json.dumps(report_json(run)))
+        return
     files = write_report(run)
     print(front_table(run))
     for file in files:
-        print(f"wrote {file}")
+        print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
 
 
 def best(
