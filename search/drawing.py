@@ -1,12 +1,13 @@
 """Draw the next network: valid, not yet tried, and within the limits; the others are told so."""
 
+import math
 from collections.abc import Callable
 
 import optuna
 from optuna.trial import TrialState
 
 from archspec.costing import Cost, cost_plan
-from archspec.hashing import trial_hash
+from archspec.hashing import arch_hash, trial_hash
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.spec import ArchSpec
 from blocks.base import SpecError
@@ -32,6 +33,8 @@ class Drawing:
         self.study = study
         self.device = device
         self.size = space.size()
+        self._over: dict[str, int] = {}  # arch_hash over the limits -> its first trial
+        self._cheapest = math.inf  # FLOPs of those
 
     def draw(self, ledger: Ledger, emit: Emit) -> tuple[optuna.Trial, ArchSpec, Cost, str] | None:
         """Return a trial, its spec and cost, and its hash; None where nothing is left to draw."""
@@ -60,12 +63,16 @@ class Drawing:
                 self._reject(trial, f"same network and recipe as trial {twin}")
                 continue
             cost = cost_plan(planned)
-            if not self._exceeds(trial, cost, emit):
+            network = arch_hash(spec)
+            known = network in self._over
+            if not self._exceeds(trial, network, cost, emit):
                 return trial, spec, cost, key
-            over += 1
+            repeats, over = repeats + known, over + (not known)
         why = f"{over} draws over the limits, {repeats} known or invalid"
         if self._used_up(ledger):
             why = f"every one of the {self.size.combinations:,} combinations was drawn"
+        if self._over:
+            why += f"; the cheapest over a limit has {self._cheapest / 1e9:.3g} GFLOPs"
         emit("note", -1, f"stopped early, nothing new to train: {why}")
         return None
 
@@ -75,8 +82,11 @@ class Drawing:
             return False
         return not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
 
-    def _exceeds(self, trial: optuna.Trial, cost: Cost, emit: Emit) -> bool:
-        """Tell Optuna how the network stands to the limits; reject it where it exceeds one."""
+    def _exceeds(self, trial: optuna.Trial, network: str, cost: Cost, emit: Emit) -> bool:
+        """Tell Optuna how the network stands to the limits; reject it where it exceeds one.
+
+        A network that was refused before is refused without a word.
+        """
         settings = self.space.settings
         amp = self.device.startswith("cuda")
         found = check_limits(settings.limits, cost, batch=settings.batch_size, amp=amp)
@@ -87,7 +97,9 @@ class Drawing:
             trial.set_user_attr("flops", cost.flops)
             trial.set_user_attr("params", cost.params)
             self._reject(trial, "; ".join(over))
-            emit("rejected", trial.number, f"not trained: {'; '.join(over)}")
+            self._cheapest = min(self._cheapest, cost.flops)
+            if self._over.setdefault(network, trial.number) == trial.number:
+                emit("rejected", trial.number, f"not trained: {'; '.join(over)}")
         return bool(over)
 
     def _reject(self, trial: optuna.Trial, reason: str) -> None:

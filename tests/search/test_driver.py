@@ -26,8 +26,8 @@ def test_faults_of_real_workers_end_their_trials_with_a_reason(
 ) -> None:
     """T13: a worker is killed, the next one stopped; the third finds data that cannot be opened."""
 
-    def impatient(*args: Any) -> WorkerSettings:
-        return WorkerSettings(*args, grace=20.0)
+    def impatient(*args: Any, **given: Any) -> WorkerSettings:
+        return WorkerSettings(*args, **given, grace=20.0)
 
     monkeypatch.setattr(search.study, "WorkerSettings", impatient)
     stalled: list[psutil.Process] = []

@@ -1,5 +1,6 @@
 """Limits: what is too big is never trained, and Optuna learns of it."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,8 +69,24 @@ def test_nothing_over_a_limit_is_trained(
         assert f"over the limit of {costs[0]:,}" in trial.user_attrs["rejected"]
     assert all(t.user_attrs["params"] <= costs[0] for t in ended(fresh))
     assert all(t.constraints == {"params": pytest.approx(0, abs=1)} for t in fresh.best_trials)
-    assert {e.number for e in events if e.kind == "rejected"} == {t.number for t in rejected}
+    told = {e.number for e in events if e.kind == "rejected"}
+    shown = [str(sorted(t.params.items())) for t in rejected if t.number in told]
+    assert len(shown) == len(set(shown)), "each network is refused aloud once"
+    assert set(shown) == {str(sorted(t.params.items())) for t in rejected}
     assert events[-1].kind == "note" and "every one of the 6 combinations" in events[-1].text
+
+
+def test_a_limit_that_nothing_keeps_ends_the_search(
+    study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace, space_tree: dict[str, Any]
+) -> None:
+    """Also with a range, which is never used up: repeats of what was refused are counted."""
+    limited = {**space_tree, "search": {**space_tree["search"], "limits": {"params": 1}}}
+    limited["training"] = {"lr": {"float": [1e-3, 1e-2]}}
+    events: list[Event] = []
+    pool = fakes.FakePool()
+    make_loop(study, 2, limited, events.append).drive(pool)
+    assert not pool.tasks
+    assert re.search(r"nothing new to train: .* over a limit has \S+ GFLOPs", events[-1].text)
 
 
 def _params(loop: SearchLoop, anchor: dict[str, Any]) -> int:

@@ -45,7 +45,7 @@ class FakeData:
         while True:
             yield torch.randn(1, 1, *PATCH), torch.randint(2, (1, *PATCH))
 
-    def loss(self, strides: Any, *, deep_supervision: bool) -> Any:
+    def loss(self, strides: Any, *, deep_supervision: bool, kind: str) -> Any:
         return lambda logits, target: self.spoil(nn.functional.cross_entropy(logits, target))
 
     def score(self, net: nn.Module, device: torch.device) -> dict[str, float]:
