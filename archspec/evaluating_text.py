@@ -175,11 +175,13 @@ def _comparison(compared: dict[str, Any]) -> list[str]:
             interval = _interval(one, 2 if metric == "hd95_mm" else 3)
             numbers = [str(one["pairs"]), *interval, _p(one["p_holm"]), counts]
             shown = "all classes" if name == OVERALL else _name(name, 14)
-            rows.append([shown, *numbers, _needed(one["cases_needed"])])
+            rows.append([shown, *numbers, _needed(one["cases_needed"], one["pairs"])])
         lines += ["", _TITLES[metric], *table(rows)]
         sure = ["all classes" if k == OVERALL else k for k in found if found[k]["exceeds_noise"]]
         if sure:
             lines += _wrapped(f"Difference exceeds noise of cases: {', '.join(sure)}.")
+        elif max(one["pairs"] for one in found.values()) < FEWEST_PAIRS:
+            lines.append("Too few pairs to say.")
         else:
             lines.append("No difference exceeds noise.")
     if min(one["pairs"] for one in compared["differences"]["dice"].values()) < FEWEST_PAIRS:
@@ -213,8 +215,11 @@ def _p(value: float | None) -> str:
     return "<.001" if value is not None and value < 0.001 else _value(value, ".3f")
 
 
-def _needed(cases: int | None) -> str:
-    return "-" if cases is None else ">99,999" if cases > 99_999 else f"{cases:,}"
+def _needed(cases: int | None, pairs: int) -> str:
+    """Return the cases that a difference needs; nothing where too few pairs say how large it is."""
+    if cases is None or pairs < FEWEST_PAIRS:
+        return "-"
+    return ">99,999" if cases > 99_999 else f"{max(cases, FEWEST_PAIRS):,}"
 
 
 def _share(value: float | None) -> str:
