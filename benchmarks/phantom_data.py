@@ -8,12 +8,17 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from archspec.nnunet_dataset import PreprocessedDataset, find_dataset
+from archspec.phantom.axis import AxisTask
+from archspec.phantom.painting import Side
+from archspec.phantom.reach import ReachTask
 from archspec.phantom.task import Task
-from archspec.phantom.writing import write_dataset
+from archspec.phantom.writing import write_case, write_dataset
 
 _VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 _DONE = "split.json"
@@ -54,15 +59,19 @@ def enter(folder: Path) -> None:
 def prepare(name: str, task: Task, split: Split, *, seed: int) -> PreprocessedDataset:
     """Write and preprocess a dataset below nnU-Net's folders, unless it is there already.
 
+    Where a landmark decides, test cases come in pairs that differ in its side alone, so that who
+    does not see it gets exactly a half, whatever else sides happen to go with.
+
     Raises:
         RuntimeError: nnU-Net failed, or planned a patch that is not the whole volume.
     """
-    record = {"task": task.metadata(), "folds": split.folds(), "seed": seed}
+    record = {"task": task.metadata(), "folds": split.folds(), "seed": seed, "pairs": True}
     folder = _folder("nnUNet_preprocessed") / name
     done = folder / _DONE
     if not done.is_file() or json.loads(done.read_text()) != json.loads(json.dumps(record)):
         raw = _folder("nnUNet_raw") / name
         write_dataset(raw, task, num_cases=split.total, num_test_cases=0, seed=seed, force=True)
+        _pair_test_cases(raw, task, split, seed=seed)
         command = str(Path(sys.executable).parent / "nnUNetv2_plan_and_preprocess")
         line = [command, "-d", name[7:10], "-c", "3d_fullres", "-np", "1", "-npfp", "1"]
         ended = subprocess.run(line, capture_output=True, text=True)
@@ -76,6 +85,30 @@ def prepare(name: str, task: Task, split: Split, *, seed: int) -> PreprocessedDa
             f"nnU-Net planned the patch {dataset.patch_size} for volumes of {task.shape}"
         )
     return dataset
+
+
+def _pair_test_cases(raw: Path, task: Task, split: Split, *, seed: int) -> None:
+    """Replace every second test case by the one before with the landmark on the other side."""
+    if not isinstance(task, ReachTask | AxisTask):
+        return
+    first = split.train + split.validation + 1
+    for number in range(first, split.total, 2):
+        rng = np.random.default_rng([seed, number])
+        if isinstance(task, ReachTask):
+            seen = task.draw(rng)
+            volume = task.render(replace(seen, landmark_side=_other(seen.landmark_side)), rng)
+        else:
+            drawn = task.draw(rng)
+            sides = list(drawn.sides)
+            decides = task.levels.index(task.direction)
+            sides[decides] = _other(sides[decides])
+            volume = task.render(replace(drawn, sides=(sides[0], sides[1], sides[2])), rng)
+        folders = raw / "imagesTr", raw / "labelsTr"
+        write_case(*folders, f"case_{number + 1:04d}", volume, task.spacing)
+
+
+def _other(side: Side) -> Side:
+    return -1 if side == 1 else 1
 
 
 def _folder(variable: str) -> Path:

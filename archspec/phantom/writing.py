@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archspec.phantom.painting import Point
-from archspec.phantom.task import Task
+from archspec.phantom.task import Task, Volume
 from blocks.base import SpecError
 
 # Test cases count from here, so a larger training set leaves them as they are.
@@ -93,12 +93,15 @@ def _write_cases(draft: Path, split: str, task: Task, indices: range, *, seed: i
     labels.mkdir()
     for index in indices:
         rng = np.random.default_rng([seed, index])
-        volume = task.sample(rng)
-        for channel, values in enumerate(volume.image):
-            image = np.rint(values * _FILE_UNITS).astype(np.int16)
-            name = f"case_{index:04d}_{channel:04d}.nii.gz"
-            _write_nifti(images / name, image, task.spacing)
-        _write_nifti(labels / f"case_{index:04d}.nii.gz", volume.label, task.spacing)
+        write_case(images, labels, f"case_{index:04d}", task.sample(rng), task.spacing)
+
+
+def write_case(images: Path, labels: Path, name: str, volume: Volume, spacing: Point) -> None:
+    """Write one case, a file per channel and its labels, into folders that are there."""
+    for channel, values in enumerate(volume.image):
+        image = np.rint(values * _FILE_UNITS).astype(np.int16)
+        _write_nifti(images / f"{name}_{channel:04d}.nii.gz", image, spacing)
+    _write_nifti(labels / f"{name}.nii.gz", volume.label, spacing)
 
 
 def _write_nifti(path: Path, volume: NDArray[np.int16] | NDArray[np.uint8], spacing: Point) -> None:
