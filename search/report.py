@@ -116,7 +116,8 @@ def _open(folder: Path) -> tuple[tuple[ReportTrial, ...], dict[str, Any]]:
 def _finished(folder: Path) -> tuple[tuple[ReportTrial, ...], dict[str, Any]]:
     trials, record = _open(folder)
     if not any(trial.done for trial in trials):
-        raise SpecError(f"{folder}: no trial has finished yet")
+        refused = f" ({len(trials)} were drawn, see study.db)" if trials else ""
+        raise SpecError(f"{folder}: no trial has finished yet{refused}")
     return trials, record
 
 

@@ -79,7 +79,9 @@ def search(
     if seconds_per_step is not None:
         raise SpecError("--seconds-per-step: goes with --dry-run only")
     if dataset is None or trials is None or out is None:
-        raise SpecError("search: needs --data, --trials and --out (all but with --dry-run)")
+        needed = {"--data": data, "--trials": trials, "--out": out}
+        missing = ", ".join(name for name, value in needed.items() if value is None)
+        raise SpecError(f"search: {missing} missing; a search needs --data, --trials and --out")
     try:
         with SearchDisplay(trials) as display:
             run(
