@@ -91,7 +91,10 @@ def test_batch_of_one_is_warned_of(preprocessed: Path) -> None:
             "--patch 4,20,16",
         ),
         ((16, 16), "--patch 16,16: 3d_fullres has 3 axes"),
-        ((16, 16, 0), "patch_size: must be 2 or 3 positive integers, but is [16, 16, 0]"),
+        (
+            (16, 16, 0),
+            "patch_size: must be 2 or 3 sizes in voxels, e.g. (32, 32, 32), but is (16, 16, 0)",
+        ),
     ],
 )
 @pytest.mark.parametrize("stages_from_dataset", [False, True])
