@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from archspec.building import build_plan
 from archspec.costing import CONVENTION, cost_plan
+from archspec.devices import device_named
 from archspec.energy import energy_counter
 from archspec.memory import training_memory
 from archspec.planning import Plan
-from blocks.base import SpecError
 from blocks.scan.dispatch import chosen
 
 _PEAK = Path("/proc/self/clear_refs")
@@ -37,7 +37,7 @@ def profile_plan(
     Raises:
         SpecError: the device is not here.
     """
-    target = _device(device)
+    target = device_named(device)
     before = _resident(target)
     torch.manual_seed(0)
     net = build_plan(planned).to(target)
@@ -127,18 +127,6 @@ def profile_text(found: dict[str, Any]) -> str:
             f"scan backend   {found['scan_backend'] or 'no scan in it'}",
         ]
     )
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise SpecError(f"--device {name}: must be cpu or cuda") from None
-    if device.type not in ("cpu", "cuda"):
-        raise SpecError(f"--device {name}: must be cpu or cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise SpecError(f"--device {name}: PyTorch sees no such device here; see archspec doctor")
-    return device
 
 
 def _logits(out: Tensor | list[Tensor]) -> Tensor:

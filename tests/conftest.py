@@ -5,6 +5,7 @@ per member, so that a new component is tested with no new test code. One that ta
 once per field of every member.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from torch import nn
 
 import archspec
+from archspec.cli.main import main
 from archspec.loading import load
 from archspec.planning import Plan, plan
 from archspec.spec import ArchSpec
@@ -36,6 +38,7 @@ VALUES = (None, False, True, 1, 2, 3, 5, 0.25, 0.5, (1, 3), (3, 1, 1), (2, 1), (
 
 Component = ComponentSpec | None
 SpecFactory = Callable[..., ArchSpec]
+Cli = Callable[..., tuple[int, str, str]]
 
 
 def members(union: Any) -> tuple[type[ComponentSpec], ...]:
@@ -119,6 +122,21 @@ def variants() -> Callable[[ComponentSpec], dict[str, list[ComponentSpec]]]:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Return a function that runs the command line here: (exit code, stdout, stderr)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["archspec", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        code = ended.value.code
+        return code if isinstance(code, int) else 0, out, err
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -165,21 +165,12 @@ def best(
 
 
 def _devices(device: str, jobs: int) -> list[str]:
-    """Return one device per worker."""
+    """Return one device per worker; `cuda` and `auto` take one GPU each."""
     import torch
 
-    from blocks.base import SpecError
+    from archspec.devices import device_named
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise SpecError(
-            f"--device {device}: not a device; give auto, cpu, cuda or cuda:1"
-        ) from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise SpecError(f"--device {device}: CUDA is not available here; give cpu")
-    if device == "cuda":
+    named = device_named(device)
+    if named.type == "cuda" and named.index is None:
         return [f"cuda:{i}" for i in range(min(jobs, torch.cuda.device_count()))]
-    return [device] * jobs
+    return [str(named)] * jobs

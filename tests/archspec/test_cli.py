@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from archspec.cli.main import main
 from archspec.yaml_source import parse
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -22,21 +21,6 @@ encoder:
     - {width: 4, mixer: {kind: mamba, d_state: 4}}
 decoder: {kind: sum}
 """
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Return a function that runs the command line here: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["archspec", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        code = ended.value.code
-        return code if isinstance(code, int) else 0, out, err
-
-    return call
 
 
 @pytest.fixture

@@ -1,13 +1,10 @@
 """The verbs confirm and ablate on the command line: lists of variants, and wrong input."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from archspec.cli.main import main
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -20,21 +17,6 @@ encoder:
     - {width: 8, mixer: {kind: mamba, d_state: 4}}
 decoder: {kind: sum}
 """
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Return a function that runs the command line here: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["archspec", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        code = ended.value.code
-        return code if isinstance(code, int) else 0, out, err
-
-    return call
 
 
 @pytest.fixture

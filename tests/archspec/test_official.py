@@ -1,7 +1,6 @@
 """Published weights: what loads, what is refused, and the command that converts a checkpoint."""
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import archspec
-from archspec.cli.main import main
 from archspec.network import SegNet
 from archspec.official import key_table, key_tables, load_official
 from blocks.base import SpecError
@@ -140,17 +138,12 @@ def test_tables_are_sound() -> None:
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+def cli(cli: Cli) -> Cli:
     """Return a function that runs `archspec convert`: (exit code, stdout, stderr)."""
 
     def call(checkpoint: Path, out: Path, *more: str) -> tuple[int, str, str]:
         small = [word for override in SMALL for word in ("-s", override)]
-        arguments = ["--as", "segmamba-released", "-o", str(out), *small, *more]
-        monkeypatch.setattr(sys, "argv", ["archspec", "convert", str(checkpoint), *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        return code if isinstance(code, int) else 0, *capsys.readouterr()
+        return cli("convert", checkpoint, "--as", "segmamba-released", "-o", out, *small, *more)
 
     return call
 

@@ -1,13 +1,11 @@
 """`archspec search --dry-run`, and the options of a search: no study, no training."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from archspec.cli.main import main
 from archspec.costing import cost_plan
 from archspec.planning import plan
 from archspec.yaml_source import dump
@@ -16,20 +14,6 @@ from search.dry_run import dry_run
 from search.space import load_space
 
 Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Return a function that runs the command line in this process: code, output, errors."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["archspec", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +12,6 @@ import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-
-from archspec.cli.main import main
 
 SPACING = (0.8, 0.8, 2.5)
 SHAPE = (40, 40, 16)
@@ -104,19 +102,9 @@ def dataset(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 @pytest.fixture
-def cli(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+def cli(cli: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
     """Return a function that runs `archspec evaluate` here: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["archspec", "evaluate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
+    return partial(cli, "evaluate")
 
 
 @pytest.fixture
