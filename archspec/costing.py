@@ -139,6 +139,13 @@ class _ShapesOnly(FusedAttention):
         return super().__torch_function__(func, types, args, kwargs)
 
 
+# The CPU's fused attention counts as the GPU's does. PyTorch before 2.15 has no formula for it: its
+# own counter says nothing there, and is told too.
+flop_registry.setdefault(
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+    flop_registry[torch.ops.aten._scaled_dot_product_flash_attention],
+)
+
 _SAME_SHAPE = frozenset(
     {F.layer_norm, F.instance_norm, F.batch_norm, F.group_norm}
     | {F.gelu, F.relu, F.leaky_relu, F.silu, F.dropout}

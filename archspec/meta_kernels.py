@@ -4,6 +4,7 @@ Those are slow, and their first use imports PyTorch's compiler, which takes long
 kernel here gives the same shapes, strides and dtypes, or None to leave a case to PyTorch.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any
@@ -18,6 +19,9 @@ _Results = Tensor | tuple[Tensor | None, ...] | None
 
 def meta_result(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Return what the operator gives for tensors on meta."""
+    if func._overloadpacket is _aten.arange:
+        steps = _arange(*args, **kwargs)
+        return func(*args, **kwargs) if steps is None else steps
     kernel = _KERNELS.get(func._overloadpacket)
     found = None if kernel is None else kernel(*args)
     if found is None:
@@ -245,6 +249,17 @@ def _convolution_backward(
     )
 
 
+def _arange(
+    *ends: float, device: torch.device | None = None, dtype: torch.dtype | None = None, **_: Any
+) -> Tensor | None:
+    if device is None or device.type != "meta":
+        return None
+    start, end, step = {1: (0, *ends, 1), 2: (*ends, 1)}.get(len(ends), ends)
+    whole = all(isinstance(value, int) for value in ends)
+    dtype = dtype or (torch.int64 if whole else torch.get_default_dtype())
+    return torch.empty(math.ceil((end - start) / step), dtype=dtype, device=device)
+
+
 def _log_sigmoid(x: Tensor) -> _Results:
     return (_empty(x.shape, x), _empty(x.shape, x)) if x.is_contiguous() else None
 
@@ -252,16 +267,8 @@ def _log_sigmoid(x: Tensor) -> _Results:
 _KERNELS: dict[Any, Callable[..., _Results]] = {
     **dict.fromkeys(
         (
-            *(
-                _aten.add,
-                _aten.sub,
-                _aten.rsub,
-                _aten.mul,
-                _aten.div,
-                _aten.neg,
-                _aten.clamp,
-                _aten.pow,
-            ),
+            *(_aten.add, _aten.sub, _aten.rsub, _aten.mul, _aten.div),
+            *(_aten.neg, _aten.clamp, _aten.pow),
             *(_aten.exp, _aten.expm1, _aten.log, _aten.sigmoid, _aten.sin, _aten.cos),
             *(_aten.relu, _aten.leaky_relu, _aten.gelu, _aten.silu, _aten.softplus),
             *(_aten.gelu_backward, _aten.silu_backward, _aten.sigmoid_backward),
