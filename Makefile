@@ -43,7 +43,8 @@ golden: $(STAMP)
 clean:
 	rm -rf $(VENV) runs/demo build *.egg-info
 
-# torch first, so that its variant is the user's choice. A torch whose torchvision comes from another
+# torch first, so that its variant is the user's choice, and then held: the newest torchvision, which
+# timm asks for, would bring its own. A torch whose torchvision comes from another
 # index leaves one that cannot load its compiled part; timm needs only the Python part, and 0.16.2 is
 # the last release in which that part imports alone.
 $(STAMP): pyproject.toml constraints.txt Makefile
@@ -53,7 +54,8 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' > $(VENV)/torch.txt
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c $(VENV)/torch.txt -c constraints.txt -e ".[dev]"
 	@$(BIN)/python -W ignore -c "import torchvision" 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --no-deps torchvision==0.16.2
 	@touch $(STAMP)
