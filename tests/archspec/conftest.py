@@ -1,4 +1,4 @@
-"""Datasets for the nnU-Net tests: a fake preprocessed one, and a tiny real one as NIfTI files."""
+"""A small spec file, what refuses a command, and datasets: a fake preprocessed one, a real one."""
 
 import json
 from collections.abc import Callable
@@ -17,6 +17,16 @@ NAME = "Dataset901_Blobs"
 SHAPE = (16, 24, 24)
 SPACING = (1.5, 1.0, 1.0)  # mm, along (D, H, W)
 LABELS = {"background": 0, "left": 1, "right": 2}
+
+_TINY = """\
+name: tiny
+patch_size: [16, 16, 16]
+encoder:
+  stages:
+    - {width: 4, mixer: {kind: conv}}
+    - {width: 4, mixer: {kind: mamba, d_state: 4}}
+decoder: {kind: sum}
+"""
 
 _CONFIGURATION: dict[str, Any] = {
     "preprocessor_name": "DefaultPreprocessor",
@@ -59,6 +69,29 @@ def _stock_plans() -> dict[str, Any]:
             "0": {"max": 0.30000000000000004, "mean": 1e-07, "std": 1234.5678901234567}
         },
     }
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """Return the file of a small valid spec, for tests to change."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(_TINY, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def refused(cli: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """Return a function that checks that a command says in one line what is wrong; gives it."""
+
+    def check(arguments: tuple[object, ...], *words: str) -> str:
+        code, out, err = cli(*arguments)
+        assert (code, out) == (2, ""), (code, out, err)
+        assert err.startswith("archspec: ") and err.count("\n") == 1, err
+        for word in words:
+            assert word in err
+        return err
+
+    return check
 
 
 @pytest.fixture

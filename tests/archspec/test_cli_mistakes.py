@@ -9,38 +9,13 @@ from pathlib import Path
 import pytest
 
 Cli = Callable[..., tuple[int, str, str]]
-
-TINY = """\
-name: tiny
-patch_size: [16, 16, 16]
-encoder:
-  stages:
-    - {width: 4, mixer: {kind: conv}}
-    - {width: 4, mixer: {kind: mamba, d_state: 4}}
-decoder: {kind: sum}
-"""
+Refused = Callable[..., str]
 
 
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY, encoding="utf-8")
-    return path
-
-
-def refused(result: tuple[int, str, str], *parts: str) -> None:
-    """Assert exit code 2, one line on stderr that has all parts, and nothing on stdout."""
-    code, out, err = result
-    assert (code, out) == (2, "")
-    assert err.count("\n") == 1, err
-    for part in parts:
-        assert part in err
-
-
-def test_changing_a_kind_names_the_remedy(cli: Cli, tiny: Path) -> None:
+def test_changing_a_kind_names_the_remedy(cli: Cli, refused: Refused, tiny: Path) -> None:
     override = "encoder.stages.1.mixer.kind=conv"
     refused(
-        cli("validate", tiny, "-s", override),
+        ("validate", tiny, "-s", override),
         f"-s {override}  encoder.stages.1.mixer.d_state: unknown key",
         f"({tiny}:6:",
         "-s 'encoder.stages.1.mixer={kind: conv}'",
@@ -51,22 +26,25 @@ def test_changing_a_kind_names_the_remedy(cli: Cli, tiny: Path) -> None:
 @pytest.mark.parametrize(
     "verb", [("validate",), ("describe",), ("profile",), ("diff", "small-unet")]
 )
-def test_a_patch_that_does_not_fit_is_named(cli: Cli, tiny: Path, verb: tuple[str, ...]) -> None:
-    refused(cli(*verb, tiny, "--patch", "64,64,50"), "archspec: --patch 64,64,50  ", "must divide")
-    refused(cli(*verb, tiny, "--patch", "64"), "archspec: --patch 64  patch_size: must be 2 or 3")
+def test_a_patch_that_does_not_fit_is_named(
+    refused: Refused, tiny: Path, verb: tuple[str, ...]
+) -> None:
+    refused((*verb, tiny, "--patch", "64,64,50"), "archspec: --patch 64,64,50  ", "must divide")
+    refused((*verb, tiny, "--patch", "64"), "archspec: --patch 64  patch_size: must be 2 or 3")
 
 
-def test_an_overridden_patch_is_named(cli: Cli, tiny: Path) -> None:
-    result = cli("validate", tiny, "-s", "patch_size=[16, 16, 18]")
-    refused(result, "archspec: -s patch_size=[16, 16, 18]", "must divide")
+def test_an_overridden_patch_is_named(refused: Refused, tiny: Path) -> None:
+    arguments = ("validate", tiny, "-s", "patch_size=[16, 16, 18]")
+    refused(arguments, "archspec: -s patch_size=[16, 16, 18]", "must divide")
 
 
 @pytest.mark.parametrize("verb", ["describe", "profile", "fidelity", "diff", "export"])
-def test_a_space_is_no_network(cli: Cli, tiny: Path, verb: str) -> None:
+def test_a_space_is_no_network(refused: Refused, tiny: Path, verb: str) -> None:
     more = {"diff": ["small-unet"], "export": ["--dataset", "901"]}.get(verb, [])
-    refused(cli(verb, "demo", *more), "demo: a search space, not one network", "archspec search")
-    tiny.write_text(TINY.replace("width: 4, mixer", "width: {choice: [4, 6]}, mixer"), "utf-8")
-    refused(cli(verb, tiny, *more), f"{tiny}: a search space, not one network")
+    refused((verb, "demo", *more), "demo: a search space, not one network", "archspec search")
+    text = tiny.read_text(encoding="utf-8")
+    tiny.write_text(text.replace("width: 4, mixer", "width: {choice: [4, 6]}, mixer"), "utf-8")
+    refused((verb, tiny, *more), f"{tiny}: a search space, not one network")
 
 
 def test_diff_costs_an_override(cli: Cli, tiny: Path) -> None:
@@ -93,11 +71,11 @@ def test_diff_costs_an_override(cli: Cli, tiny: Path) -> None:
 )
 @pytest.mark.parametrize("verb", ["describe", "validate"])
 def test_files_that_are_no_specs(
-    cli: Cli, tmp_path: Path, content: bytes | None, message: str, verb: str
+    refused: Refused, tmp_path: Path, content: bytes | None, message: str, verb: str
 ) -> None:
     path = tmp_path / "bad.yaml"
     path.mkdir() if content is None else path.write_bytes(content)
-    refused(cli(verb, path), str(path), message)
+    refused((verb, path), str(path), message)
 
 
 def test_verbs_without_arguments_exit_2(cli: Cli) -> None:
@@ -121,12 +99,11 @@ def test_version_needs_no_torch() -> None:
 
 
 @pytest.mark.parametrize("content", [b"junk", b"\x80\x02K\x17.", b"", b"PK\x03\x04", b"17"])
-def test_a_checkpoint_that_is_none(cli: Cli, tmp_path: Path, content: bytes) -> None:
+def test_a_checkpoint_that_is_none(refused: Refused, tmp_path: Path, content: bytes) -> None:
     junk, out = tmp_path / "junk.pth", tmp_path / "out.safetensors"
     junk.write_bytes(content)
-    result = cli("convert", junk, "--as", "segformer3d", "-o", out)
-    refused(result, str(junk))
-    assert not result[2].strip().rpartition(": ")[2].isdigit(), result[2]
+    line = refused(("convert", junk, "--as", "segformer3d", "-o", out), str(junk))
+    assert not line.strip().rpartition(": ")[2].isdigit(), line
     assert [path.name for path in tmp_path.iterdir()] == ["junk.pth"]
 
 

@@ -105,17 +105,3 @@ def dataset(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def cli(cli: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
     """Return a function that runs `archspec evaluate` here: (exit code, stdout, stderr)."""
     return partial(cli, "evaluate")
-
-
-@pytest.fixture
-def refused(cli: Callable[..., tuple[int, str, str]]) -> Callable[..., None]:
-    """Return a function that checks that a command says in one line what is wrong."""
-
-    def check(arguments: tuple[object, ...], *words: str) -> None:
-        code, out, err = cli(*arguments)
-        assert (code, out) == (2, ""), (code, out, err)
-        assert err.startswith("archspec: ") and err.count("\n") == 1, err
-        for word in words:
-            assert word in err
-
-    return check
