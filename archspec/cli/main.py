@@ -23,6 +23,7 @@ from archspec.cli import (
     searching,
     specs,
 )
+from archspec.cli.usage import usage_line
 from blocks.base import SpecError
 
 app = typer.Typer(
@@ -68,10 +69,23 @@ def _options(
     """Declare, cost, search and train medical segmentation networks from one YAML file."""
 
 
+def _verbs() -> set[str]:
+    """Return the names of all verbs."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    return set(group.commands)
+
+
 def main() -> None:
     """Run the command line; a mistake of the user ends in one line and exit code 2."""
     try:
-        app()
+        # verbs return nothing; the code of a typer.Exit, and 130 for Ctrl-C, come back as a value
+        sys.exit(app(standalone_mode=False))
     except SpecError as error:
         print(f"archspec: {error}", file=sys.stderr)
         sys.exit(2)
+    except typer.TyperException as error:
+        print(usage_line(error, sys.argv[1:], _verbs()), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit("archspec: stopped, since the input ended")

@@ -78,13 +78,6 @@ def test_files_that_are_no_specs(
     refused((verb, path), str(path), message)
 
 
-def test_verbs_without_arguments_exit_2(cli: Cli) -> None:
-    for verb in ("describe", "diff", "validate", "profile", "convert"):
-        code, out, err = cli(verb)
-        assert (code, out) == (2, "")
-        assert "Missing argument" in err
-
-
 def test_version_needs_no_torch() -> None:
     from importlib.metadata import version
 

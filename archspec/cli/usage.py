@@ -1,0 +1,41 @@
+"""Wrong usage of a verb as one line: which option, what is wrong with it, what is allowed."""
+
+import re
+import shlex
+from collections.abc import Collection, Sequence
+
+import typer
+from pydantic import ValidationError
+
+_RULES = {
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "int_parsing": "must be an integer",
+    "float_parsing": "must be a number",
+}
+
+
+def usage_line(error: typer.TyperException, words: Sequence[str], verbs: Collection[str]) -> str:
+    """Return the line for what typer refused in these words of the command line.
+
+    Without a verb it is typer's page of help instead.
+    """
+    cause = error.__cause__
+    if isinstance(error, typer.BadParameter) and error.param and isinstance(cause, ValidationError):
+        return f"archspec: {max(error.param.opts, key=len)}: {_rule(cause)}"
+    text = error.format_message()
+    if not words:
+        return text
+    text = f"{text[:1].lower()}{' '.join(text[1:].split())}".rstrip(".")
+    text = re.sub(r" \(Possible options: (.*)\)$", r"; did you mean \1?", text)
+    text = text.replace(". Did you mean", "; did you mean")
+    verb = f"{words[0]} " if words[0] in verbs else ""
+    return f"archspec: {text}" + f"; see archspec {verb}--help" * (not text.endswith("?"))
+
+
+def _rule(invalid: ValidationError) -> str:
+    mistake = invalid.errors(include_url=False)[0]
+    form = _RULES.get(mistake["type"])
+    rule = form and form.format(**mistake.get("ctx", {}))
+    rule = rule or mistake["msg"].replace("Input should", "must", 1)
+    return f"{rule}, got {shlex.quote(str(mistake['input']))}"
