@@ -1,6 +1,7 @@
 """One patch of a preprocessed dataset, always the same, and how well logits match its labels."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -78,12 +79,23 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class FixedPatch:
-    """A patch: `image` (C, *patch), what it should become, and its case and start (D, H, W)."""
+    """A patch: `image` (C, *patch), what it should become, and its case and start (D, H, W).
+
+    `case_size` is the whole case's, along the axes of the patch.
+    """
 
     image: Tensor
     target: Target
     case: str
     start: tuple[int, ...]
+    case_size: Grid
+
+    @property
+    def padding(self) -> float:
+        """Return the share of the patch that lies outside the case."""
+        size = self.target.grid
+        inside = [min(n, whole) for n, whole in zip(size, self.case_size, strict=True)]
+        return 1 - math.prod(inside) / math.prod(size)
 
 
 def mean_dice(scores: Mapping[str, float]) -> float:
@@ -134,6 +146,6 @@ def fixed_patch(
         image = np.stack([crop(np.asarray(data[i]), start, size, fill=0) for i in range(len(data))])
         target = Target.of(label.reshape(patch_size), dataset.dataset_json["labels"])
         pixels = torch.from_numpy(image.reshape(-1, *patch_size)).float()
-        return FixedPatch(pixels, target, name, start)
+        return FixedPatch(pixels, target, name, start, labels.shape[-len(patch_size) :])
     where = f"--case {case}" if case else dataset.name
     raise SpecError(f"{where}: has no foreground label, so there is nothing to fit")

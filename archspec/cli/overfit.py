@@ -2,11 +2,18 @@
 
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from archspec.cli.specs import Json, Overrides, Spec
+
+if TYPE_CHECKING:
+    from archspec.fixed_patch import FixedPatch
+    from archspec.planning import Plan
+
+_MOSTLY = 0.5
+"""Share of padding above which a patch is called too large for its case."""
 
 
 def register(app: typer.Typer) -> None:
@@ -72,6 +79,8 @@ def overfit(
             "the dataset wins, and --patch over both",
             file=sys.stderr,
         )
+    if chosen.padding > _MOSTLY:
+        print(f"note: {_padding(planned, chosen)}", file=sys.stderr)
     with OverfitDisplay(steps) as display:
         try:
             done = train(
@@ -90,3 +99,21 @@ def overfit(
     print(json.dumps(found) if json_ else overfit_text(found))
     if not done.reached:
         raise typer.Exit(1)
+
+
+def _padding(planned: "Plan", chosen: "FixedPatch") -> str:
+    """Return how much of the patch is padding, and a patch with less, if the network takes it."""
+    from archspec.planning import plan
+    from blocks.base import SpecError
+
+    text = (
+        f"{100 * chosen.padding:.0f} % of the patch {list(planned.patch_size)} is padding, "
+        f"since {chosen.case} has {list(chosen.case_size)} voxels"
+    )
+    axes = zip(chosen.case_size, planned.total_stride, planned.patch_size, strict=True)
+    tight = tuple(min(-(-whole // step) * step, size) for whole, step, size in axes)
+    try:
+        plan(planned.spec, patch_size=tight)
+    except SpecError:
+        return text
+    return f"{text}; --patch {','.join(map(str, tight))} holds all of it and is faster"

@@ -1,6 +1,8 @@
 """A network learns one patch by heart, or the report says what kept it from that."""
 
+import io
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +17,13 @@ from typer.testing import CliRunner
 
 from archspec.building import build_plan
 from archspec.cli.main import app
+from archspec.cli.overfit_display import OverfitDisplay
 from archspec.fixed_patch import FixedPatch, Target
 from archspec.non_finite import where_not_finite
 from archspec.overfit_text import overfit_json, overfit_text
-from archspec.overfitting import nnunet_loss, overfit
+from archspec.overfitting import Step, nnunet_loss, overfit
 from archspec.planning import Plan, plan
-from archspec.resolution_cap import resolution_cap
+from archspec.resolution_cap import Cap, resolution_cap
 from archspec.spec import ArchSpec
 from blocks.base import SpecError
 from blocks.decoders.mlp import MLPDecoderSpec
@@ -54,7 +57,7 @@ def two_blocks(size: int = 16) -> NDArray[np.int16]:
 
 def patch_of(label: NDArray[np.int16], labels: Any = LABELS) -> FixedPatch:
     return FixedPatch(
-        torch.from_numpy(label)[None].float(), Target.of(label, labels), "x", (0,) * 3
+        torch.from_numpy(label)[None].float(), Target.of(label, labels), "x", (0,) * 3, label.shape
     )
 
 
@@ -105,7 +108,7 @@ def test_reached(cli_case: Path) -> None:
     assert list(norms) == ["forward", "reverse", "inter_slice"]
     assert all(norm[when] > 0 for norm in norms.values() for when in ("first", "last"))
     assert found["dead_directions"] == found["parameters_without_gradient"] == []
-    assert "the dataset wins" in done.stderr
+    assert "the dataset wins" in done.stderr and "padding" not in done.stderr
     text = overfit_text(found)
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "inter_slice" in text and "reached" in text
@@ -120,6 +123,46 @@ def test_not_reached(cli_case: Path) -> None:
     assert no_time.exit_code == 1
     found = json.loads(no_time.stdout)
     assert (found["steps"], found["directions"], found["dead_directions"]) == (0, {}, [])
+
+
+def test_a_patch_that_is_mostly_padding_is_told(cli_case: Path) -> None:
+    done = run(cli_case, "--data", 901, "--patch", "32,32,32", "--steps", 1)
+    said = (
+        "note: 88 % of the patch [32, 32, 32] is padding, since case_0001 has [16, 16, 16] voxels"
+    )
+    assert f"{said}; --patch 16,16,16 holds all of it and is faster\n" in done.stderr
+    text = cli_case.read_text().replace("d_state: 4", "d_state: 4, num_slices: 1024")
+    cli_case.write_text(text)
+    done = run(cli_case, "--data", 901, "--patch", "32,32,32", "--steps", 1)
+    assert f"{said}\n" in done.stderr  # 512 tokens would not divide by 1024
+
+
+class _Heard(io.StringIO):
+    """A standard error that is no terminal, and tells when these words are written."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words, self.heard = words, threading.Event()
+
+    def write(self, text: str) -> int:
+        if self.words in text:
+            self.heard.set()
+        return super().write(text)
+
+
+@pytest.mark.parametrize("steps", [[], [1, 7]])
+def test_silence_is_broken_off_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, steps: list[int]
+) -> None:
+    known = "after step 7: loss 0.500, Dice 0.250 of cap 1.000, "
+    err = _Heard(known if steps else "before the first step, ")
+    monkeypatch.setattr("sys.stderr", err)
+    with OverfitDisplay(2000, silence=0.01) as display:
+        for number in steps:
+            display.show(Step(number, 0.5, 0.25, 1.0), Cap((8, 8, 8), {"left": 1.0}, 1.0))
+        assert err.heard.wait(60), err.getvalue()
+    assert not display.watch.is_alive()
+    assert all(line.endswith(" s") for line in err.getvalue().splitlines())
 
 
 def test_seeds(planned: Plan) -> None:
