@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from archspec.fixed_patch import FixedPatch
-from archspec.overfitting import RECIPE, SHARE, Overfit
+from archspec.overfitting import RECIPE, SHARE, Overfit, output_weights
 from archspec.planning import Plan
 from archspec.tables import table
 
@@ -23,7 +23,7 @@ def overfit_json(
     device: torch.device,
 ) -> dict[str, Any]:
     """Return the result with what it takes to repeat it."""
-    heads = planned.spec.deep_supervision.heads
+    weights = enumerate(output_weights(planned.spec.deep_supervision.heads))
     return {
         "name": planned.spec.name,
         "dataset": dataset,
@@ -52,7 +52,9 @@ def overfit_json(
         },
         "dead_directions": done.dead,
         "parameters_without_gradient": list(done.silent),
-        "unweighted_head": f"decoder.seg_layers.{heads - 1}" if heads > 1 else None,
+        "unweighted_head": next(
+            (f"decoder.seg_layers.{i}" for i, weight in weights if weight == 0), None
+        ),
         "recipe": RECIPE,
         "seed": seed,
         "device": str(device),
@@ -117,18 +119,8 @@ def _directions(found: dict[str, Any]) -> list[str]:
 
 
 def _silent(found: dict[str, Any]) -> list[str]:
-    unweighted = found["unweighted_head"]
-    names = [
-        name
-        for name in found["parameters_without_gradient"]
-        if unweighted is None or not name.startswith(f"{unweighted}.")
-    ]
-    lines = []
-    if len(names) < len(found["parameters_without_gradient"]):
-        lines.append(f"{unweighted} gets no gradient: nnU-Net's loss leaves the last output out")
-    if names:
-        more = len(names) - _SHOWN
-        lines.append(
-            f"without gradient: {', '.join(names[:_SHOWN])}" + (f" and {more} more" * (more > 0))
-        )
-    return lines
+    names = found["parameters_without_gradient"]
+    if not names:
+        return []
+    more = len(names) - _SHOWN
+    return [f"without gradient: {', '.join(names[:_SHOWN])}" + (f" and {more} more" * (more > 0))]

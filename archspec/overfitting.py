@@ -42,7 +42,7 @@ class Overfit:
 
     `scores` are its best Dice per class in evaluation mode, `failure` why it stopped early, and
     `first` and `last` gradients those at the first and the last step. `silent` parameters got
-    none at either.
+    none at either, though they have a part in outputs that the loss weighs.
     """
 
     cap: Cap
@@ -137,14 +137,30 @@ def overfit(
         failure=failure,
         first=first,
         last=_scaled(direction_norms(net), shrunk) if number else {},
-        silent=tuple(name for name in without_gradient(net) if name in silent),
+        silent=tuple(name for name in without_gradient(net) if name in silent - _unweighted(net)),
     )
+
+
+def _unweighted(net: Any) -> set[str]:
+    """Return the names of the parameters of heads whose outputs nnU-Net's loss weighs 0."""
+    heads = zip(output_weights(len(net.decoder.seg_layers)), net.decoder.seg_layers, strict=True)
+    owned = {id(p) for weight, head in heads if weight == 0 for p in head.parameters()}
+    return {name for name, parameter in net.named_parameters() if id(parameter) in owned}
 
 
 def _scaled(norms: Norms, factor: float) -> Norms:
     return {
         path: {name: norm * factor for name, norm in found.items()} for path, found in norms.items()
     }
+
+
+def output_weights(count: int) -> list[float]:
+    """Return nnU-Net's weights of the outputs, fine to coarse, before they are made to sum to 1.
+
+    Source: as `nnunet_loss`; the coarsest of several counts nothing there.
+    """
+    weights = [0.5**i for i in range(count)]
+    return weights if count == 1 else [*weights[:-1], 0.0]
 
 
 def nnunet_loss(planned: Plan, target: Target, copies: int) -> Callable[[list[Tensor]], Tensor]:
@@ -177,9 +193,7 @@ def nnunet_loss(planned: Plan, target: Target, copies: int) -> Callable[[list[Te
     ]
     if target.exclusive:
         targets = [label.long() for label in targets]
-    weights = [0.5**i for i in range(len(targets))]
-    if len(weights) > 1:
-        weights[-1] = 0.0
+    weights = output_weights(len(targets))
 
     def total(outputs: list[Tensor]) -> Tensor:
         parts = zip(outputs, targets, weights, strict=True)
