@@ -58,6 +58,6 @@ def recipe_note(training: TrainingSpec, recipe: str) -> str:
     if recipe == "nnunet":
         return f"recipe: nnU-Net's own (SGD, lr 0.01, poly); the spec's ({ours}) is not used"
     return (
-        f"recipe: the spec's ({ours}), by {TRAINER}, which training needs {_VARIABLE} for; "
-        "predicting needs it not, for checkpoints name nnU-Net's own trainer"
+        f"recipe: the spec's ({ours}), by {TRAINER}; training needs {_VARIABLE} for it, "
+        "predicting does not"
     )

@@ -136,7 +136,7 @@ def _of_dimension(
     ]
     unused = set(found[0].plans["configurations"]) - {one.configuration for one in found}
     if unused:
-        notes.append(f"configurations: not exported, though there are: {sorted(unused)}")
+        notes.append(f"configurations not exported: {', '.join(sorted(unused))}")
     return fitting, notes
 
 
@@ -197,7 +197,8 @@ def _warnings(found: list[PreprocessedDataset], base_plans: str, name: str) -> l
     for one in found:
         data, number = one.data_folder, one.name[7:].split("_")[0]
         notes.append(
-            f"never run nnUNetv2_preprocess -plans_name {name}: it deletes the shared {data}"
+            f"never run nnUNetv2_preprocess -plans_name {name}: it deletes {data.name}, whose data "
+            "these plans share"
         )
         if not data.is_dir():
             notes.append(
@@ -210,5 +211,5 @@ def _warnings(found: list[PreprocessedDataset], base_plans: str, name: str) -> l
                 "the same trainer: its input holds their predictions for the training cases"
             )
     if not os.environ.get(RESULTS):
-        notes.append(f"{RESULTS} is not set, but training needs it: export {RESULTS}=...")
+        notes.append(f"{RESULTS} is not set, but training needs it: export {RESULTS}=FOLDER")
     return list(dict.fromkeys(notes))

@@ -17,7 +17,7 @@ _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9.-])?"
 # Names that nnU-Net's planners write, and rewrite whenever a dataset is planned again.
 _PLANNERS = r"nnUNet(ResEncUNet\w*?)?Plans.*"
 _OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")
-_FORCE = "choose another plans_name, or --force (force=True)"
+_FORCE = "choose another --plans-name, or replace the plans with --force"
 
 
 def default_plans_name(spec: ArchSpec) -> str:

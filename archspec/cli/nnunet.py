@@ -1,10 +1,14 @@
 """Verbs at the border to nnU-Net: export."""
 
+import shlex
+import textwrap
 from typing import Annotated
 
 import typer
 
 from archspec.cli.specs import Overrides, Spec, patch_sizes
+
+_WIDTH = 80
 
 
 def register(app: typer.Typer) -> None:
@@ -54,8 +58,34 @@ def export(
         recipe=recipe,
         force=force,
     )
-    for note in exported.notes:
-        print(f"note: {note}")
     print(f"wrote {exported.path}")
-    for line in (*exported.environment, *exported.commands):
+    for note in exported.notes:
+        print(_wrapped(f"note: {note}"))
+    print("run next:")
+    for line in exported.environment:
         print(f"  {line}")
+    for command in exported.commands:
+        print(folded(command))
+
+
+def _wrapped(text: str) -> str:
+    """Return the text in lines of 80 columns, without breaking paths and options."""
+    return textwrap.fill(
+        text, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def folded(command: str) -> str:
+    """Return a command as lines that a shell takes as one, broken before its options."""
+    parts: list[str] = []
+    for word in map(shlex.quote, shlex.split(command)):
+        if parts and not word.startswith("-"):
+            parts[-1] += f" {word}"
+        else:
+            parts.append(word)
+    lines = ["  " + parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part) + len("  \\") > _WIDTH:
+            lines.append("   ")
+        lines[-1] += f" {part}"
+    return " \\\n".join(lines)

@@ -2,16 +2,17 @@
 
 import json
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import archspec
-from archspec.cli.main import main
+from archspec.cli.nnunet import folded
 from archspec.nnunet_export import export_nnunet
 from archspec.yaml_source import dump
+
+Cli = Callable[..., tuple[int, str, str]]
 
 SPEC = {
     "name": "tiny",
@@ -37,7 +38,10 @@ def test_recipe_of_the_spec(preprocessed: Path) -> None:
         "-tr nnUNetTrainerArchSpec -i INPUT_FOLDER -o OUTPUT_FOLDER",
     )
     (note,) = (note for note in export.notes if note.startswith("recipe: "))
-    assert note.startswith("recipe: the spec's (adamw, lr 0.0003, cosine)")
+    assert note == (
+        "recipe: the spec's (adamw, lr 0.0003, cosine), by nnUNetTrainerArchSpec; training needs "
+        "nnUNet_extTrainer for it, predicting does not"
+    )
 
 
 def test_recipe_of_nnunet(preprocessed: Path) -> None:
@@ -67,37 +71,45 @@ def test_unknown_recipe(refused_export: Callable[..., str]) -> None:
 
 
 def test_the_verb(
-    preprocessed: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    cli: Cli, preprocessed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every option of the command line reaches the plans; lines are printed in running order."""
+    """Every option of the command line reaches the plans; what to run next is printed last."""
     (tmp_path / "net.yaml").write_text(dump(SPEC), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
     line = (
         "export net.yaml --dataset 901 --configuration 3d_fullres --configuration 3d_lowres "
         "--plans-name mine --patch 24,16,20 --batch 3 --fit-memory 24GB --stages-from-dataset"
     )
-    again = "export net.yaml --dataset 901 --plans-name mine --force --recipe nnunet"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["archspec", *line.split()])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
+    code, out, err = cli(*line.split())
+    assert (code, err) == (0, "")
     plans = json.loads((preprocessed / "mine.json").read_text())
     for name in ("3d_fullres", "3d_lowres"):
         assert plans["configurations"][name]["patch_size"] == [24, 16, 20]
         assert plans["configurations"][name]["batch_size"] == 3
-    printed = capsys.readouterr().out.splitlines()
-    start = printed.index(f"wrote {preprocessed / 'mine.json'}")
-    assert all(note.startswith("note: ") for note in printed[:start])
-    assert sum("--fit-memory: nothing changed" in note for note in printed) == 2
-    assert sum("--stages-from-dataset: spacing" in note for note in printed) == 2
-    words = [line.split()[:4] for line in printed[start + 1 :]]
-    assert words[0][0] == "export"
-    assert [word[0] for word in words[1:]] == ["nnUNetv2_train", "nnUNetv2_predict"] * 2
-    monkeypatch.setattr(sys, "argv", ["archspec", *again.split()])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
-    assert "-tr" not in capsys.readouterr().out
+    notes, _, last = out.partition("run next:\n")
+    wrote, *notes_lines = notes.splitlines()
+    assert wrote == f"wrote {preprocessed / 'mine.json'}"
+    assert all(line.startswith(("note: ", "  ")) for line in notes_lines)
+    assert all(len(line) <= 80 or len(line.split()) == 1 for line in notes_lines)  # a path alone
+    joined = " ".join(notes.split())
+    assert joined.count("--fit-memory: nothing changed") == 2
+    assert joined.count("--stages-from-dataset: spacing") == 2
+    environment, *commands = last.splitlines()
+    assert environment.split()[0] == "export"
+    assert all(len(line) <= 80 for line in commands)
+    exported = export_nnunet(
+        SPEC, 901, configuration=["3d_fullres", "3d_lowres"], plans_name="mine", force=True
+    )
+    typed = "\n".join(commands).replace("\\\n", "").splitlines()
+    assert [" ".join(one.split()) for one in typed] == list(exported.commands)
+    code, out, _ = cli(*line.split()[:4], "--plans-name", "mine", "--force", "--recipe", "nnunet")
+    assert code == 0 and "-tr" not in out
+
+
+def test_a_command_folds_before_its_options() -> None:
+    long = f"nnUNetv2_train Dataset901_Blobs 3d_fullres 0 -p {'a' * 30} -tr 'one two'"
+    assert folded(long).splitlines() == [
+        "  nnUNetv2_train Dataset901_Blobs 3d_fullres 0 \\",
+        f"    -p {'a' * 30} -tr 'one two'",
+    ]
+    assert shlex.split(folded(long).replace("\\\n", "")) == shlex.split(long)

@@ -116,7 +116,8 @@ def test_preprocessed_data_are_left_alone(preprocessed: Path) -> None:
     after = {path: path.stat().st_mtime_ns for path in preprocessed.rglob("*")}
     assert after.pop(export.path) and after == before and data.stat().st_mtime_ns == data_before
     warning = (
-        f"never run nnUNetv2_preprocess -plans_name archspec_tiny: it deletes the shared {data}"
+        f"never run nnUNetv2_preprocess -plans_name archspec_tiny: it deletes {data.name}, whose "
+        "data these plans share"
     )
     assert warning in export.notes
 
@@ -129,7 +130,8 @@ def test_note_when_data_or_results_are_missing(
     notes = export_nnunet(tree(), 901).notes
     command = "nnUNetv2_preprocess -d 901 -plans_name nnUNetPlans -c 3d_fullres"
     assert any(note.endswith(command) for note in notes)
-    assert any(note.startswith("nnUNet_results is not set") for note in notes)
+    missing = "nnUNet_results is not set, but training needs it: export nnUNet_results=FOLDER"
+    assert missing in notes
     assert all("\n" not in note for note in notes)
 
 
@@ -154,8 +156,7 @@ def test_several_configurations(preprocessed: Path) -> None:
         "nnUNetv2_train",
         "nnUNetv2_predict",
     ] * 2
-    others = "configurations: not exported, though there are: ['3d_cascade_fullres', 'small_batch']"
-    assert others in export.notes
+    assert "configurations not exported: 3d_cascade_fullres, small_batch" in export.notes
 
 
 def test_dimensions_must_agree(refused_export: Refuse) -> None:

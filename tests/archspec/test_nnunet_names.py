@@ -61,7 +61,8 @@ def test_base_plans_are_never_replaced(preprocessed: Path, refused_export: Refus
 def test_existing_plans_need_force(preprocessed: Path, refused_export: Refuse) -> None:
     """7: a file of that name."""
     first = export_nnunet(tree(), 901).path.read_text()
-    assert "exists" in refused_export(tree(width=8))
+    remedy = "exists; choose another --plans-name, or replace the plans with --force"
+    assert refused_export(tree(width=8)).endswith(remedy)
     again = export_nnunet(tree(width=8), 901, force=True)
     assert f"replaced {again.path}" in again.notes
     assert again.path.read_text() != first
