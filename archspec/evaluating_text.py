@@ -80,16 +80,17 @@ def _scores(one: dict[str, Any]) -> list[str]:
 
 
 def _worst(evaluation: dict[str, Any]) -> list[str]:
-    """Return the lowest Dice of the page, with its case and class."""
+    """Return the lowest Dice of the page with case and class, of those that are not 1."""
     found = [
         (one["dice"], case, name)
         for case, scores in evaluation["per_case"].items()
         for name, one in scores.items()
         if one["dice"] is not None
     ]
-    if len(found) <= _WORST:
+    below = sorted(one for one in found if round(one[0], 3) < 1)
+    if len(found) <= _WORST or not below:
         return []
-    words = [f"{case} {name} {dice:.3f}" for dice, case, name in sorted(found)[:_WORST]]
+    words = [f"{case} {name} {dice:.3f}" for dice, case, name in below[:_WORST]]
     return _wrapped(f"lowest Dice: {', '.join(words)}")
 
 

@@ -77,6 +77,16 @@ def test_golden_text(cli: Cli, page: str) -> None:
     assert not long, long
 
 
+def test_only_dice_below_one_are_the_lowest(cli: Cli, dataset: Path) -> None:
+    perfect = shutil.copytree(dataset / "labels", dataset / "perfect")
+    code, text, _ = cli("perfect", "labels")
+    assert code == 0 and "lowest" not in text
+    shutil.copy(dataset / "a" / "case_04.nii.gz", perfect)
+    (line,) = (line for line in cli("perfect", "labels")[1].splitlines() if "lowest" in line)
+    assert line.count("case_") == line.count("case_04") == 3  # organ, lesion, and their union
+    assert "1.000" not in line
+
+
 def check(value: Any, schema: Any, path: str) -> None:
     """Check the shape of a value: the same keys, the same kinds."""
     if isinstance(schema, list):
