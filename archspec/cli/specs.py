@@ -1,6 +1,7 @@
 """Verbs about specs: list, validate, describe."""
 
 import json
+import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,8 +37,9 @@ def list_(
         print(json.dumps(specs))
         return
     for name, title in specs.items():
-        print(f"{name:24}{title}")
-    print(f"search spaces (archspec search): {', '.join(list_spaces())}")
+        print(textwrap.fill(f"{name:22}{title}", 80, subsequent_indent=" " * 22))
+    spaces = f"search spaces (archspec search): {', '.join(list_spaces())}"
+    print(textwrap.fill(spaces, 80, subsequent_indent="  ", break_on_hyphens=False))
 
 
 def validate(spec: Spec, overrides: Overrides = None, patch: Patch = None) -> None:

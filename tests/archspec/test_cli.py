@@ -167,6 +167,11 @@ def test_list_names_every_bundled_spec(cli: Cli) -> None:
 
     _, out, _ = cli("list", "--json")
     assert sorted(json.loads(out)) == archspec.list_specs()
+    _, out, _ = cli("list")
+    listed, found, _ = out.partition("search spaces (archspec search): ")
+    names = [line.split()[0] for line in listed.splitlines() if line[0] != " "]
+    assert found and names == archspec.list_specs()
+    assert all(len(line) <= 80 for line in out.splitlines())
 
 
 def test_a_space_is_told_from_a_spec(cli: Cli, refused: Refused, tiny: Path) -> None:
