@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from archspec.loading import load
 from archspec.nnunet_dataset import PreprocessedDataset, find_dataset
 from blocks.base import SpecError
-from search.data import CaseScores
+from search.cases import CaseScores
 from search.front import pareto_front
 from search.noise import Entrant, compare, matrix, shared_cases
 from search.retraining import Outcome, Progress, Retraining, retrain

@@ -20,17 +20,15 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from archspec.evaluation import dice, mean, mean_dice, scored_labels
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.nnunet_loss import build_loss
 from archspec.phantom.limits import Limits
+from search.cases import CaseScores
+from search.loading import Batch
 from search.splitting import split_cases
-
-Batch = tuple[Tensor, Tensor | list[Tensor]]
-CaseScores = dict[str, dict[str, float]]
-"""Dice by case, and by class, group and `mean`."""
 
 
 class TrialData:

@@ -4,15 +4,18 @@ A worker imports torch and nnU-Net once and then trains trial after trial. It en
 driver is gone, so a killed search leaves no process behind.
 """
 
+import atexit
 import contextlib
 import multiprocessing
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
+from search.loading import num_loaders
 from search.worker import Message, WorkerSettings, work
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ class WorkerPool:
 
     def __init__(self, settings: WorkerSettings, devices: list[str]) -> None:
         self._settings = settings
-        self._workers = [_Worker(settings, device) for device in devices]
+        self._workers = [_Worker(settings, device, len(devices)) for device in devices]
 
     def __enter__(self) -> "WorkerPool":
         return self
@@ -45,7 +48,7 @@ class WorkerPool:
         """Give the task to an idle worker; one that died is replaced."""
         index = next(i for i, worker in enumerate(self._workers) if worker.number is None)
         if not self._workers[index].process.is_alive():
-            self._workers[index] = _Worker(self._settings, self._workers[index].device)
+            self._replace(index)
         self._workers[index].start(task)
 
     def stop(self, number: int) -> None:
@@ -72,6 +75,8 @@ class WorkerPool:
                 message = Message(worker.number, "lost", reason=f"worker ended with code {code}")
             if message.event != "rung":
                 worker.number = None
+            if message.last_words:
+                worker.process.join(timeout=10)  # the next trial is not for it
             yield message
             if message.event == "rung":
                 worker.answer()
@@ -79,15 +84,20 @@ class WorkerPool:
             if worker.number is not None and worker.silence() > self._settings.grace:
                 number = worker.number
                 worker.give_up()
-                self._workers[index] = _Worker(self._settings, worker.device)
+                self._replace(index)
                 reason = f"worker gave no sign of life for {self._settings.grace:.0f} s"
                 yield Message(number, "lost", reason=reason)
+
+    def _replace(self, index: int) -> None:
+        device = self._workers[index].device
+        self._workers[index] = _Worker(self._settings, device, len(self._workers))
 
 
 class _Worker:
     """The driver's end of one worker process."""
 
-    def __init__(self, settings: WorkerSettings, device: str) -> None:
+    def __init__(self, settings: WorkerSettings, device: str, num_workers: int) -> None:
+        settings = replace(settings, loaders=num_loaders(device, num_workers))
         # spawn: a forked child would inherit torch's threads and CUDA state half-alive
         context = multiprocessing.get_context("spawn")
         self.device = device
@@ -96,11 +106,11 @@ class _Worker:
         self.beats = context.Value("Q", 0, lock=False)
         self._silence, self._heard, self._looked = 0.0, 0, time.monotonic()
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(
-            target=work, args=(theirs, settings, device, self.beats), daemon=True
-        )
+        # not a daemon: those may not have children, and the loading processes are its children
+        self.process = context.Process(target=work, args=(theirs, settings, device, self.beats))
         with _interrupts_ignored():
             self.process.start()
+        atexit.register(self.process.kill)  # a driver that ends in a hurry waits for nobody
         theirs.close()
 
     def start(self, task: "TrialTask") -> None:

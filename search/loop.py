@@ -214,7 +214,7 @@ class SearchLoop:
             self._fail(trial, "no Dice: no foreground in the validation cases")
             return
         self.study.tell(trial, [dice, math.log10(trial.user_attrs["flops"])])
-        self._end(trial, "done", f"Dice {dice:.3f} in {last.seconds:.0f} s")
+        self._end(trial, "done", f"Dice {dice:.3f} in {last.time_text}")
 
     def _fail(self, trial: optuna.Trial, reason: str) -> None:
         trial.set_user_attr("reason", reason)

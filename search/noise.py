@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from archspec.paired import Interval, Scores, hierarchical_bootstrap, holm
-from search.data import CaseScores
+from search.cases import CaseScores
 
 LEVEL = 0.05
 _DRAWS = 4000

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from archspec.hashing import trial_hash
 from archspec.loading import load
 from blocks.base import SpecError
-from search.data import CaseScores
+from search.cases import CaseScores
 from search.driver import WorkerPool
 from search.trial import TrialTask
 from search.worker import Message, WorkerSettings

@@ -7,19 +7,20 @@ import pickle
 import random
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from archspec.building import build_plan
 from archspec.network import SegNet
 from archspec.planning import Plan
-from archspec.recipe import build_optimizer, clip_gradients, set_rate
-from search.data import CaseScores, TrialData
+from search.cases import Cases, CaseScores
+from search.loading import Loading, is_loader_lost, load_batches
+from search.stepping import Stepper, autocast_dtype
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -45,7 +46,9 @@ class TrialTask:
 class Rung:
     """A score on the way: `scores` are Dice by class and group, and their `mean`.
 
-    `smoothed` is the mean Dice over up to three validations since the rung before.
+    `smoothed` is the mean Dice over up to three validations since the rung before. `seconds` are
+    those of training since its start, `waited` those of them in which a step waited for its batch
+    (unknown to earlier releases).
     """
 
     step: int
@@ -53,11 +56,23 @@ class Rung:
     loss: float
     seconds: float
     smoothed: float | None = None
+    waited: float | None = None
 
     @property
     def dice(self) -> float:
         """Return the Dice by which the rung is judged."""
         return self.scores["mean"] if self.smoothed is None else self.smoothed
+
+    @property
+    def busy(self) -> float | None:
+        """Return the share of the seconds in which no step waited for its batch."""
+        return None if self.waited is None else 1 - self.waited / max(self.seconds, 1e-9)
+
+    @property
+    def time_text(self) -> str:
+        """Return how long it trained, and how busy that was."""
+        busy = "" if self.busy is None else f", {100 * self.busy:.0f} % busy"
+        return f"{self.seconds:.0f} s{busy}"
 
 
 class DivergedError(RuntimeError):
@@ -75,61 +90,71 @@ class CheckpointError(RuntimeError):
 def train(
     task: TrialTask,
     planned: Plan,
-    data: TrialData,
+    data: Cases,
     device: torch.device,
     report: Callable[[Rung], None],
+    loading: Loading = Loading(),  # noqa: B008
 ) -> Rung:
     """Train, report every rung, and return the last one.
 
     A checkpoint is written before a rung is reported, so what was reported is never trained again;
-    its rung is reported again when it is gone on from. Random numbers depend on the seed and the
-    segment alone: a resumed trial sees the same batches as one that was never cut off.
+    its rung is reported again when it is gone on from. Batches depend on the seed and the step
+    alone, other random numbers on the seed and the segment: a resumed trial ends like one that was
+    never cut off.
 
     Raises:
         DivergedError: the loss became NaN or infinite.
         StoppedError: whoever is told of a rung may raise it.
         CheckpointError: a checkpoint cannot be written.
+        LoadingError, RuntimeError: see `load_batches`.
     """
     seed_everything(task.seed)
+    recipe = planned.spec.training
     net = build_plan(planned).to(device)
     deep_supervision = planned.spec.deep_supervision.heads > 1
-    optimizer = build_optimizer(net, planned.spec.training)
-    batches = data.batches(planned.strides, deep_supervision=deep_supervision)
-    loss_of = data.loss(
-        planned.strides, deep_supervision=deep_supervision, kind=planned.spec.training.loss
-    )
-    last = _restored(task.folder, net, optimizer, device)
+    stepper = Stepper(net, recipe, device=device, dtype=autocast_dtype(device))
+    loss_of = data.loss(planned.strides, deep_supervision=deep_supervision, kind=recipe.loss)
+    last = _restored(task.folder, stepper, device)
     done = 0 if last is None else last.step
     if last is not None:
         report(last)
-    for rung, end in enumerate(task.rung_steps, start=1):
-        if end <= done:
-            continue
-        seed_everything(task.seed + 7919 * rung)
-        started, losses = time.monotonic(), []
-        validations: list[float] = []
-        _set_training(net, deep_supervision)
-        for step in range(done, end):
-            set_rate(optimizer, planned.spec.training, step, task.rung_steps[-1])
-            losses.append(_step(net, optimizer, loss_of, next(batches), device, planned))
-            if not math.isfinite(losses[-1]):
-                raise DivergedError(f"loss is {losses[-1]} at step {step}")
-            if task.validate_every and (step + 1) % task.validate_every == 0 and step + 1 < end:
-                validations.append(_scores(net, data, device)["mean"])
-                _set_training(net, deep_supervision)
-        seconds = time.monotonic() - started + (last.seconds if last else 0.0)
-        scores = _scores(net, data, device)
-        smoothed = float(np.mean([*validations, scores["mean"]][-3:]))
-        last = Rung(end, scores, float(np.mean(losses[-20:])), seconds, smoothed)
-        _save(task.folder, net, optimizer, last)
-        report(last)
-        done = end
+    source = data.batches(planned.strides, deep_supervision=deep_supervision)
+    total = task.rung_steps[-1]
+    ahead = load_batches(source, range(done, total), seed=task.seed, loading=loading)
+    with closing(ahead) as batches:
+        for rung, end in enumerate(task.rung_steps, start=1):
+            if end <= done:
+                continue
+            seed_everything(task.seed + 7919 * rung)
+            started, waited, losses = time.monotonic(), 0.0, []
+            validations: list[float] = []
+            _set_training(net, deep_supervision)
+            for step in range(done, end):
+                asked = time.monotonic()
+                batch = next(batches)
+                waited += time.monotonic() - asked
+                losses.append(stepper.step(loss_of, batch, step, total))
+                if not math.isfinite(losses[-1]):
+                    raise DivergedError(f"loss is {losses[-1]} at step {step}")
+                if task.validate_every and (step + 1) % task.validate_every == 0 and step + 1 < end:
+                    validations.append(_scores(net, data, device)["mean"])
+                    _set_training(net, deep_supervision)
+            seconds = time.monotonic() - started
+            scores = _scores(net, data, device)
+            smoothed = float(np.mean([*validations, scores["mean"]][-3:]))
+            if last is not None:
+                seconds += last.seconds
+                waited += last.waited or 0.0
+            last = Rung(end, scores, float(np.mean(losses[-20:])), seconds, smoothed, waited)
+            _save(task.folder, stepper, last)
+            report(last)
+            done = end
     assert last is not None
     return last
 
 
 def score_trained(
-    task: TrialTask, planned: Plan, data: TrialData, device: torch.device
+    task: TrialTask, planned: Plan, data: Cases, device: torch.device
 ) -> tuple[CaseScores, CaseScores]:
     """Return the scores of the validation and the test cases, with the last checkpoint's weights.
 
@@ -137,7 +162,8 @@ def score_trained(
         CheckpointError: there is no checkpoint of the last step.
     """
     net = build_plan(planned).to(device)
-    last = _restored(task.folder, net, build_optimizer(net, planned.spec.training), device)
+    stepper = Stepper(net, planned.spec.training, device=device, dtype=None)
+    last = _restored(task.folder, stepper, device)
     if last is None or last.step != task.rung_steps[-1]:
         raise CheckpointError(f"{task.folder / CHECKPOINT}: is not of step {task.rung_steps[-1]}")
     net.decoder.deep_supervision = False
@@ -151,7 +177,7 @@ def _set_training(net: SegNet, deep_supervision: bool) -> None:
     net.decoder.deep_supervision = deep_supervision
 
 
-def _scores(net: SegNet, data: TrialData, device: torch.device) -> dict[str, float]:
+def _scores(net: SegNet, data: Cases, device: torch.device) -> dict[str, float]:
     net.decoder.deep_supervision = False
     return data.score(net, device)
 
@@ -163,30 +189,7 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _step(
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss_of: nn.Module,
-    batch: tuple[Any, Any],
-    device: torch.device,
-    planned: Plan,
-) -> float:
-    images, target = batch
-    images = images.to(device)
-    target = [t.to(device) for t in target] if isinstance(target, list) else target.to(device)
-    optimizer.zero_grad(set_to_none=True)
-    # bfloat16, not float16: no loss scaling, and the scan keeps its state in float32 anyway
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        loss: torch.Tensor = loss_of(net(images), target)
-    loss.backward()  # type: ignore[no-untyped-call]
-    clip_gradients(net, planned.spec.training)
-    optimizer.step()
-    return float(loss.detach())
-
-
-def _restored(
-    folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-) -> Rung | None:
+def _restored(folder: Path, stepper: Stepper, device: torch.device) -> Rung | None:
     """Load the checkpoint of the folder; None where there is none, or it cannot be read."""
     file = folder / CHECKPOINT
     if not file.is_file():
@@ -197,19 +200,13 @@ def _restored(
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
         file.replace(folder / f"{CHECKPOINT}.unreadable")
         return None
-    net.load_state_dict(state["net"])
-    optimizer.load_state_dict(state["optimizer"])
+    stepper.load_state_dict(state)
     return rung
 
 
-def _save(folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer, rung: Rung) -> None:
+def _save(folder: Path, stepper: Stepper, rung: Rung) -> None:
     """Write the checkpoint, then the metric line; a cut-off write leaves the old checkpoint."""
-    state = {
-        "net": net.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": rung.step,
-        "rung": vars(rung),
-    }
+    state = {**stepper.state_dict(), "step": rung.step, "rung": vars(rung)}
     partial = folder / f"{CHECKPOINT}.partial"
     try:
         with partial.open("wb") as file:
@@ -221,5 +218,7 @@ def _save(folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer, rung: 
             lines.write(json.dumps(vars(rung)) + "\n")
     except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError
         partial.unlink(missing_ok=True)
+        if is_loader_lost(error):
+            raise
         why = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise CheckpointError(f"{folder / CHECKPOINT}: cannot be written: {why}") from error

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from archspec.nnunet_dataset import PreprocessedDataset
 
 if TYPE_CHECKING:
-    from search.data import CaseScores, TrialData
+    from search.cases import Cases, CaseScores
     from search.trial import Rung, TrialTask
 
 
@@ -37,6 +37,8 @@ class WorkerSettings:
     """Seconds without a sign of life after which a worker is given up."""
     held_out: tuple[str, ...] = ()
     """Cases that do not train: the test part."""
+    loaders: int = 0
+    """Processes that load batches ahead, for each worker; 0: they load in their steps."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Message:
     """What a worker says about its trial.
 
     `failed` is a fault of the trial and `lost` one of its worker; `storage` says that nothing can
-    be written any more. These give their reason.
+    be written any more. These give their reason. With `last_words` the worker then ends.
     """
 
     number: int
@@ -53,6 +55,7 @@ class Message:
     reason: str = ""
     cases: "tuple[CaseScores, CaseScores] | None" = None
     """Scores of the validation and the test cases, where the task asks for them."""
+    last_words: bool = False
 
 
 def work(connection: Connection, settings: WorkerSettings, device: str, beats: Beats) -> None:
@@ -62,19 +65,23 @@ def work(connection: Connection, settings: WorkerSettings, device: str, beats: B
     import torch
 
     torch.set_num_threads(settings.threads)
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
     while True:
         try:
             task: TrialTask = connection.recv()
             message = _train(task, settings, device, connection)
-            _free_memory()
+            works = _free_memory(device)
             if message is not None:
-                connection.send(message)
+                connection.send(replace(message, last_words=not works))
+            if not works:
+                return
         except (BrokenPipeError, EOFError):
             return
 
 
 @lru_cache(maxsize=1)
-def _data(settings: WorkerSettings) -> "TrialData":
+def _data(settings: WorkerSettings) -> "Cases":
     """Open the dataset once per worker."""
     from search.data import TrialData
 
@@ -97,6 +104,7 @@ def _train(
 
     from archspec.loading import load
     from archspec.planning import plan
+    from search.loading import Loading, is_loader_lost
     from search.trial import CheckpointError, DivergedError, StoppedError, score_trained, train
 
     def tell_rung(rung: "Rung") -> None:
@@ -112,7 +120,8 @@ def _train(
             num_classes=dataset.num_classes,
             patch_size=dataset.patch_size,
         )
-        last = train(task, planned, _data(settings), torch.device(device), tell_rung)
+        loading = Loading(settings.loaders, device.startswith("cuda"), settings.grace)
+        last = train(task, planned, _data(settings), torch.device(device), tell_rung, loading)
         if not task.by_case:
             return Message(task.number, "done", last)
         cases = score_trained(task, planned, _data(settings), torch.device(device))
@@ -126,11 +135,17 @@ def _train(
     except DivergedError as error:
         return Message(task.number, "failed", reason=str(error))
     except Exception as error:  # whatever it is, the reason and the traceback are kept
+        if is_loader_lost(error):
+            return Message(task.number, "lost", reason=_one_line(str(error)))
         if _is_out_of_memory(error):
             return Message(task.number, "failed", reason=f"out of memory on {device}")
         with contextlib.suppress(OSError):
             (task.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        return Message(task.number, "failed", reason=f"{type(error).__name__}: {error}")
+        return Message(task.number, "failed", reason=_one_line(f"{type(error).__name__}: {error}"))
+
+
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "_STATUS_ALLOC_FAILED")
+"""What PyTorch's CPU allocator, the CUDA driver and Triton, and cuDNN and cuBLAS say."""
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -138,16 +153,29 @@ def _is_out_of_memory(error: Exception) -> bool:
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
-def _free_memory() -> None:
-    """Give back what the trial held; called when its frames, and an error's, are gone."""
+def _one_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+def _free_memory(device: str) -> bool:
+    """Give back what the trial held; called when its frames, and an error's, are gone.
+
+    False where the device no longer answers: after a fault inside a CUDA kernel it never does
+    again in this process.
+    """
     import torch
 
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    if device.startswith("cuda"):
+        try:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+        except RuntimeError:
+            return False
+    return True
 
 
 def _beat(beats: Beats) -> None:

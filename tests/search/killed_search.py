@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-import search.trial
 from archspec.nnunet_dataset import find_dataset
 from search.space import load_space
+from search.stepping import Stepper
 from search.study import run
 
-_step = search.trial._step
+_step = Stepper.step
 
 
 def logged_step(*args: Any) -> float:
@@ -29,7 +29,7 @@ def logged_step(*args: Any) -> float:
     return _step(*args)
 
 
-search.trial._step = logged_step
+Stepper.step = logged_step  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     space, out, trials = sys.argv[1:4]

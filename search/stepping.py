@@ -1,0 +1,75 @@
+"""Optimizer steps in the precision that the device is made for."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from archspec.recipe import TrainingSpec, build_optimizer, clip_gradients, set_rate
+from search.loading import Batch
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return what AMP computes in: bfloat16, float16 where a GPU only emulates that, None on a CPU.
+
+    GPUs before Ampere (V100, T4) emulate bfloat16. The scan keeps its state in float32 anyway.
+    """
+    if device.type != "cuda":
+        return None
+    with torch.cuda.device(device):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
+
+
+class Stepper:
+    """A network and its recipe's optimizer; float16 has its gradients scaled."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        recipe: TrainingSpec,
+        *,
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self._net = net
+        self._recipe = recipe
+        self._device = device
+        self._dtype = dtype
+        self._optimizer = build_optimizer(net, recipe)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+
+    def step(self, loss_of: nn.Module, batch: Batch, number: int, total: int) -> float:
+        """Take step `number` of `total` and return its loss."""
+        images, target = (_moved(part, self._device) for part in batch)
+        set_rate(self._optimizer, self._recipe, number, total)
+        self._optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
+            loss: Tensor = loss_of(self._net(images), target)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.unscale_(self._optimizer)  # the recipe's norm is that of the true gradient
+        clip_gradients(self._net, self._recipe)
+        self._scaler.step(self._optimizer)  # left out where a scaled gradient overflowed
+        self._scaler.update()
+        return float(loss.detach())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "net": self._net.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state; the scale of another precision, or none, is left out."""
+        self._net.load_state_dict(state["net"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._scaler.is_enabled() and state.get("scaler"):
+            self._scaler.load_state_dict(state["scaler"])
+
+
+def _moved(part: Tensor | list[Tensor], device: torch.device) -> Any:
+    """Copy to the device, without waiting where the memory is page-locked."""
+    if isinstance(part, list):
+        return [one.to(device, non_blocking=True) for one in part]
+    return part.to(device, non_blocking=True)
