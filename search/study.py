@@ -216,11 +216,17 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def _storage(folder: Path) -> optuna.storages.RDBStorage:
-    with _quiet():
-        return optuna.storages.RDBStorage(
-            f"sqlite:///{(folder / 'study.db').resolve()}",
-            # two threads write: the loop, and the heartbeat
-            engine_kwargs={"connect_args": {"timeout": 60}},
-            heartbeat_interval=INTERVAL,
-            grace_period=GRACE,
-        )
+    """Open the storage; `optuna storage upgrade` brings one of an older Optuna up to date."""
+    url = f"sqlite:///{(folder / 'study.db').resolve()}"
+    try:
+        with _quiet():
+            return optuna.storages.RDBStorage(
+                url,
+                # two threads write: the loop, and the heartbeat
+                engine_kwargs={"connect_args": {"timeout": 60}},
+                heartbeat_interval=INTERVAL,
+                grace_period=GRACE,
+            )
+    except RuntimeError as error:  # the tables of another Optuna; the text says what to run
+        text = str(error).replace("$STORAGE_URL", url)
+        raise SpecError(f"{folder / 'study.db'}: {text} Keep a copy first.") from None

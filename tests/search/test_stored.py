@@ -1,0 +1,118 @@
+"""T17: a study that an earlier release stored opens, and its search goes on.
+
+`stored/first_release` was made by the search as it first was (even rungs, no stopper, no limits, no
+test part), with trainings made up: five trials ended, the sixth was killed after its first rung.
+`stored/first_release.yaml` is the space as its user wrote it. Neither is ever written anew.
+"""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+import search.confirming
+from blocks.base import SpecError
+from search.confirming import confirm
+from search.report import best_trial, front_table, report_json, write_report
+from search.study import open_run
+
+STORED = Path(__file__).with_name("stored")
+SPACE = STORED / "first_release.yaml"
+DICE = {0: 0.5, 1: 0.537, 3: 0.511, 4: 0.548}
+"""Of the trials that were trained to the end."""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    shutil.copytree(STORED / "first_release", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_its_trials_are_read_as_they_were(run: Path) -> None:
+    study, record = open_run(run)
+    assert record["settings"] == {
+        "steps": 30,
+        "batch_size": 2,
+        "rungs": 3,
+        "anchors": [{}, {"encoder.stages.0.width": 4}],
+    }
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    assert {t.number: t.values[0] for t in complete} == DICE
+    assert study.trials[2].user_attrs["reason"] == "loss is nan at step 3"
+    assert study.trials[5].state == TrialState.RUNNING
+
+
+def test_report_and_best_read_it(run: Path) -> None:
+    files = write_report(run)
+    assert all(file.stat().st_size for file in files)
+    assert "0.548" in front_table(run)
+    assert 4 in report_json(run)["front"]
+    best = best_trial(run)
+    assert best.number == 4
+    assert best.spec.encoder.stages[1].width == 8
+
+
+def test_its_search_goes_on_as_it_began(run: Path, fakes: SimpleNamespace) -> None:
+    before = {t.number: (t.state, t.values, t.user_attrs) for t in open_run(run)[0].trials[:5]}
+    pool = fakes.FakePool()
+    study = fakes.run_fake(SPACE, run, 8, pool)
+    now = {t.number: (t.state, t.values, t.user_attrs) for t in study.trials[:5]}
+    assert now == before, "what had ended stays as it was"
+    assert study.trials[5].state == TrialState.FAIL
+    heirs = [t for t in study.trials if t.user_attrs.get("resumed_from") == 5]
+    assert [t.state for t in heirs] == [TrialState.COMPLETE]
+    assert heirs[0].params == study.trials[5].params
+    assert heirs[0].user_attrs["seed"] == study.trials[5].user_attrs["seed"]
+    assert {task.rung_steps for task in pool.tasks} == {(10, 20, 30)}
+    assert len(pool.tasks) == 3, "five of eight had ended"
+    params = [tuple(sorted(t.params.items())) for t in study.trials if "started" in t.user_attrs]
+    assert len(set(params)) == len(params) - 1, "the lost trial alone was begun twice"
+    assert front_table(run)
+
+
+def test_its_front_can_be_confirmed(
+    run: Path,
+    fakes: SimpleNamespace,
+    scoring_pool: Callable[..., Any],
+    in_place_of_workers: Callable[[Any], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dataset = fakes.fake_dataset(run.parent / "preprocessed")
+    monkeypatch.setattr(search.confirming, "find_dataset", lambda *_, **__: dataset)
+    pool = scoring_pool(lambda task, part, index: 0.5 + index / 100)
+    in_place_of_workers(pool)
+    found = confirm(run, seeds=2)
+    assert found["points"][-1]["trial"] == 4
+    assert found["points"][-1]["searched"] == 0.548
+    assert found["compared_on"] == "validation", "it had no test part"
+    assert {task.rung_steps for task in pool.tasks} == {(10, 20, 30)}
+    assert not found["failed"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "advice"),
+    [
+        ("v2.6.0.a", r"optuna storage upgrade --storage sqlite:////.*/run/study\.db"),
+        ("v99.0.0.a", "updating optuna"),
+    ],
+    ids=["older", "newer"],
+)
+def test_a_schema_of_another_optuna_is_told_in_one_line(
+    run: Path, fakes: SimpleNamespace, schema: str, advice: str
+) -> None:
+    with sqlite3.connect(run / "study.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (schema,))
+    database.close()
+    for act in (lambda: open_run(run), lambda: fakes.run_fake(SPACE, run, 8, fakes.FakePool())):
+        with pytest.raises(SpecError, match=advice) as told:
+            act()
+        assert str(told.value).startswith(f"{run / 'study.db'}: ")
+        assert "\n" not in str(told.value) and "STORAGE_URL" not in str(told.value)
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert record["dataset"] == "Dataset901_X"
