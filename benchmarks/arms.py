@@ -67,7 +67,7 @@ def decoder_arms(patch: Grid) -> list[Arm]:
         params |= {"decoder[mlp].width": 32} if kind == "mlp" else {}
         arms.append(Arm(kind, _named(kind, space.suggest(FixedTrial(params)).tree())))
     certain = {**arms[-1].tree, "decoder": {**arms[-1].tree["decoder"], "fue": True}}
-    return [*arms, Arm("concat + FUE", _named("concat + FUE", certain))]
+    return [*arms, Arm("concat + FUE", _named("concat + FUE", certain), rate_of="concat")]
 
 
 def residual_unet(patch: Grid, training: dict[str, Any]) -> Arm:
@@ -105,6 +105,7 @@ def matched(arms: list[Arm], target: MatchSpec, *, classes: int, channels: int =
         Arm(
             arm.name,
             match_spec(arm.tree, target, in_channels=channels, num_classes=classes).tree(),
+            arm.rate_of,
         )
         for arm in arms
     ]

@@ -24,17 +24,23 @@ _CASE_COLUMNS = ("trial_hash", "name", "task", "level", "cases", "seed", "steps"
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """A candidate: a spec's tree, whose learning rate is still to be chosen."""
+    """A candidate: a spec's tree, whose learning rate is still to be chosen.
+
+    `rate_of` names the arm of a paired ablation whose rate this one takes over.
+    """
 
     name: str
     tree: dict[str, Any]
+    rate_of: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
     """Arms on one level of one task. `decided` are the labels whose side is scored.
 
-    `setting` says in tables what else tells this bench from others, such as a budget of MACs.
+    `setting` says in tables what else tells this bench from others, such as a budget of MACs;
+    `tolerance` (mm) asks for the surface Dice of the test cases. Arms are compared by `metric`,
+    and by what `also` names.
     """
 
     experiment: str
@@ -45,6 +51,8 @@ class Bench:
     arms: tuple[Arm, ...]
     fold: int = 0
     setting: str = ""
+    tolerance: float | None = None
+    also: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -139,7 +147,8 @@ class Runner:
 
     def choose(self, bench: Bench, arm: Arm, budget: Budget) -> float | None:
         """Return the rate with the best validation Dice at the rung where rates are chosen."""
-        found = self.screened(bench, arm, budget)
+        source = next((other for other in bench.arms if other.name == arm.rate_of), arm)
+        found = self.screened(bench, source, budget)
         return max(found, key=lambda rate: found[rate]) if found else None
 
     def screened(self, bench: Bench, arm: Arm, budget: Budget) -> dict[float, float]:
@@ -171,11 +180,12 @@ class Runner:
             folder=self.folder,
             device=self.device,
             test=True,
+            tolerance=bench.tolerance,
         )
 
     def _screening(self, bench: Bench, budget: Budget) -> Iterator[Job]:
         for arm in bench.arms:
-            for rate in budget.rates:
+            for rate in () if arm.rate_of else budget.rates:
                 full = self.job(bench, arm, budget, rate=rate, seed=0)
                 yield replace(full, stop_after=budget.choose_at, test=False)
 

@@ -25,6 +25,7 @@ from archspec.nnunet_dataset import find_dataset
 from archspec.planning import Plan
 from archspec.recipe import TrainingSpec, build_optimizer, clip_gradients, set_rate
 from archspec.resolving import resolve
+from archspec.surface_metrics import surface_scores
 from search.curves import CurvePoint, Training, describe_training
 from search.data import TrialData
 from search.trial import seed_everything
@@ -37,7 +38,7 @@ class Job:
     """A training to do: up to rung `stop_after`, from the checkpoint in `folder` where one is.
 
     `decided` are the labels that only far evidence tells apart; their side is scored. `test` says
-    whether the test cases are scored at the end.
+    whether the test cases are scored at the end, `tolerance` (mm) that surface Dice is, too.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Job:
     folder: Path
     device: str
     test: bool
+    tolerance: float | None = None
 
     @property
     def steps(self) -> int:
@@ -108,7 +110,8 @@ def run(job: Job) -> Outcome:
         test: CaseScores = {}
         if job.test:
             data = _data(job.dataset, -1, job.batch_size)
-            test = score_cases(net, data, torch.device(job.device), job.decided)
+            device = torch.device(job.device)
+            test = score_cases(net, data, device, job.decided, tolerance=job.tolerance)
         return Outcome(job, training, points, test)
     except (ArithmeticError, RuntimeError) as error:
         return Outcome(job, training, points, {}, f"{type(error).__name__}: {error}")
@@ -187,16 +190,23 @@ def _data(dataset: str, fold: int, batch_size: int) -> TrialData:
 
 
 def score_cases(
-    net: nn.Module, data: TrialData, device: torch.device, decided: tuple[str, ...]
+    net: nn.Module,
+    data: TrialData,
+    device: torch.device,
+    decided: tuple[str, ...],
+    *,
+    tolerance: float | None = None,
 ) -> CaseScores:
     """Return Dice by case and class, their mean, and `side` where labels are `decided`.
 
     Predicted by nnU-Net's sliding windows without mirroring. `side` is the share of voxels with
     the right label among those that have, and were given, one of the decided labels: whoever
     cannot tell them apart gets a half on average, which also stands where there is no such voxel.
+    With a `tolerance` (mm), `surface` is the mean over classes of surface Dice.
     """
     classes, groups = scored_labels(data.dataset.dataset_json)
     values = [value for name in decided for value in classes[name]]
+    spacing = data.configuration.spacing
     found: CaseScores = {}
     for case, prediction, reference in _predicted(net, data, device):
         scores = {k: dice(prediction, reference, v) for k, v in {**classes, **groups}.items()}
@@ -205,6 +215,11 @@ def score_cases(
             both = np.isin(prediction, values) & np.isin(reference, values)
             right = prediction[both] == reference[both]
             scores["side"] = float(right.mean()) if both.any() else 0.5
+        if tolerance is not None:
+            masks = [(np.isin(prediction, v), np.isin(reference, v)) for v in classes.values()]
+            scores["surface"] = mean(
+                surface_scores(*pair, spacing, tolerance=tolerance).surface_dice for pair in masks
+            )
         found[case] = scores
     return found
 

@@ -1,6 +1,6 @@
 """From test scores by seed and case to differences with intervals, and to tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
@@ -14,10 +14,15 @@ from archspec.paired import hierarchical_bootstrap, holm
 _DRAWS = 4000
 _BISECTIONS = 12
 
+METRICS = {"side": "side accuracy", "mean": "Dice", "surface": "surface Dice"}
+
 
 @dataclass(frozen=True)
 class Row:
-    """One arm on one bench; `test` has the test metric of every seed."""
+    """One arm on one bench; `test` has the test metric of every seed.
+
+    `matrices` has every metric by which arms are compared, (seeds, cases).
+    """
 
     bench: str
     arm: str
@@ -33,19 +38,21 @@ class Row:
     validation: list[float]
     test: list[float]
     test_dice: list[float]
-    matrix: np.ndarray
+    test_surface: list[float]
+    matrices: dict[str, np.ndarray]
 
     def tree(self) -> dict[str, Any]:
         """Return what the result file holds."""
-        content = {key: value for key, value in vars(self).items() if key != "matrix"}
+        content = {key: value for key, value in vars(self).items() if key != "matrices"}
         return {**content, "screened": {f"{k:g}": v for k, v in self.screened.items()}}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The test metric of `a` less that of `b`, with its 95 % interval over seeds and cases."""
+    """A test metric of `a` less that of `b`, with its 95 % interval over seeds and cases."""
 
     bench: str
+    metric: str
     a: str
     b: str
     mean: float
@@ -86,7 +93,10 @@ def _row(
     if job is None or not tested:
         return []
     names = sorted(tested[0])
-    matrix = np.array([[cases[name][bench.metric] for name in names] for cases in tested])
+    matrices = {
+        metric: np.array([[cases[name][metric] for name in names] for cases in tested])
+        for metric in (bench.metric, *bench.also)
+    }
     planned = job.planned()
     return [
         Row(
@@ -102,9 +112,10 @@ def _row(
             memory=training_memory(planned, batch=budget.batch_size).total,
             step_seconds=mean(seconds),
             validation=validation,
-            test=[float(line.mean()) for line in matrix],
+            test=[float(line.mean()) for line in matrices[bench.metric]],
             test_dice=[mean(cases[name]["mean"] for name in names) for cases in tested],
-            matrix=matrix,
+            test_surface=[float(line.mean()) for line in matrices.get("surface", ())],
+            matrices=matrices,
         )
     ]
 
@@ -118,15 +129,22 @@ def differences(
     for bench in dict.fromkeys(row.bench for row in table):
         for a, b in pairs:
             if (bench, a) in by_name and (bench, b) in by_name:
-                first, second = by_name[bench, a].matrix, by_name[bench, b].matrix
-                interval = hierarchical_bootstrap(first, second, seed, draws=_DRAWS)
-                p = p_value(first, second, seed)
-                found.append(Difference(bench, a, b, interval.mean, interval.low, interval.high, p))
+                found += _differences(by_name[bench, a], by_name[bench, b], seed)
     corrected = holm([difference.p for difference in found])
     return [
         Difference(**{**vars(difference), "p_holm": p})
         for difference, p in zip(found, corrected, strict=True)
     ]
+
+
+def _differences(a: Row, b: Row, seed: int) -> Iterator[Difference]:
+    for metric, first in a.matrices.items():
+        second = b.matrices[metric]
+        interval = hierarchical_bootstrap(first, second, seed, draws=_DRAWS)
+        p = p_value(first, second, seed)
+        yield Difference(
+            a.bench, metric, a.arm, b.arm, interval.mean, interval.low, interval.high, p
+        )
 
 
 def p_value(first: np.ndarray, second: np.ndarray, seed: int) -> float:
@@ -150,11 +168,11 @@ def text(table: Sequence[Row], found: Sequence[Difference]) -> str:
     lines = []
     for bench in dict.fromkeys(row.bench for row in table):
         own = [row for row in table if row.bench == bench]
-        metric = {"side": "side accuracy", "mean": "Dice"}[own[0].metric]
         lines += [
-            f"{bench}: test {metric}, mean over seeds and cases",
+            f"{bench}: test {METRICS[own[0].metric]}, mean over seeds and cases",
             f"{'':16}{'MMAC':>8}{'params':>10}{'MiB':>8}{'ms/step':>9}{'lr':>8}"
-            f"{'valid.':>8}{'test':>8}{'lowest':>8}{'highest':>8}{'Dice':>7}",
+            f"{'valid.':>8}{'test':>8}{'lowest':>8}{'highest':>8}{'Dice':>7}"
+            + (f"{'surface':>9}" if own[0].test_surface else ""),
         ]
         lines += [_line(row) for row in own] + [""]
         lines += [_compared(item) for item in found if item.bench == bench] + [""]
@@ -166,12 +184,14 @@ def _line(row: Row) -> str:
         f"{row.arm:16}{row.macs / 1e6:8.1f}{row.params:10,}{row.memory / 2**20:8.0f}"
         f"{1e3 * row.step_seconds:9.0f}{row.rate:8g}{mean(row.validation):8.3f}"
         f"{mean(row.test):8.3f}{min(row.test):8.3f}{max(row.test):8.3f}{mean(row.test_dice):7.3f}"
+        + (f"{mean(row.test_surface):9.3f}" if row.test_surface else "")
     )
 
 
 def _compared(found: Difference) -> str:
     verdict = "differs" if found.p_holm < 0.05 else "no difference shown"
     return (
-        f"  {found.a} - {found.b}: {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}], "
+        f"  {found.a} - {found.b}, {METRICS[found.metric]}: "
+        f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}], "
         f"p {found.p_holm:.4f} (Holm): {verdict}"
     )
