@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from archspec.phantom.evidence import Twins, mark_twins, nearest_twin
 from archspec.phantom.limits import Limits
 from archspec.phantom.painting import Point, Shape, Side, as_point, coin, ellipsoid
-from archspec.phantom.task import Marks, Task, Volume
-from blocks.base import SpecError
+from archspec.phantom.task import Marks, Task, Volume, one_of
 
 Direction = Literal["depth", "width", "diagonal"]
+_DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
-_SHAPE: Shape = (64, 32, 64)
 _DISTANCE = 22.0
 _LATERAL_OFFSET = 6.5
 _COLUMN_RADIUS = 2.0
@@ -66,36 +65,17 @@ class AxisTask(Task):
     decided: ClassVar[tuple[str, ...]] = ("twin_same", "twin_other")
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = {"either_twin": decided}
     knob: ClassVar[str] = "direction"
-    levels: ClassVar[tuple[str, ...]] = get_args(Direction)
+    levels: ClassVar[tuple[str, ...]] = _DIRECTIONS
+    shape: ClassVar[Shape] = (64, 32, 64)  # D and W alike, so that no direction is shorter
+    limits: ClassVar[Limits] = _LIMITS
 
     def __post_init__(self) -> None:
-        if self.direction not in self.levels:
-            raise SpecError(
-                f"direction: must be one of {', '.join(self.levels)}, got {self.direction!r}"
-            )
+        one_of("direction", self.direction, _DIRECTIONS)
         super().__post_init__()
 
     @classmethod
     def _at(cls, level: str) -> Self:
-        for direction in get_args(Direction):
-            if direction == level:
-                return cls(direction=direction)
-        raise AssertionError(level)
-
-    @property
-    def level(self) -> str:
-        """Return the direction."""
-        return self.direction
-
-    @property
-    def limits(self) -> Limits:
-        """Return angles that keep the three directions apart."""
-        return _LIMITS
-
-    @property
-    def shape(self) -> Shape:
-        """Return the grid (D, H, W): D and W alike, so that no direction is shorter."""
-        return _SHAPE
+        return cls(direction=one_of("direction", level, _DIRECTIONS))
 
     def sample(self, rng: np.random.Generator) -> Volume:
         """Draw and render one case."""

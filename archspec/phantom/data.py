@@ -38,11 +38,6 @@ class DataTask(MixedCTTask):
         return cls(num_training=int(level))
 
     @property
-    def level(self) -> str:
-        """Return the number of training cases."""
-        return str(self.num_training)
-
-    @property
     def num_cases(self) -> int:
         """Return the cases of which a fold trains on four fifths."""
         return self.num_training * _NUM_FOLDS // (_NUM_FOLDS - 1)

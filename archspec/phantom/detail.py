@@ -19,7 +19,6 @@ from archspec.phantom.painting import Floats, Shape, coverage, curve_distance
 from archspec.phantom.task import Task, Volume
 from blocks.base import SpecError
 
-_SHAPE: Shape = (32, 64, 64)
 _NUM_TUBES, _NUM_LESIONS = 4, 16
 _NUM_PLACES = 400  # tried for the lesions; thick structures leave few free
 _GAP = 2.0  # voxels of tissue between structures
@@ -41,6 +40,7 @@ class DetailTask(Task):
     labels: ClassVar[Mapping[str, int]] = {"background": 0, "tube": 1, "lesion": 2}
     knob: ClassVar[str] = "radius (voxels)"
     levels: ClassVar[tuple[str, ...]] = ("1", "1.5", "2", "3")
+    shape: ClassVar[Shape] = (32, 64, 64)
 
     def __post_init__(self) -> None:
         if not 1.0 <= self.radius <= 3.0:
@@ -50,16 +50,6 @@ class DetailTask(Task):
     @classmethod
     def _at(cls, level: str) -> Self:
         return cls(radius=float(level))
-
-    @property
-    def level(self) -> str | None:
-        """Return the radius, if it is a level's."""
-        return next((level for level in self.levels if float(level) == self.radius), None)
-
-    @property
-    def shape(self) -> Shape:
-        """Return the grid (D, H, W)."""
-        return _SHAPE
 
     def sample(self, rng: np.random.Generator) -> Volume:
         """Draw one case: tubes from end to end of W, then lesions where there is room."""

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from archspec.phantom.curves import wandering_curve
 from archspec.phantom.painting import Floats, Shape, as_point, coverage, curve_distance, ellipsoid
-from archspec.phantom.task import Task, Volume
-from blocks.base import SpecError
+from archspec.phantom.task import Task, Volume, one_of
 
 Difficulty = Literal["easy", "medium", "hard"]
+_DIFFICULTIES: tuple[Difficulty, ...] = get_args(Difficulty)
 
-_SHAPE: Shape = (48, 64, 64)
 _MAX_SHIFT = (3.0, 5.0, 5.0)
 _LOBES = ((12.0, 16.0, 15.0), (9.0, 11.0, 13.0))
 _LOBE_OFFSET = (5.0, 8.0, 8.0)
@@ -45,32 +44,16 @@ class MixedCTTask(Task):
     labels: ClassVar[Mapping[str, int]] = {"background": 0, "organ": 1, "vessel": 2, "lesion": 3}
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = {"organ_and_lesion": ("organ", "lesion")}
     knob: ClassVar[str] = "difficulty"
-    levels: ClassVar[tuple[str, ...]] = get_args(Difficulty)
+    levels: ClassVar[tuple[str, ...]] = _DIFFICULTIES
+    shape: ClassVar[Shape] = (48, 64, 64)
 
     def __post_init__(self) -> None:
-        if self.difficulty not in get_args(Difficulty):
-            raise SpecError(
-                f"difficulty: must be one of {', '.join(get_args(Difficulty))}, "
-                f"got {self.difficulty!r}"
-            )
+        one_of("difficulty", self.difficulty, _DIFFICULTIES)
         super().__post_init__()
 
     @classmethod
     def _at(cls, level: str) -> Self:
-        for difficulty in get_args(Difficulty):
-            if difficulty == level:
-                return cls(difficulty=difficulty, noise=_NOISE[level])
-        raise AssertionError(level)
-
-    @property
-    def level(self) -> str:
-        """Return the difficulty."""
-        return self.difficulty
-
-    @property
-    def shape(self) -> Shape:
-        """Return the grid (D, H, W)."""
-        return _SHAPE
+        return cls(difficulty=one_of("difficulty", level, _DIFFICULTIES), noise=_NOISE[level])
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -16,12 +16,11 @@ from scipy import ndimage
 
 from archspec.phantom.fields import bias_field, rician, smooth_field
 from archspec.phantom.painting import Floats, Shape, as_point, ellipsoid
-from archspec.phantom.task import Task, Volume
-from blocks.base import SpecError
+from archspec.phantom.task import Task, Volume, one_of
 
 Difficulty = Literal["easy", "medium", "hard"]
+_DIFFICULTIES: tuple[Difficulty, ...] = get_args(Difficulty)
 
-_SHAPE: Shape = (48, 48, 48)
 _MAX_SHIFT = 6.0
 _RADII = (10.0, 14.0)
 _PARTS = (("ed", 1.0), ("et", 0.65), ("ncr", 0.42))  # label and outer radius, from outside in
@@ -55,32 +54,20 @@ class MixedMRITask(Task):
         "core": ("ncr", "et"),
     }
     knob: ClassVar[str] = "difficulty"
-    levels: ClassVar[tuple[str, ...]] = get_args(Difficulty)
+    levels: ClassVar[tuple[str, ...]] = _DIFFICULTIES
+    shape: ClassVar[Shape] = (48, 48, 48)
 
     def __post_init__(self) -> None:
-        if self.difficulty not in get_args(Difficulty):
-            raise SpecError(
-                f"difficulty: must be one of {', '.join(get_args(Difficulty))}, "
-                f"got {self.difficulty!r}"
-            )
+        one_of("difficulty", self.difficulty, _DIFFICULTIES)
         super().__post_init__()
 
     @classmethod
     def _at(cls, level: str) -> Self:
-        for difficulty in get_args(Difficulty):
-            if difficulty == level:
-                return cls(difficulty=difficulty, noise=_NOISE[level], bias=_BIAS[level])
-        raise AssertionError(level)
-
-    @property
-    def level(self) -> str:
-        """Return the difficulty."""
-        return self.difficulty
-
-    @property
-    def shape(self) -> Shape:
-        """Return the grid (D, H, W)."""
-        return _SHAPE
+        return cls(
+            difficulty=one_of("difficulty", level, _DIFFICULTIES),
+            noise=_NOISE[level],
+            bias=_BIAS[level],
+        )
 
     @property
     def channels(self) -> tuple[str, ...]:

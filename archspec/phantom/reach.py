@@ -106,12 +106,6 @@ class ReachTask(Task):
         return cls(distance=int(level), volume=HOST_VOLUME)
 
     @property
-    def level(self) -> str | None:
-        """Return the distance of a level's volume."""
-        known = str(self.distance) in self.levels and self.volume == HOST_VOLUME
-        return str(self.distance) if known else None
-
-    @property
     def limits(self) -> Limits | None:
         """Return how far augmentation may go in a fixed volume, which fills the patch."""
         return None if self.volume is None else _HOST_LIMITS

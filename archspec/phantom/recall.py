@@ -25,7 +25,6 @@ MAX_PAIRS = 16
 FIRST_TARGET = 2 * MAX_PAIRS + 1
 """Entry `pair` is marked 1 + 2 pair if its value is bright, 2 + 2 pair if dark; targets follow."""
 
-_SHAPE: Shape = (16, 32, 192)
 _NUM_COLUMNS = 8
 _PITCH, _INNER = 10.0, 11.0  # between columns along W; from the middle to the first column
 _ROW = 7.0
@@ -79,6 +78,8 @@ class RecallTask(Task):
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = {"either_target": decided}
     knob: ClassVar[str] = "pairs"
     levels: ClassVar[tuple[str, ...]] = ("1", "2", "4", "8", "16")
+    shape: ClassVar[Shape] = (16, 32, 192)
+    limits: ClassVar[Limits] = _LIMITS
 
     def __post_init__(self) -> None:
         if not 1 <= self.pairs <= MAX_PAIRS:
@@ -88,21 +89,6 @@ class RecallTask(Task):
     @classmethod
     def _at(cls, level: str) -> Self:
         return cls(pairs=int(level))
-
-    @property
-    def level(self) -> str | None:
-        """Return the number of pairs, if it is a level's."""
-        return str(self.pairs) if str(self.pairs) in self.levels else None
-
-    @property
-    def limits(self) -> Limits:
-        """Return how far augmentation may go: the volume fills the patch."""
-        return _LIMITS
-
-    @property
-    def shape(self) -> Shape:
-        """Return the grid (D, H, W)."""
-        return _SHAPE
 
     def sample(self, rng: np.random.Generator) -> Volume:
         """Draw and render one case."""

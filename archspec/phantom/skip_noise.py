@@ -19,7 +19,6 @@ from archspec.phantom.painting import Floats, Shape
 from archspec.phantom.task import Marks, Task, Volume
 from blocks.base import SpecError
 
-_SHAPE: Shape = (48, 48, 48)
 _ROUND_RADIUS = 7.5
 _LONG_RADII = (12.5, 5.8)  # along and across; 12.5 x 5.8^2 = 7.5^3
 _OFFSET = 9.0
@@ -51,6 +50,8 @@ class SkipNoiseTask(Task):
     local_radius: ClassVar[int] = 2
     knob: ClassVar[str] = "speckle amplitude"
     levels: ClassVar[tuple[str, ...]] = ("0.25", "0.5", "1", "1.5")
+    shape: ClassVar[Shape] = (48, 48, 48)
+    limits: ClassVar[Limits] = _LIMITS
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.amplitude <= 1.5:
@@ -60,21 +61,6 @@ class SkipNoiseTask(Task):
     @classmethod
     def _at(cls, level: str) -> Self:
         return cls(amplitude=float(level))
-
-    @property
-    def level(self) -> str | None:
-        """Return the amplitude, if it is a level's."""
-        return next((level for level in self.levels if float(level) == self.amplitude), None)
-
-    @property
-    def limits(self) -> Limits:
-        """Return how far augmentation may go: a cut organ has another shape."""
-        return _LIMITS
-
-    @property
-    def shape(self) -> Shape:
-        """Return the grid (D, H, W)."""
-        return _SHAPE
 
     def decide(self, evidence: Marks) -> dict[int, str]:
         """Apply the rule: an organ is long if its longest axis is over 1.5 times its shortest."""

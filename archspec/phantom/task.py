@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import ClassVar, Literal, NamedTuple, Self, get_args
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Literal, NamedTuple, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,19 +16,25 @@ from blocks.base import SpecError
 
 Control = Literal["none", "erased", "oracle"]
 Marks = NDArray[np.uint8]
+Word = TypeVar("Word", bound=str)
 
 ORACLE_CHANNEL = "oracle"
 
 _MAX_NOISE = 0.3
 
 
+def one_of(field: str, text: str, allowed: tuple[Word, ...]) -> Word:
+    """Return the allowed word that the text is. Raises: SpecError for another text."""
+    for word in allowed:
+        if text == word:
+            return word
+    raise SpecError(f"{field}: must be one of {', '.join(allowed)}, got {text!r}")
+
+
 def as_control(text: str) -> Control:
     """Return a control by name. Raises: SpecError for an unknown name."""
-    for known in get_args(Control):
-        if text == known:
-            control: Control = known
-            return control
-    raise SpecError(f"control: must be one of {', '.join(get_args(Control))}, got {text!r}")
+    allowed: tuple[Control, ...] = get_args(Control)
+    return one_of("control", text, allowed)
 
 
 class Volume(NamedTuple):
@@ -124,9 +130,11 @@ class Task(ABC):
         return ("MR", ORACLE_CHANNEL) if self.control == "oracle" else ("MR",)
 
     @property
-    @abstractmethod
     def level(self) -> str | None:
         """Return which of the levels this is; None for knobs set one by one."""
+        shared = {field.name: getattr(self, field.name) for field in fields(Task)}
+        known = (level for level in self.levels if replace(self._at(level), **shared) == self)
+        return next(known, None)
 
     @property
     def limits(self) -> Limits | None:

@@ -34,7 +34,6 @@ from blocks.base import SpecError
 
 ROOT, FIRST_STRAND = 1, 2
 
-_SHAPE: Shape = (32, 32, 96)
 _LENGTH = 76.0
 _ROPE_RADIUS = 7.0
 _ROOT_RADII: Point = (3.2, 3.2, 3.2)
@@ -68,6 +67,8 @@ class TraceTask(Task):
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = {"either_vessel": decided}
     knob: ClassVar[str] = "half turns"
     levels: ClassVar[tuple[str, ...]] = ("1", "2", "4", "6")
+    shape: ClassVar[Shape] = (32, 32, 96)
+    limits: ClassVar[Limits] = _LIMITS
 
     def __post_init__(self) -> None:
         if self.turns < 1 or self.decoys < 1 or not 1.0 <= self.radius <= 3.0:
@@ -87,22 +88,6 @@ class TraceTask(Task):
     @classmethod
     def _at(cls, level: str) -> Self:
         return cls(turns=int(level))
-
-    @property
-    def level(self) -> str | None:
-        """Return the half turns, if they are a level's and the rest is as given there."""
-        known = str(self.turns) in self.levels and (self.decoys, self.radius) == (1, 1.6)
-        return str(self.turns) if known else None
-
-    @property
-    def limits(self) -> Limits:
-        """Return how far augmentation may go: the volume fills the patch."""
-        return _LIMITS
-
-    @property
-    def shape(self) -> Shape:
-        """Return the grid (D, H, W)."""
-        return _SHAPE
 
     def decide(self, evidence: Marks) -> dict[int, str]:
         """Apply the rule: the vessel whose nearest voxel is nearest to the root starts there."""
