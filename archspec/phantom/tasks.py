@@ -30,17 +30,16 @@ TASKS: dict[str, type[Task]] = {task.name: task for task in _CLASSES}
 def task_class(name: str) -> type[Task]:
     """Return the task of that name. Raises: SpecError for an unknown name."""
     if name not in TASKS:
-        raise SpecError(f"--task {name}: not a task ({', '.join(TASKS)})")
+        from archspec.spec_errors import did_you_mean  # it loads every component
+
+        raise SpecError(f"--task {name}: not a task{did_you_mean(name, list(TASKS))}")
     return TASKS[name]
 
 
 def table() -> str:
-    """Return one line per task: name, knob, levels, what it asks."""
-    rows = [
-        (task.name, f"{task.knob}: {', '.join(task.levels)}", task.summary)
-        for task in TASKS.values()
-    ]
-    name_size, levels_size = (max(len(row[column]) for row in rows) for column in (0, 1))
+    """Return two lines per task: its name and what it asks, then its knob with the levels."""
+    size = max(map(len, TASKS)) + 2
     return "\n".join(
-        f"{name:{name_size}}  {levels:{levels_size}}  {summary}" for name, levels, summary in rows
+        f"{task.name:{size}}{task.summary}\n{'':{size}}{task.knob}: {', '.join(task.levels)}"
+        for task in TASKS.values()
     )

@@ -31,10 +31,11 @@ def phantom(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def test_list_names_every_task_and_level(phantom: Cli) -> None:
     code, out, _ = phantom("--list")
     assert code == 0
-    lines = {line.split()[0]: line for line in out.splitlines()}
-    assert list(lines) == list(TASKS)
-    for name, task in TASKS.items():
-        assert ", ".join(task.levels) in lines[name]
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines[::2]] == list(TASKS)
+    for line, task in zip(lines[1::2], TASKS.values(), strict=True):
+        assert line.endswith(f": {', '.join(task.levels)}")
+    assert max(map(len, lines)) <= 80
 
 
 def test_level_control_and_spacing_reach_the_files(phantom: Cli, tmp_path: Path) -> None:
@@ -75,6 +76,8 @@ def test_data_level_says_how_many_cases(phantom: Cli, tmp_path: Path) -> None:
         ("--task reach --level 24 --distance 30", "only for --task reach, without --level"),
         ("--task trace --distance 30", "only for --task reach, without --level"),
         ("--task reach --level 25", "task reach has distance (voxels) 24, 48, 96, 144, got '25'"),
+        ("--task raech", "--task raech: not a task; allowed: reach, recall, "),
+        ("--task raech", "; did you mean 'reach'?"),
         ("--task detail --control oracle", "task detail has no far evidence"),
         ("--task reach --control both", "control: must be one of none, erased, oracle"),
         ("--spacing 5,2", "--spacing 5,2: must be three sizes in mm"),
