@@ -29,6 +29,8 @@ ORDERS = {
     "three orders": ["forward", "reverse", "inter_slice"],
 }
 
+_HEADS = {"one head": 1, "three heads": 3}
+
 
 def mixer_arm(
     name: str, mixers: tuple[str, str], patch: Grid, *, overrides: tuple[str, ...] = ()
@@ -68,6 +70,18 @@ def decoder_arms(patch: Grid) -> list[Arm]:
         arms.append(Arm(kind, _named(kind, space.suggest(FixedTrial(params)).tree())))
     certain = {**arms[-1].tree, "decoder": {**arms[-1].tree["decoder"], "fue": True}}
     return [*arms, Arm("concat + FUE", _named("concat + FUE", certain), rate_of="concat")]
+
+
+def supervision_arms(patch: Grid) -> list[Arm]:
+    """Return a narrow SegResMamba with the host's recipe, with one head and with three."""
+    widths = [f"encoder.stages.{stage}.width={8 * 2**stage}" for stage in range(4)]
+    tree = load("segresmamba", overrides=(*widths, f"patch_size={list(patch)}")).tree()
+    tree = {**tree, "claims": (), "training": decoder_arms(patch)[0].tree["training"]}
+    heads = {name: {**tree, "deep_supervision": {"heads": n}} for name, n in _HEADS.items()}
+    return [
+        Arm(name, _named(name, made), rate_of="" if name == "one head" else "one head")
+        for name, made in heads.items()
+    ]
 
 
 def residual_unet(patch: Grid, training: dict[str, Any]) -> Arm:

@@ -14,12 +14,10 @@ for a training step. Other rates are chosen after a third of the steps; tests an
 placement.py.
 """
 
-import time
-from dataclasses import replace
+from functools import partial
 
 import phantom_data
 import report
-import verdicts
 from arms import decoder_arms, macs_of, matched, seconds_of
 from experiment import Bench, Budget
 from phantom_data import Split
@@ -82,22 +80,12 @@ def benches(name: str, full: bool, match: str) -> list[Bench]:
 
 
 def main() -> None:
-    """Make the data, run what is missing, write tables and result."""
+    """Run what is asked for."""
     parser = report.options(__doc__.splitlines()[0], "decoder_tradeoff")
     parser.add_argument("--task", nargs="+", choices=LEVELS, default=list(LEVELS))
     given = parser.parse_args()
-    began = time.monotonic()
-    phantom_data.enter(given.work)
-    runner = report.runner(given)
-    budget = FULL if given.full else QUICK
-    budget = replace(budget, seeds=given.seeds or budget.seeds, steps=given.steps or budget.steps)
-    parts = {}
-    for name in given.task:
-        made = report.chosen_arms(benches(name, given.full, given.match), given.arms)
-        runner.run(made, budget)
-        table = [row for bench in made for row in verdicts.rows(bench, budget, runner)]
-        parts[name] = (budget, table, verdicts.differences(table, PAIRS, seed=0))
-    report.write(given, parts, runner, minutes=(time.monotonic() - began) / 60, notes=NOTES)
+    tasks = {name: (partial(benches, name, given.full, given.match), PAIRS) for name in given.task}
+    report.conduct(given, tasks, FULL if given.full else QUICK, NOTES)
 
 
 if __name__ == "__main__":

@@ -114,9 +114,11 @@ class Tables:
         if outcome.test:
             _append_cases(self.cases_file, training, outcome.test)
             self.cases[_case_key(vars(training))] = outcome.test
-        if outcome.points:
-            append_points(self.curves_file, outcome.points)
-            self.curves.setdefault(training.key, []).extend(outcome.points)
+        known = [point.step for point in self.points(training)]
+        points = [point for point in outcome.points if point.step not in known]
+        if points:
+            append_points(self.curves_file, points)
+            self.curves.setdefault(training.key, []).extend(points)
 
 
 class Runner:

@@ -14,13 +14,11 @@ are scored once per training, at its end. Every training's curve goes into the t
 second run skips what is there.
 """
 
-import time
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 
 import phantom_data
 import report
-import verdicts
 from arms import macs_of, matched, order_arms, placement_arms, seconds_of
 from experiment import Arm, Bench, Budget
 from phantom_data import Split
@@ -139,23 +137,15 @@ def _target(arm: Arm, match: str, factor: float, classes: int) -> MatchSpec:
 
 
 def main() -> None:
-    """Make the data, run what is missing, write tables and result."""
+    """Run what is asked for."""
     parser = report.options(__doc__.splitlines()[0], "placement")
     parser.add_argument("--experiment", nargs="+", choices=EXPERIMENTS, default=["reach"])
     given = parser.parse_args()
-    began = time.monotonic()
-    phantom_data.enter(given.work)
-    runner = report.runner(given)
-    budget = FULL if given.full else QUICK
-    budget = replace(budget, seeds=given.seeds or budget.seeds, steps=given.steps or budget.steps)
-    parts = {}
+    experiments = {}
     for name in given.experiment:
         make, pairs = EXPERIMENTS[name]
-        benches = report.chosen_arms(make(given.full, given.match), given.arms)
-        runner.run(benches, budget)
-        table = [row for bench in benches for row in verdicts.rows(bench, budget, runner)]
-        parts[name] = (budget, table, verdicts.differences(table, pairs, seed=0))
-    report.write(given, parts, runner, minutes=(time.monotonic() - began) / 60, notes=NOTES)
+        experiments[name] = (partial(make, given.full, given.match), pairs)
+    report.conduct(given, experiments, FULL if given.full else QUICK, NOTES)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write an experiment's result: JSON with the machine, and the same as text."""
+"""Conduct experiments and write their result: JSON with the machine, and the same as text."""
 
 import argparse
 import datetime
@@ -6,15 +6,17 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy
+import phantom_data
 import torch
 from experiment import Bench, Budget, Runner, Tables
-from verdicts import Difference, Row, text
+from verdicts import Difference, Row, differences, rows, text
 
 from archspec.costing import CONVENTION
 from blocks.scan.dispatch import chosen
@@ -42,7 +44,27 @@ def options(description: str, name: str) -> argparse.ArgumentParser:
     return parser
 
 
-def chosen_arms(benches: Sequence[Bench], names: Sequence[str] | None) -> list[Bench]:
+def conduct(
+    given: argparse.Namespace,
+    experiments: Mapping[str, tuple[Callable[[], list[Bench]], Sequence[tuple[str, str]]]],
+    budget: Budget,
+    notes: Sequence[str],
+) -> None:
+    """Make the data, run what is missing, and write the tables with the pairs' differences."""
+    began = time.monotonic()
+    phantom_data.enter(given.work)
+    runner = _runner(given)
+    budget = replace(budget, seeds=given.seeds or budget.seeds, steps=given.steps or budget.steps)
+    parts = {}
+    for name, (make, pairs) in experiments.items():
+        benches = _chosen_arms(make(), given.arms)
+        runner.run(benches, budget)
+        table = [row for bench in benches for row in rows(bench, budget, runner)]
+        parts[name] = (budget, table, differences(table, pairs, seed=0))
+    _write(given, parts, runner, minutes=(time.monotonic() - began) / 60, notes=notes)
+
+
+def _chosen_arms(benches: Sequence[Bench], names: Sequence[str] | None) -> list[Bench]:
     """Return the benches with the named arms only, or with all."""
     return [
         replace(bench, arms=tuple(arm for arm in bench.arms if names is None or arm.name in names))
@@ -50,7 +72,7 @@ def chosen_arms(benches: Sequence[Bench], names: Sequence[str] | None) -> list[B
     ]
 
 
-def runner(given: argparse.Namespace) -> Runner:
+def _runner(given: argparse.Namespace) -> Runner:
     """Return a runner over the tables that the arguments name."""
     cases = given.out.with_name(f"{given.out.stem}_cases.csv")
     checkpoints = given.work / "checkpoints"
@@ -64,7 +86,7 @@ def runner(given: argparse.Namespace) -> Runner:
     )
 
 
-def write(
+def _write(
     given: argparse.Namespace,
     parts: dict[str, tuple[Budget, Sequence[Row], Sequence[Difference]]],
     runner: Runner,

@@ -1,14 +1,10 @@
-"""One training of an experiment, in a worker process: nnU-Net's loader, loss and predictor.
+"""One training of an experiment, in a worker process: a trial of the search, with more scores.
 
 A training is scored at its rungs on the validation cases, and once, if it is to be tested, at its
-end on the test cases. One that stopped at a rung leaves a checkpoint, from which it goes on.
+end on the test cases. One that stopped at a rung goes on from there.
 """
 
-import contextlib
-import io
-import math
-import time
-from collections.abc import Iterator
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,29 +12,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
 
-from archspec.building import build_plan
 from archspec.evaluation import dice, mean, scored_labels
 from archspec.nnunet_dataset import find_dataset
 from archspec.planning import Plan
-from archspec.recipe import TrainingSpec, build_optimizer, clip_gradients, set_rate
 from archspec.resolving import resolve
 from archspec.surface_metrics import surface_scores
 from search.curves import CurvePoint, Training, describe_training
-from search.data import TrialData
-from search.trial import seed_everything
-
-CaseScores = dict[str, dict[str, float]]
+from search.data import CaseScores, TrialData
+from search.splitting import split_cases
+from search.trial import METRICS, Rung, StoppedError, TrialTask, score_trained, train
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
     """A training to do: up to rung `stop_after`, from the checkpoint in `folder` where one is.
 
-    `decided` are the labels that only far evidence tells apart; their side is scored. `test` says
-    whether the test cases are scored at the end, `tolerance` (mm) that surface Dice is, too.
+    `decided` are the labels that only far evidence tells apart; their side is scored. With a
+    `tolerance` (mm) surface Dice is, too. `test` says whether the test cases are scored at the end.
     """
 
     name: str
@@ -78,7 +70,7 @@ class Job:
             name=self.name,
             task=self.task,
             level=self.level,
-            cases=len(_data(self.dataset, self.fold, self.batch_size).train_cases),
+            cases=len(split_cases(find_dataset(self.dataset), fold=self.fold).train),
             seed=self.seed,
             batch_size=self.batch_size,
             steps=self.steps,
@@ -106,141 +98,99 @@ def run(job: Job) -> Outcome:
     training, points = None, []
     try:
         training = job.training()
-        net = _train(job, training, points)
-        test: CaseScores = {}
-        if job.test:
-            data = _data(job.dataset, -1, job.batch_size)
-            device = torch.device(job.device)
-            test = score_cases(net, data, device, job.decided, tolerance=job.tolerance)
-        return Outcome(job, training, points, test)
+        test = _trained(job, training)
+        return Outcome(job, training, _points(job, training), test)
     except (ArithmeticError, RuntimeError) as error:
+        points = [] if training is None else _points(job, training)
         return Outcome(job, training, points, {}, f"{type(error).__name__}: {error}")
 
 
-def _train(job: Job, training: Training, points: list[CurvePoint]) -> nn.Module:
+def _trained(job: Job, training: Training) -> CaseScores:
+    """Train up to the job's last rung, and return the scores of the test cases if it asks."""
+    task = TrialTask(0, job.tree, _folder(job, training), job.seed, job.rung_steps)
+    task.folder.mkdir(parents=True, exist_ok=True)
     device, planned = torch.device(job.device), job.planned()
-    data = _data(job.dataset, job.fold, job.batch_size)
-    seed_everything(job.seed)
-    net = build_plan(planned).to(device)
-    recipe = planned.spec.training
-    optimizer = build_optimizer(net, recipe)
-    file = job.folder / f"{training.trial_hash}-{job.task}-{job.level}-{job.fold}-{job.seed}.pt"
-    done, seconds = 0, 0.0
-    if file.is_file():
-        state = torch.load(file, map_location=device, weights_only=True)
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        done, seconds = state["step"], state["seconds"]
-    batches = data.batches(planned.strides, deep_supervision=False)
-    loss_of = data.loss(planned.strides, deep_supervision=False, kind=recipe.loss)
-    for rung, end in enumerate(job.rung_steps[: job.stop_after], start=1):
-        if end <= done:
-            continue
-        seed_everything(job.seed + 7919 * rung)
-        started, losses = time.monotonic(), []
-        net.train()
-        for step in range(done, end):
-            set_rate(optimizer, recipe, step, job.steps)
-            losses.append(_step(net, optimizer, loss_of, next(batches), recipe, device))
-        done, seconds = end, seconds + time.monotonic() - started
-        scores = mean_scores(score_cases(net, data, device, job.decided))
-        loss = float(np.mean(losses[-20:]))
-        points.append(
-            CurvePoint(
-                training=training,
-                step=end,
-                seconds=seconds,
-                dice=scores.pop("mean"),
-                loss=loss,
-                scores=scores,
-            )
+    data = _data(job.dataset, job.fold, job.batch_size, job.decided, job.tolerance)
+
+    def stop(rung: Rung) -> None:
+        if rung.step >= job.rung_steps[job.stop_after - 1] and job.stop_after < len(job.rung_steps):
+            raise StoppedError
+
+    try:
+        train(task, planned, data, device, stop)
+    except StoppedError:
+        return {}
+    return score_trained(task, planned, data, device)[1] if job.test else {}
+
+
+def _folder(job: Job, training: Training) -> Path:
+    return job.folder / f"{training.trial_hash}-{job.task}-{job.level}-{job.fold}-{job.seed}"
+
+
+def _points(job: Job, training: Training) -> list[CurvePoint]:
+    """Return every rung that the training reached, here or in an earlier run."""
+    file = _folder(job, training) / METRICS
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    rungs = {rung.step: rung for rung in (Rung(**json.loads(line)) for line in lines)}
+    return [
+        CurvePoint(
+            training=training,
+            step=step,
+            seconds=rung.seconds,
+            dice=rung.dice,
+            loss=rung.loss,
+            scores={name: score for name, score in rung.scores.items() if name != "mean"},
         )
-    if not job.test:  # it is gone on from, if its rate is chosen
-        state = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
-        partial = file.with_suffix(".partial")
-        torch.save({**state, "step": done, "seconds": seconds}, partial)
-        partial.replace(file)
-    return net
-
-
-def _step(
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss_of: nn.Module,
-    batch: tuple[Any, Any],
-    recipe: TrainingSpec,
-    device: torch.device,
-) -> float:
-    images, target = (part.to(device) for part in batch)
-    optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        loss = loss_of(net(images), target)
-    loss.backward()
-    clip_gradients(net, recipe)
-    optimizer.step()
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise ArithmeticError(f"loss is {value}")
-    return value
+        for step, rung in sorted(rungs.items())
+    ]
 
 
 @lru_cache(maxsize=16)
-def _data(dataset: str, fold: int, batch_size: int) -> TrialData:
-    return TrialData(find_dataset(dataset), fold=fold, batch_size=batch_size)
+def _data(
+    name: str, fold: int, batch_size: int, decided: tuple[str, ...], tolerance: float | None
+) -> "ScoredData":
+    dataset = find_dataset(name)
+    tests = split_cases(dataset, fold=-1).validation
+    data = ScoredData(dataset, fold=fold, batch_size=batch_size, held_out=tests)
+    data.decided, data.tolerance = decided, tolerance
+    return data
 
 
-def score_cases(
-    net: nn.Module,
-    data: TrialData,
-    device: torch.device,
-    decided: tuple[str, ...],
-    *,
-    tolerance: float | None = None,
-) -> CaseScores:
-    """Return Dice by case and class, their mean, and `side` where labels are `decided`.
+class ScoredData(TrialData):
+    """A fold's cases, the last fold's for the test, with the scores that an experiment wants.
 
-    Predicted by nnU-Net's sliding windows without mirroring. `side` is the share of voxels with
-    the right label among those that have, and were given, one of the decided labels: whoever
-    cannot tell them apart gets a half on average, which also stands where there is no such voxel.
-    With a `tolerance` (mm), `surface` is the mean over classes of surface Dice.
+    `side` is the share of voxels with the right label among those that have, and were given, one of
+    the decided labels: whoever cannot tell them apart gets a half on average, which also stands
+    where there is no such voxel. `surface` is the mean over classes of surface Dice at a tolerance
+    (mm).
     """
-    classes, groups = scored_labels(data.dataset.dataset_json)
-    values = [value for name in decided for value in classes[name]]
-    spacing = data.configuration.spacing
-    found: CaseScores = {}
-    for case, prediction, reference in _predicted(net, data, device):
-        scores = {k: dice(prediction, reference, v) for k, v in {**classes, **groups}.items()}
-        scores["mean"] = mean(scores[name] for name in classes)
-        if decided:
-            both = np.isin(prediction, values) & np.isin(reference, values)
-            right = prediction[both] == reference[both]
-            scores["side"] = float(right.mean()) if both.any() else 0.5
-        if tolerance is not None:
-            masks = [(np.isin(prediction, v), np.isin(reference, v)) for v in classes.values()]
-            scores["surface"] = mean(
-                surface_scores(*pair, spacing, tolerance=tolerance).surface_dice for pair in masks
-            )
-        found[case] = scores
-    return found
 
+    decided: tuple[str, ...] = ()
+    tolerance: float | None = None
 
-def mean_scores(cases: CaseScores) -> dict[str, float]:
-    """Return the mean over cases of every score, NaN left out."""
-    names = next(iter(cases.values()))
-    return {name: mean(scores[name] for scores in cases.values()) for name in names}
+    def score(self, net: nn.Module, device: torch.device) -> dict[str, float]:
+        """Return the mean over validation cases of every score, NaN left out."""
+        cases = list(self.score_cases(net, device, self.validation_cases).values())
+        return {name: mean(scores[name] for scores in cases) for name in cases[0]}
 
-
-def _predicted(
-    net: nn.Module, data: TrialData, device: torch.device
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    with contextlib.redirect_stdout(io.StringIO()):  # on a CPU it reports a changed default
-        predictor = nnUNetPredictor(use_mirroring=False, device=device, allow_tqdm=False)
-    predictor.manual_initialization(
-        net, data.plans, data.configuration, None, data.dataset.dataset_json, "none", None
-    )
-    cases = data.dataset_class(data.folder, data.validation_cases)
-    for case in data.validation_cases:
-        image, reference, _, _ = cases.load_case(case)
-        logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(image[:]))
-        prediction = data.labels.convert_logits_to_segmentation(logits.float().cpu())
-        yield case, np.asarray(prediction), np.asarray(reference[0])
+    def score_cases(self, net: nn.Module, device: torch.device, cases: list[str]) -> CaseScores:
+        """Return Dice by case and class and group, their `mean`, and what is asked for beside."""
+        classes, groups = scored_labels(self.dataset.dataset_json)
+        values = [value for name in self.decided for value in classes[name]]
+        spacing = self.configuration.spacing
+        found: CaseScores = {}
+        for case, prediction, reference in self._predicted(net, device, cases):
+            scores = {k: dice(prediction, reference, v) for k, v in {**classes, **groups}.items()}
+            scores["mean"] = mean(scores[name] for name in classes)
+            if self.decided:
+                both = np.isin(prediction, values) & np.isin(reference, values)
+                right = prediction[both] == reference[both]
+                scores["side"] = float(right.mean()) if both.any() else 0.5
+            if self.tolerance is not None:
+                masks = [(np.isin(prediction, v), np.isin(reference, v)) for v in classes.values()]
+                scores["surface"] = mean(
+                    surface_scores(*pair, spacing, tolerance=self.tolerance).surface_dice
+                    for pair in masks
+                )
+            found[case] = scores
+        return found

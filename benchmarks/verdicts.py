@@ -55,6 +55,7 @@ class Difference:
     metric: str
     a: str
     b: str
+    seeds: int
     mean: float
     low: float
     high: float
@@ -143,7 +144,7 @@ def _differences(a: Row, b: Row, seed: int) -> Iterator[Difference]:
         interval = hierarchical_bootstrap(first, second, seed, draws=_DRAWS)
         p = p_value(first, second, seed)
         yield Difference(
-            a.bench, metric, a.arm, b.arm, interval.mean, interval.low, interval.high, p
+            a.bench, metric, a.arm, b.arm, len(first), interval.mean, interval.low, interval.high, p
         )
 
 
@@ -190,6 +191,7 @@ def _line(row: Row) -> str:
 
 def _compared(found: Difference) -> str:
     verdict = "differs" if found.p_holm < 0.05 else "no difference shown"
+    verdict = "one seed cannot tell" if found.seeds == 1 else verdict
     return (
         f"  {found.a} - {found.b}, {METRICS[found.metric]}: "
         f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}], "
