@@ -29,9 +29,10 @@ NOTES = (
 def supervision(full: bool) -> list[Bench]:
     """Return one and three heads by the structures' radius."""
     benches = []
-    for index, level in enumerate(DetailTask.levels if full else ("2",)):
+    for level in DetailTask.levels if full else ("2",):
         task = DetailTask.at_level(level)
-        name = f"Dataset{960 + index}_detail{level.replace('.', '')}"
+        number = 960 + DetailTask.levels.index(level)
+        name = f"Dataset{number}_detail{level.replace('.', '')}"
         split = FULL_SPLIT if full else QUICK_SPLIT
         dataset = phantom_data.prepare(name, task, split, seed=0)
         benches.append(

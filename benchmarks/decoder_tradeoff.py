@@ -50,9 +50,9 @@ def benches(name: str, full: bool, match: str) -> list[Bench]:
     """Return the decoders at matched cost on every level of a task."""
     kind, found = task_class(name), []
     levels = LEVELS[name][full] or (kind.levels if full else kind.levels[1:2])
-    for index, level in enumerate(levels):
+    for level in levels:
         task = kind.at_level(level)
-        number = {"detail": 940, "skip-noise": 950}[name] + index
+        number = {"detail": 940, "skip-noise": 950}[name] + kind.levels.index(level)
         word = f"{name}{level}".replace("-", "").replace(".", "")
         split = FULL_SPLIT if full else QUICK_SPLIT
         dataset = phantom_data.prepare(f"Dataset{number}_{word}", task, split, seed=0)

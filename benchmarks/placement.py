@@ -59,8 +59,9 @@ ORDER_PAIRS = (
 def reach(full: bool, match: str) -> list[Bench]:
     """Return the placements at matched cost, by distance, and at three budgets where full."""
     benches = []
-    distances = (24, 48, 96, 144) if full else (96,)
-    for index, distance in enumerate(distances):
+    for index, distance in enumerate((24, 48, 96, 144)):
+        if not full and distance != 96:
+            continue
         volume = (16, 32, 192) if full else QUICK_VOLUME
         task = ReachTask(distance=distance, volume=volume)
         dataset = phantom_data.prepare(

@@ -124,7 +124,7 @@ def _trained(job: Job, training: Training) -> CaseScores:
 
 
 def _folder(job: Job, training: Training) -> Path:
-    return job.folder / f"{training.trial_hash}-{job.task}-{job.level}-{job.fold}-{job.seed}"
+    return job.folder / "-".join(map(str, training.key))
 
 
 def _points(job: Job, training: Training) -> list[CurvePoint]:

@@ -96,6 +96,16 @@ def test_a_stopped_training_goes_on_and_ends_as_one_in_one_go(
     assert Tables(runner.tables.curves_file, runner.tables.cases_file).has(full, full.training())
 
 
+def test_a_longer_training_does_not_go_on_from_a_shorter_one(
+    runner: Runner, tmp_path: Path
+) -> None:
+    full = runner.job(BENCH, BENCH.arms[0], BUDGET, rate=0.02, seed=1)
+    do(runner, full)
+    longer = replace(full, rung_steps=(1, 3, 27))
+    whole = trainings.run(replace(longer, folder=tmp_path / "other"))
+    assert [point.dice for point in do(runner, longer).points] == [p.dice for p in whole.points]
+
+
 def test_a_fault_is_an_outcome_that_keeps_its_rungs(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
