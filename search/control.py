@@ -15,9 +15,9 @@ from blocks.base import SpecError
 from search.front import hypervolume
 from search.holes import hole_kind
 from search.ledger import ended
+from search.opening import open_run
 from search.settings import of_earlier_release
 from search.space import Space
-from search.study import open_run
 
 _KINDS = ("conv", "identity")
 _LEVEL = 0.95

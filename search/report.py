@@ -10,12 +10,12 @@ from typing import Any
 from archspec.loading import load
 from archspec.spec import ArchSpec
 from blocks.base import SpecError
+from search.opening import open_run
 from search.report_page import render_page
 from search.report_png import draw
 from search.report_session import read_sessions
 from search.report_summary import budget, hypervolume_history, reasons
 from search.report_trials import ReportTrial, front_of, read_trials
-from search.study import open_run
 
 
 @dataclass(frozen=True)

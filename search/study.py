@@ -4,10 +4,8 @@ The run folder holds `study.db` (Optuna, SQLite), `space.yaml`, `run.json` and, 
 `trials/0007/{spec.yaml, metrics.jsonl, checkpoint.pt}`.
 """
 
-import contextlib
 import json
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,10 @@ from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.yaml_source import dump
 from blocks.base import SpecError
 from search.driver import WorkerPool
-from search.heartbeat import GRACE, INTERVAL, Heartbeat
+from search.heartbeat import Heartbeat
 from search.loop import Event, SearchLoop
+from search.opening import STUDY, open_storage, quiet
+from search.opening import open_run as open_run
 from search.report_session import note_session
 from search.settings import SearchSettings, of_earlier_release
 from search.space import Space
@@ -73,10 +73,10 @@ def run(
     _check_folder(folder, record, resume=resume)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "run.lock", timeout=0), _quiet():
+        with FileLock(folder / "run.lock", timeout=0), quiet():
             _write_record(folder, record)
             note_session(folder, dataset, fold=fold, devices=devices, threads=threads)
-            storage = _storage(folder)
+            storage = open_storage(folder, create=True)
             study = _open_study(folder, storage, space, record)
             search = SearchLoop(
                 space, dataset, folder, study, trials, seed, on_event, device=devices[0]
@@ -111,16 +111,6 @@ def _cause(error: BaseException) -> str:
     return str(error).splitlines()[0]
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Optuna from saying that ask and tell give no heartbeat (ours do) or are experimental."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        warnings.filterwarnings("ignore", "Heartbeat of storage")
-        yield
-
-
 def _with_settings_of(folder: Path, space: Space) -> Space:
     """Return the space with the settings of the run in the folder, but for those it gives itself.
 
@@ -132,18 +122,6 @@ def _with_settings_of(folder: Path, space: Space) -> Space:
     old = of_earlier_release(json.loads(file.read_text(encoding="utf-8")).get("settings", {}))
     now = space.settings.model_dump(mode="json", include=space.settings.model_fields_set)
     return replace(space, settings=SearchSettings.model_validate_json(json.dumps({**old, **now})))
-
-
-def open_run(folder: Path) -> tuple[optuna.Study, dict[str, Any]]:
-    """Return the study and the record of an existing run.
-
-    Raises:
-        SpecError: the folder holds no run.
-    """
-    if not (folder / "run.json").is_file() or not (folder / "study.db").is_file():
-        raise SpecError(f"{folder}: not a run folder; `archspec search` makes one (--out)")
-    record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return optuna.load_study(study_name="search", storage=_storage(folder)), record
 
 
 def _check_data(dataset: PreprocessedDataset, fold: int) -> None:
@@ -197,7 +175,7 @@ def _open_study(
         encoding="utf-8",
     )
     study = optuna.create_study(
-        study_name="search",
+        study_name=STUDY,
         storage=storage,
         directions=["maximize", "minimize"],
         load_if_exists=True,
@@ -213,20 +191,3 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
     partial = folder / "run.json.partial"
     partial.write_text(json.dumps(record, indent=2), encoding="utf-8")
     partial.replace(folder / "run.json")
-
-
-def _storage(folder: Path) -> optuna.storages.RDBStorage:
-    """Open the storage; `optuna storage upgrade` brings one of an older Optuna up to date."""
-    url = f"sqlite:///{(folder / 'study.db').resolve()}"
-    try:
-        with _quiet():
-            return optuna.storages.RDBStorage(
-                url,
-                # two threads write: the loop, and the heartbeat
-                engine_kwargs={"connect_args": {"timeout": 60}},
-                heartbeat_interval=INTERVAL,
-                grace_period=GRACE,
-            )
-    except RuntimeError as error:  # the tables of another Optuna; the text says what to run
-        text = str(error).replace("$STORAGE_URL", url)
-        raise SpecError(f"{folder / 'study.db'}: {text} Keep a copy first.") from None

@@ -18,7 +18,7 @@ from archspec.yaml_source import dump
 from blocks.base import SpecError
 from search.heartbeat import Heartbeat
 from search.ledger import ended
-from search.study import open_run
+from search.opening import open_run
 
 
 def wide(tree: dict[str, Any]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def test_twenty_kills_lose_nothing_and_train_nothing_twice(space: Path, tmp_path
             continue
         try:
             study, _ = open_run(out)
-        except KeyError:  # killed before the study was in it
+        except SpecError:  # killed before the study was in it
             continue
         now = {t.number: (t.state, t.values, t.user_attrs) for t in ended(study)}
         assert {number: now[number] for number in finished} == finished
@@ -134,7 +134,11 @@ def test_a_storage_that_cannot_be_written_ends_in_one_line(
     """T19: and the search goes on when it can be written again."""
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(search.study, "_storage", lambda folder: _storage_with(folder, pragma, 400))
+        patch.setattr(
+            search.study,
+            "open_storage",
+            lambda folder, create: _storage_with(folder, pragma, 400),
+        )
         with pytest.raises(SpecError, match=reason) as error:
             fakes.run_fake(space, out, 60, fakes.FakePool())
     assert "\n" not in str(error.value) and "--resume" in str(error.value)

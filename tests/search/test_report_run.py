@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from archspec.cli.main import app
 from archspec.yaml_source import dump
 from search.front import hypervolume, pareto_front
+from search.opening import open_run
 from search.report import report_json, write_report
 from search.report_session import read_sessions
-from search.study import open_run
 from search.worker import Message
 
 CLASS = "<img src=x onerror=alert(1)>"

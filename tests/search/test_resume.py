@@ -11,11 +11,11 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
-import sqlalchemy.exc
 from optuna.trial import TrialState
 
 from archspec.yaml_source import dump
-from search.study import open_run
+from blocks.base import SpecError
+from search.opening import open_run
 
 STEPS, RUNGS, TRIALS = 24, 3, 4
 
@@ -53,7 +53,7 @@ def _kill_with_recorded_rung(process: subprocess.Popen[bytes], out: Path) -> lis
         if (out / "study.db").is_file() and (out / "run.json").is_file():
             try:
                 study, _ = open_run(out)
-            except (KeyError, sqlalchemy.exc.SQLAlchemyError):  # the study is being created
+            except SpecError:  # the study is being created
                 time.sleep(0.1)
                 continue
             recorded = _recorded(study)

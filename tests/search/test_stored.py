@@ -19,8 +19,8 @@ from optuna.trial import TrialState
 import search.confirming
 from blocks.base import SpecError
 from search.confirming import confirm
+from search.opening import open_run
 from search.report import best_trial, front_table, report_json, write_report
-from search.study import open_run
 
 STORED = Path(__file__).with_name("stored")
 SPACE = STORED / "first_release.yaml"

@@ -1,0 +1,88 @@
+"""The study of a run folder: its storage, and how others than the search open it."""
+
+import contextlib
+import json
+import sqlite3
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from blocks.base import SpecError
+from search.heartbeat import GRACE, INTERVAL
+
+STUDY = "search"
+_TIMEOUT = 60
+"""Seconds to wait for another process that is writing."""
+
+
+def open_run(folder: Path) -> tuple[optuna.Study, dict[str, Any]]:
+    """Return the study and the record of an existing run; safe while its search starts or runs.
+
+    Raises:
+        SpecError: the folder holds no run, or one whose study is not there yet.
+    """
+    if not (folder / "run.json").is_file():
+        raise SpecError(f"{folder}: not a run folder; `archspec search` makes one (--out)")
+    if not _has_study(folder):
+        raise SpecError(
+            f"{folder}: nothing to read yet, its search has just started; if it was cut off, go on "
+            "with --resume"
+        )
+    record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return optuna.load_study(study_name=STUDY, storage=open_storage(folder, create=False)), record
+
+
+def open_storage(folder: Path, *, create: bool) -> optuna.storages.RDBStorage:
+    """Return the storage of the folder; only the search itself may create its tables.
+
+    `optuna storage upgrade` brings one of an older Optuna up to date.
+    """
+    url = f"sqlite:///{(folder / 'study.db').resolve()}"
+    try:
+        with quiet():
+            return optuna.storages.RDBStorage(
+                url,
+                # two threads write: the loop, and the heartbeat
+                engine_kwargs={"connect_args": {"timeout": _TIMEOUT}},
+                heartbeat_interval=INTERVAL,
+                grace_period=GRACE,
+                skip_table_creation=not create,
+            )
+    except RuntimeError as error:  # the tables of another Optuna; the text says what to run
+        text = str(error).replace("$STORAGE_URL", url)
+        raise SpecError(f"{folder / 'study.db'}: {text} Keep a copy first.") from None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Optuna from saying that ask and tell give no heartbeat (ours do) or are experimental."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", "Heartbeat of storage")
+        yield
+
+
+def _has_study(folder: Path) -> bool:
+    """Say whether the study was created; without Optuna, which would make tables on the way.
+
+    A reader that makes some while the search does breaks both: "table ... already exists".
+    """
+    file = folder / "study.db"
+    if not file.is_file():
+        return False
+    # rw: what a killed writer left half-done must be rolled back; never creates the file
+    uri = f"{file.resolve().as_uri()}?mode=rw"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_TIMEOUT)) as database:
+        try:
+            found = database.execute("SELECT 1 FROM studies WHERE study_name = ?", (STUDY,))
+            return found.fetchone() is not None
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return False
+            raise SpecError(f"{file}: cannot be read: {error}") from None
+        except sqlite3.DatabaseError as error:  # not a database at all
+            raise SpecError(f"{file}: cannot be read: {error}") from None
