@@ -38,7 +38,7 @@ class Drawing:
 
     def draw(self, ledger: Ledger, emit: Emit) -> tuple[optuna.Trial, ArchSpec, Cost, str] | None:
         """Return a trial, its spec and cost, and its hash; None where nothing is left to draw."""
-        repeats = over = 0
+        repeats, over, mistake = 0, 0, ""
         while repeats < _MAX_REPEATS and repeats + over < _MAX_DRAWS and not self._used_up(ledger):
             trial = self.study.ask()
             try:
@@ -50,7 +50,7 @@ class Drawing:
                     device=self.device,
                 )
             except SpecError as error:
-                repeats += 1
+                repeats, mistake = repeats + 1, str(error)
                 ledger.draw(trial.params)
                 self._reject(trial, f"invalid: {error}")
                 continue
@@ -73,6 +73,8 @@ class Drawing:
             why = f"every one of the {self.size.combinations:,} combinations was drawn"
         if self._over:
             why += f"; the cheapest over a limit has {self._cheapest / 1e9:.3g} GFLOPs"
+        if mistake:
+            why += f"; the last that was invalid: {mistake}"
         emit("note", -1, f"stopped early, nothing new to train: {why}")
         return None
 

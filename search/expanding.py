@@ -56,6 +56,11 @@ def put_holes(source: Source, holes: dict[str, Any]) -> Source:
         where = source.where(at)
         if not isinstance(hole, dict) or hole_kind(hole) is None:
             raise SpecError(f"{where}  {key}: must be a hole, e.g. {{choice: [4, 8]}}")
+        if _split(key)[:1] == ("search",):
+            raise SpecError(
+                f"{where}  {key}: no node of the network; of the settings only match.macs may be "
+                "a choice, written there itself"
+            )
         for path in matching_paths(tree, _split(key), where):
             tree = _put(tree, path, hole, f"{where}  {key}")
             for old in [mark for mark in marks if mark[: len(path)] == path]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from optuna import Trial
+from pydantic import Field, field_validator, model_validator
 
 from archspec.costing import cost_plan
 from archspec.loading import SpecLike, load, validate
@@ -16,6 +17,7 @@ from archspec.planning import Plan, plan
 from archspec.spec import ArchSpec
 from archspec.yaml_source import NodePath, Source, dotted
 from blocks.base import ComponentSpec, Count, Grid, SpecError
+from search.holes import Hole, Value
 
 Measure = Callable[[Plan], float]
 
@@ -24,22 +26,44 @@ _MAX_TRIED = 3000
 """How many combinations of widths around the common scale are listed at most."""
 
 
+class Budgets(ComponentSpec):
+    """Multiply-adds to choose from: a hole, so that a front has more than one cost."""
+
+    choice: tuple[float, ...]
+
+
 class MatchSpec(ComponentSpec):
     """What all candidates cost: multiply-adds of a forward pass, or seconds of a training step.
 
+    `macs` may be a choice, which a space draws like any hole, under the name `search.match.macs`.
     `widths` are the nodes that are scaled, by one factor as far as rounding to multiples of
     `multiple` allows; `*` stands for every entry of a list. A node that a candidate does not have
     is left out. `tolerance` is the share by which a candidate may miss. `latency` is the median
     of `repeats` forward and backward passes of `batch_size` patches, in seconds of wall time.
     """
 
-    macs: Annotated[float, Field(gt=0)] | None = None
+    macs: float | Budgets | None = None
     latency: Annotated[float, Field(gt=0)] | None = None
     widths: Annotated[tuple[str, ...], Field(min_length=1)] = ("encoder.stages.*.width",)
     multiple: Count = 4
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.03
     batch_size: Count = 2
     repeats: Count = 5
+
+    @field_validator("macs", mode="before")
+    @classmethod
+    def _check_macs(cls, value: object) -> object:
+        """Refuse in one message what is neither of the two."""
+        if value is None or isinstance(value, Budgets) or _is_positive(value):
+            return value
+        several = value["choice"] if isinstance(value, dict) and set(value) == {"choice"} else ()
+        numbers = isinstance(several, list | tuple) and several and all(map(_is_positive, several))
+        if not numbers or len(set(several)) < len(several):
+            raise ValueError(
+                "must be a positive number of multiply-adds, or a choice of different ones such "
+                f"as {{choice: [20e6, 40e6]}}, got {value!r}"
+            )
+        return Budgets(choice=tuple(map(float, several)))
 
     @model_validator(mode="after")
     def _one_target(self) -> "MatchSpec":
@@ -50,8 +74,26 @@ class MatchSpec(ComponentSpec):
     @property
     def target(self) -> float:
         value = self.latency if self.macs is None else self.macs
-        assert value is not None
+        assert isinstance(value, float), "one of several budgets must be drawn first"
         return value
+
+    @property
+    def budget(self) -> Hole | None:
+        """Return the hole that a choice of budgets is."""
+        if not isinstance(self.macs, Budgets):
+            return None
+        return Hole("search.match.macs", "choice", self.macs.choice)
+
+    def drawn(self, trial: Trial) -> "MatchSpec":
+        """Return this with one budget: the only one, or the one drawn."""
+        return self if self.budget is None else self.at(self.budget.suggest(trial))
+
+    def at(self, macs: Value) -> "MatchSpec":
+        return self.model_copy(update={"macs": macs})
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,13 @@ value:
     search: {holes: {encoder.stages.*.mixer: {choice: [{kind: conv}, {kind: mamba}]}}}
 
 every stage gets a hole of its own, or with a `name` in it all the same one. Overrides (`-s`) and
-the keys of anchors take `*` too. `search: {match: {macs: 40e6}}` gives all networks one cost.
+the keys of anchors take `*` too. `search: {match: {macs: 40e6}}` gives all networks one cost, and
+`{match: {macs: {choice: [20e6, 40e6]}}}` one of those, drawn like any hole.
 """
 
 import importlib.resources
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,11 @@ from archspec.loading import apply_overrides, validate
 from archspec.planning import Plan, plan
 from archspec.resolving import plan_source
 from archspec.spec import ArchSpec
-from archspec.yaml_source import NodePath, Source, dotted, parse, read_text
+from archspec.yaml_source import Source, dotted, parse, read_text
 from blocks.base import Grid, SpecError
 from search.expanding import expand_anchor, expand_overrides, put_holes, resolve_ties
-from search.holes import Hole, Value, has_hole, parse_hole
+from search.filling import Filler
+from search.holes import Hole, Value, has_hole
 from search.matching import match_spec
 from search.settings import SearchSettings
 from search.sizing import SpaceSize, size_of
@@ -52,7 +55,7 @@ class Space:
         return str(self.source.tree.get("name", "space"))
 
     def suggest(self, trial: Trial) -> ArchSpec:
-        """Draw a spec.
+        """Draw a spec, its widths as they are written.
 
         Raises:
             SpecError: the combination is not a valid spec.
@@ -80,7 +83,7 @@ class Space:
         if match is not None:
             spec = match_spec(
                 spec,
-                match,
+                match.drawn(trial),
                 in_channels=in_channels,
                 num_classes=num_classes,
                 patch_size=patch_size,
@@ -94,23 +97,32 @@ class Space:
         for given in self.settings.anchors:
             chosen: dict[str, Value] = {}
             validate(self._filled(given, None, chosen))
+            for hole in self._budgets():
+                chosen[hole.name] = given.get(hole.name, hole.options[0])
             anchors.append(chosen)
         return anchors
 
     def holes(self) -> list[Hole]:
-        """Return every hole, those inside members of choices included."""
+        """Return every hole, those inside members of choices and that of `match` included."""
         found: list[Hole] = []
 
         def note(hole: Hole) -> Value:
             found.append(hole)
             return hole.options[0]
 
-        _Filler(self.source, note, every=True).fill(self.source.tree, (), (), ("", 0))
-        return list({hole.name: hole for hole in found}.values())
+        Filler(self.source, note, every=True).fill(self.source.tree, (), (), ("", 0))
+        return [*{hole.name: hole for hole in found}.values(), *self._budgets()]
 
     def size(self) -> SpaceSize:
         """Return how many combinations of values there are, the invalid ones included."""
-        return size_of(self.source.tree)
+        found = size_of(self.source.tree)
+        budgets = math.prod(len(hole.options) for hole in self._budgets())
+        return replace(found, combinations=found.combinations * budgets)
+
+    def _budgets(self) -> list[Hole]:
+        """Return the hole of `match`, if it is one."""
+        budget = None if self.settings.match is None else self.settings.match.budget
+        return [] if budget is None else [budget]
 
     def _filled(
         self,
@@ -127,7 +139,7 @@ class Space:
                 chosen[hole.name] = value
             return value
 
-        filler = _Filler(self.source, pick, every=False)
+        filler = Filler(self.source, pick, every=False)
         tree = filler.fill(self.source.tree, (), (), ("", 0))
         return Source(self.source.name, tree, filler.marks)
 
@@ -224,6 +236,23 @@ def _validate_members(space: Space) -> None:
             plan_source(space._filled({**parents, hole.name: option}, None))
     for anchor in space.settings.anchors:
         plan_source(space._filled(anchor, None))
+    _check_budgets(space)
+
+
+def _check_budgets(space: Space) -> None:
+    """Refuse a budget of multiply-adds that the first network has no widths for."""
+    match = space.settings.match
+    if match is None or match.macs is None:
+        return
+    first = validate(space._filled({}, None))
+    for macs in (match.target,) if match.budget is None else match.budget.options:
+        try:
+            match_spec(first, match.at(macs))
+        except SpecError as error:
+            raise SpecError(
+                f"{space.source.where(('search', 'match', 'macs'))}  search.{error}; at the "
+                f"space's own patch_size {list(first.patch_size)}"
+            ) from None
 
 
 def _check_anchor(where: str, hole: Hole, value: Any) -> None:
@@ -244,45 +273,3 @@ def _parents(name: str, holes: list[Hole]) -> dict[str, Value]:
         for option in hole.options
         if hole.kind == "choice" and name.startswith(f"{hole.name}[{option}].")
     }
-
-
-class _Filler:
-    """Walk a tree and fill its holes by `pick`; note where what was filled in stands.
-
-    With `every`, the members that were not picked are visited too, so that `pick` sees all holes.
-    """
-
-    def __init__(self, source: Source, pick: Callable[[Hole], Value], *, every: bool) -> None:
-        self.source = source
-        self.pick = pick
-        self.every = every
-        self.marks = dict(source.marks)
-
-    def fill(self, node: Any, path: NodePath, at: NodePath, scope: tuple[str, int]) -> Any:
-        """Return the node filled.
-
-        `path` is its place in the filled tree, `at` its place in the text; `scope` is the name of
-        the enclosing member and how much of the path that name stands for.
-        """
-        if at in self.source.marks:
-            self.marks[path] = self.source.marks[at]
-        if isinstance(node, tuple):
-            items = enumerate(node)
-            return tuple(self.fill(item, (*path, i), (*at, i), scope) for i, item in items)
-        if not isinstance(node, dict):
-            return node
-        hole = parse_hole(f"{self.source.where(at)}  ", scope[0] + dotted(path[scope[1] :]), node)
-        if hole is None:
-            return {
-                key: self.fill(item, (*path, key), (*at, key), scope) for key, item in node.items()
-            }
-        value = self.pick(hole)
-        if hole.kind != "choice":
-            return value
-        filled = None
-        for index, option in enumerate(hole.options):
-            if option == value or self.every:
-                inner = (f"{hole.name}[{option}].", len(path))
-                member = self.fill(node["choice"][index], path, (*at, "choice", index), inner)
-                filled = member if option == value else filled
-        return filled

@@ -1,18 +1,23 @@
 """Matched widths: candidates of one cost, whatever their mixers."""
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import FixedTrial
 
-from archspec.costing import cost
+from archspec.costing import cost, cost_plan
+from archspec.hashing import trial_hash
 from archspec.loading import load
 from archspec.planning import Plan, plan
-from archspec.yaml_source import Source
+from archspec.yaml_source import Source, dump
 from blocks.base import SpecError
 from search import matching
 from search.matching import MatchSpec, match_spec
+from search.settings import SearchSettings
 from search.space import load_space
 
 TARGET = 40e6
@@ -122,13 +127,71 @@ def test_a_target_is_one_positive_number(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["mixers", "decoders"])
-def test_the_anchors_of_the_shipped_hosts_can_be_matched(name: str) -> None:
+def test_the_anchors_of_the_shipped_hosts_are_matched_at_every_budget(name: str) -> None:
     space = load_space(name)
     assert space.anchors()
-    target = MatchSpec(macs=150e6, multiple=2)
+    (budgets,) = (hole.options for hole in space.holes() if hole.name == "search.match.macs")
+    assert len(budgets) == 3
     for params in space.anchors():
-        found = match_spec(space.suggest(FixedTrial(params)), target)
-        assert abs(cost(found).macs / 150e6 - 1) <= 0.03, params
+        assert params["search.match.macs"] == budgets[0]
+        for macs in budgets:
+            planned = space.draw(FixedTrial({**params, "search.match.macs": macs}))
+            assert abs(cost_plan(planned).macs / macs - 1) <= 0.03, (params, macs)  # type: ignore[operator]
+
+
+def budgeted(**fields: Any) -> dict[str, Any]:
+    tree = host({"choice": ({"kind": "conv"}, {"kind": "identity"})}, {"kind": "conv"})
+    return {**tree, "search": {"match": {"multiple": 1, **fields}}}
+
+
+def test_a_budget_is_drawn_like_any_hole(tmp_path: Path) -> None:
+    tree = budgeted(macs={"choice": [20e6, 40e6]})
+    tree["search"]["anchors"] = [{"search.match.macs": 40e6}, {}]
+    path = tmp_path / "space.yaml"
+    path.write_text(dump(tree), encoding="utf-8")
+    space = load_space(path)
+    assert space.size().combinations == 4
+    assert [anchor["search.match.macs"] for anchor in space.anchors()] == [40e6, 20e6]
+    study, seen = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)), {}
+    for _ in range(20):
+        trial = study.ask()
+        planned = space.draw(trial)
+        macs = trial.params["search.match.macs"]
+        assert abs(cost_plan(planned).macs / macs - 1) <= 0.03
+        seen[tuple(sorted(trial.params.items()))] = trial_hash(planned.spec)
+    assert len(seen) == len(set(seen.values())) == 4, "a budget makes another network"
+    # the widths as written need no budget, and a settings dump is read again
+    assert (
+        space.suggest(FixedTrial({"encoder.stages.0.mixer": "conv"})).encoder.stages[0].width == 32
+    )
+    settings = SearchSettings.model_validate_json(space.settings.model_dump_json())
+    assert settings == space.settings
+
+
+@pytest.mark.parametrize(
+    ("macs", "message"),
+    [
+        (
+            {"choice": [40e6, 1e3]},
+            r"search\.match: no widths of host .* cost 1,000 MACs .*; at the ",
+        ),
+        (1.0, r"search\.match: no widths of host .*; at the space's own patch_size \[16, 32, 96\]"),
+        ({"choice": []}, r"search\.match\.macs: .* positive number .* or a choice"),
+        ({"choice": [40e6, 40e6]}, "different ones"),
+        ({"choice": [40e6, -1]}, "different ones"),
+        ({"int": [1, 5]}, "or a choice of different ones"),
+        ("many", "or a choice of different ones"),
+    ],
+)
+def test_budgets_that_cannot_be_are_refused_when_loaded(
+    tmp_path: Path, macs: Any, message: str
+) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(dump(budgeted(macs=macs)), encoding="utf-8")
+    with pytest.raises(SpecError, match=message) as error:
+        load_space(path)
+    assert re.match(rf"{re.escape(str(path))}:\d+:\d+  search", str(error.value))
+    assert "\n" not in str(error.value)
 
 
 def test_the_mixers_host_is_the_one_that_was_designed() -> None:
@@ -139,7 +202,8 @@ def test_the_mixers_host_is_the_one_that_was_designed() -> None:
     assert [math.prod(stage.out.grid) for stage in planned.stages] == [1536, 192]
     assert [stage.out.channels for stage in planned.stages] == [32, 64]
     assert [stage.spec.depth for stage in planned.stages] == [2, 2]
-    names = {hole.name for hole in space.holes()}
-    assert names == {"encoder.stages.0.mixer", "encoder.stages.1.mixer", "training.lr"}
+    names = [hole.name for hole in space.holes()]
+    mixers = ["encoder.stages.0.mixer", "encoder.stages.1.mixer"]
+    assert names == [*mixers, "training.lr", "search.match.macs"]
     rates = next(hole.options for hole in space.holes() if hole.name == "training.lr")
     assert len(rates) >= 3

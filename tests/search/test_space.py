@@ -237,6 +237,10 @@ BAD_NAMES = {
         {**BASE, "search": {"holes": {"encoder.stages.5.width": {"choice": [1]}}}},
         "not an index of a list of 2",
     ),
+    "holes among the settings": (
+        {**BASE, "search": {"holes": {"search.steps": {"choice": [1, 2]}}}},
+        "no node of the network",
+    ),
     "no hole at a path": ({**BASE, "search": {"holes": {"name": "x"}}}, "must be a hole"),
     "a wildcard that no hole matches": (
         {**BASE, "search": {"anchors": [{"encoder.*.width": 4}]}},
