@@ -1,11 +1,14 @@
-"""What trials ask of the data they train on and are scored with, whoever reads it."""
+"""What trials ask of the data they train on, and how they are scored, whoever reads it."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from archspec.evaluation import dice, mean, mean_dice, scored_labels
 from search.loading import Batch
 
 CaseScores = dict[str, dict[str, float]]
@@ -35,3 +38,34 @@ class Cases(Protocol):
 
         NaN where a class is neither in the case nor predicted.
         """
+
+
+Predicted = Iterator[tuple[str, NDArray[Any], NDArray[Any]]]
+"""Each case with its prediction and its reference, label maps (*grid)."""
+
+
+def scores_of_all(predicted: Predicted, dataset_json: dict[str, Any]) -> dict[str, float]:
+    """Return the mean Dice per class and group, and `mean` over the classes."""
+    classes, groups = scored_labels(dataset_json)
+    pairs = [(prediction, reference) for _, prediction, reference in predicted]
+    scores = mean_dice(pairs, {**classes, **groups})
+    return {"mean": mean(scores[name] for name in classes), **scores}
+
+
+def scores_by_case(predicted: Predicted, dataset_json: dict[str, Any]) -> CaseScores:
+    """Return Dice by case and class and group, and `mean` over the classes.
+
+    NaN where a class is neither in the case nor predicted.
+    """
+    classes, groups = scored_labels(dataset_json)
+    found: CaseScores = {}
+    for case, prediction, reference in predicted:
+        scores = {k: dice(prediction, reference, v) for k, v in {**classes, **groups}.items()}
+        found[case] = {"mean": mean(scores[name] for name in classes), **scores}
+    return found
+
+
+def output_scales(strides: list[list[int]]) -> list[list[float]]:
+    """Return each output's scale against the patch, as nnU-Net derives it from plans."""
+    scales: list[list[float]] = (1 / np.cumprod(np.vstack(strides), axis=0))[:-1].tolist()
+    return scales

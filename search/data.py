@@ -19,14 +19,12 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from numpy.typing import NDArray
 from torch import nn
 
-from archspec.evaluation import dice, mean, mean_dice, scored_labels
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.nnunet_loss import build_loss
 from archspec.phantom.limits import Limits
-from search.cases import CaseScores
+from search.cases import CaseScores, Predicted, output_scales, scores_by_case, scores_of_all
 from search.loading import Batch
 from search.splitting import split_cases
 
@@ -79,7 +77,7 @@ class TrialData:
         transforms = nnUNetTrainer.get_training_transforms(
             self.configuration.patch_size,
             rotation,
-            _scales(strides) if deep_supervision else None,
+            output_scales(strides) if deep_supervision else None,
             mirror_axes,
             dummy_2d,
             use_mask_for_norm=self.configuration.use_mask_for_norm,
@@ -112,7 +110,7 @@ class TrialData:
             is_ddp=False,
             enable_deep_supervision=deep_supervision,
             _do_i_compile=lambda: False,
-            _get_deep_supervision_scales=lambda: _scales(strides),
+            _get_deep_supervision_scales=lambda: output_scales(strides),
         )
         return build_loss(stand_in, kind)
 
@@ -121,30 +119,17 @@ class TrialData:
 
         Scored at the preprocessed spacing, by sliding windows without mirroring.
         """
-        pairs = [
-            (prediction, reference)
-            for _, prediction, reference in self._predicted(net, device, self.validation_cases)
-        ]
-        classes, groups = scored_labels(self.dataset.dataset_json)
-        scores = mean_dice(pairs, {**classes, **groups})
-        return {"mean": mean(scores[name] for name in classes), **scores}
+        found = self._predicted(net, device, self.validation_cases)
+        return scores_of_all(found, self.dataset.dataset_json)
 
     def score_cases(self, net: nn.Module, device: torch.device, cases: list[str]) -> CaseScores:
         """Return Dice by case and class and group, and `mean` over the classes, as `score` does.
 
         NaN where a class is neither in the case nor predicted.
         """
-        classes, groups = scored_labels(self.dataset.dataset_json)
-        found: CaseScores = {}
-        for case, prediction, reference in self._predicted(net, device, cases):
-            scores = {k: dice(prediction, reference, v) for k, v in {**classes, **groups}.items()}
-            found[case] = {"mean": mean(scores[name] for name in classes), **scores}
-        return found
+        return scores_by_case(self._predicted(net, device, cases), self.dataset.dataset_json)
 
-    def _predicted(
-        self, net: nn.Module, device: torch.device, names: list[str]
-    ) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
-        """Yield each case with its prediction and its reference, label maps (*grid)."""
+    def _predicted(self, net: nn.Module, device: torch.device, names: list[str]) -> Predicted:
         with contextlib.redirect_stdout(io.StringIO()):  # on a CPU it reports a changed default
             predictor = nnUNetPredictor(use_mirroring=False, device=device, allow_tqdm=False)
         predictor.manual_initialization(
@@ -156,9 +141,3 @@ class TrialData:
             logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(data[:]))
             prediction = self.labels.convert_logits_to_segmentation(logits.float().cpu())
             yield case, np.asarray(prediction), np.asarray(reference[0])
-
-
-def _scales(strides: list[list[int]]) -> list[list[float]]:
-    """Return each output's scale against the patch, as nnU-Net derives it from plans."""
-    scales: list[list[float]] = (1 / np.cumprod(np.vstack(strides), axis=0))[:-1].tolist()
-    return scales

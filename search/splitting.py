@@ -34,7 +34,7 @@ def split_cases(
     Raises:
         SpecError: the fold is not there, or the share leaves too few cases.
     """
-    splits = _folds(dataset)
+    splits = read_folds(dataset)
     if not -len(splits) <= fold < len(splits):
         raise SpecError(f"--fold {fold}: {dataset.name} has folds 0 to {len(splits) - 1}")
     train, validation = list(splits[fold]["train"]), list(splits[fold]["val"])
@@ -53,7 +53,7 @@ def split_cases(
     )
 
 
-def _folds(dataset: PreprocessedDataset) -> list[dict[str, Any]]:
+def read_folds(dataset: PreprocessedDataset) -> list[dict[str, Any]]:
     """Return nnU-Net's splits, without writing the file that its trainer would write."""
     file = dataset.folder / "splits_final.json"
     if file.is_file():

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -82,10 +83,15 @@ def work(connection: Connection, settings: WorkerSettings, device: str, beats: B
 
 @lru_cache(maxsize=1)
 def _data(settings: WorkerSettings) -> "Cases":
-    """Open the dataset once per worker."""
-    from search.data import TrialData
+    """Open the dataset once per worker; a patch set does not need nnU-Net."""
+    from search.patch_set import PATCHES, PatchSet
 
-    return TrialData(
+    kind: Callable[..., Cases] = PatchSet
+    if not (settings.dataset.data_folder / PATCHES).is_file():
+        from search.data import TrialData
+
+        kind = TrialData
+    return kind(
         settings.dataset,
         fold=settings.fold,
         batch_size=settings.batch_size,
