@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
-TESTS = ("tests/test_gpu.py", "tests/blocks/scan/test_triton.py")
+TESTS = ("tests/test_gpu.py", "tests/test_gpu_trials.py", "tests/blocks/scan/test_triton.py")
 PART_SECONDS = 570
 TESTS_SECONDS = 320
 BUILD_SECONDS = 300
