@@ -2,7 +2,7 @@
 
 import csv
 import io
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,16 @@ from typing import Any
 from archspec.loading import load
 from archspec.spec import ArchSpec
 from blocks.base import SpecError
+from search.confirmed_text import confirmed_text
 from search.opening import open_run
+from search.report_confirmed import read_confirmed
 from search.report_page import render_page
 from search.report_png import draw
 from search.report_session import read_sessions
 from search.report_summary import budget, hypervolume_history, reasons
 from search.report_trials import ReportTrial, front_of, read_trials
+
+STALE = "confirmed.json is of another front than this one; archspec confirm trains what is missing"
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,15 @@ def best_trial(folder: Path, *, max_gflops: float | None = None) -> BestTrial:
     Raises:
         SpecError: no run, or no finished trial within the limit.
     """
-    rows = [row for row in front_rows(folder) if row["gflops"] <= (max_gflops or math.inf)]
+    front = front_rows(folder)
+    if not front:
+        raise SpecError(f"{folder}: {why_empty(folder)}")
+    rows = [row for row in front if max_gflops is None or row["gflops"] <= max_gflops]
     if not rows:
-        limit = f" of at most {max_gflops} GFLOPs" if max_gflops else ""
-        raise SpecError(f"{folder}: no finished trial{limit}; see pareto.csv of archspec report")
+        raise SpecError(
+            f"{folder}: no finished trial of at most {max_gflops:g} GFLOPs; the cheapest of the "
+            f"front has {front[0]['gflops']:.3g}"
+        )
     row = rows[-1]
     spec = load(folder / "trials" / f"{row['trial']:04d}" / "spec.yaml")
     return BestTrial(
@@ -50,8 +59,26 @@ def front_rows(folder: Path) -> list[dict[str, Any]]:
     return _rows(front_of(trials))
 
 
+def why_empty(folder: Path) -> str:
+    """Say that no trial has finished, and what became of those that were drawn."""
+    return _why_empty(_open(folder)[0])
+
+
+def _why_empty(trials: Sequence[ReportTrial]) -> str:
+    """Return the states with how many trials each, and the commonest reason of each."""
+    commonest: dict[str, str] = {}
+    for state, reason, _ in reasons(trials):
+        commonest.setdefault(state, reason)
+    told = [
+        f"{spent.count} {spent.state}"
+        + (f" ({commonest[spent.state]})" if spent.state in commonest else "")
+        for spent in budget(trials)
+    ]
+    return "no trial has finished yet" + (f": {', '.join(told)}" if told else "")
+
+
 def front_table(folder: Path) -> str:
-    """Return the front as text."""
+    """Return the front as text, and below it what training it again showed, where that is known."""
     trials, _ = _open(folder)
     front = front_of(trials)
     names = _score_names(front)
@@ -61,22 +88,29 @@ def front_table(folder: Path) -> str:
         lines.append(
             f"{trial.number:5}{trial.gflops:9.3f}{trial.params:11,}{trial.dice:7.3f}  {scores}"
         )
+    confirmed = read_confirmed(folder, front)
+    if confirmed is not None:
+        lines += ["", confirmed_text(confirmed.content) if confirmed.current else STALE]
     return "\n".join(lines)
 
 
 def report_json(folder: Path) -> dict[str, Any]:
     """Return plain data: all trials as in trials.csv, hypervolume, budget, reasons, sessions.
 
+    `confirmed` is what confirmed.json holds, or null; its `current` says that it is of this front.
+
     Raises:
         SpecError: no run there, or no trial has finished.
     """
     trials, record = _finished(folder)
-    settings = record.get("settings", {})
+    settings, front = record.get("settings", {}), front_of(trials)
+    again = read_confirmed(folder, front)
     history = hypervolume_history(trials, (settings.get("limits") or {}).get("gflops"))
     return {
         "run": record,
         "sessions": read_sessions(folder),
-        "front": [trial.number for trial in front_of(trials)],
+        "front": [trial.number for trial in front],
+        "confirmed": None if again is None else {"current": again.current, **again.content},
         "trials": _rows(trials),
         "hypervolume": {
             "reference": {"gflops": history.reference_gflops, "dice": 0.0},
@@ -100,10 +134,11 @@ def write_report(folder: Path) -> list[Path]:
     """
     trials, record = _finished(folder)
     files = [folder / name for name in ("pareto.csv", "trials.csv", "pareto.png", "report.html")]
-    page = render_page(record, trials, read_sessions(folder))
+    confirmed = read_confirmed(folder, front_of(trials))
+    page = render_page(record, trials, read_sessions(folder), confirmed)
     files[0].write_text(_csv(_rows(front_of(trials))), encoding="utf-8")
     files[1].write_text(_csv(_rows(trials)), encoding="utf-8")
-    draw(trials, files[2])
+    draw(trials, files[2], confirmed)
     files[3].write_text(page, encoding="utf-8")
     return files
 
@@ -116,16 +151,15 @@ def _open(folder: Path) -> tuple[tuple[ReportTrial, ...], dict[str, Any]]:
 def _finished(folder: Path) -> tuple[tuple[ReportTrial, ...], dict[str, Any]]:
     trials, record = _open(folder)
     if not any(trial.done for trial in trials):
-        refused = f" ({len(trials)} were drawn, see study.db)" if trials else ""
-        raise SpecError(f"{folder}: no trial has finished yet{refused}")
+        raise SpecError(f"{folder}: {_why_empty(trials)}")
     return trials, record
 
 
-def _score_names(trials: list[ReportTrial] | tuple[ReportTrial, ...]) -> list[str]:
+def _score_names(trials: Sequence[ReportTrial]) -> list[str]:
     return list(dict.fromkeys(name for trial in trials for name in trial.scores or {}))
 
 
-def _rows(trials: list[ReportTrial] | tuple[ReportTrial, ...]) -> list[dict[str, Any]]:
+def _rows(trials: Sequence[ReportTrial]) -> list[dict[str, Any]]:
     """Return one row per trial, all with the same columns; what is not known is empty."""
     classes = _score_names(trials)
     # a hole inside a member exists only in the trials that drew that member

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from search.report_axes import apart, dice_range
+from search.report_confirmed import Confirmed
 from search.report_plotly import (
     DICE,
     GFLOPS,
@@ -25,6 +26,8 @@ COLORS: dict[State, str] = {
     "failed": "#D55E00",
 }
 """The states that are drawn, in the order of the legend."""
+AGAIN = "#009E73"
+"""The colour of the front trained again."""
 SYMBOLS: dict[State, str] = {
     "front": "circle",
     "dominated": "circle",
@@ -37,13 +40,19 @@ WITHOUT_DICE: tuple[State, ...] = ("over limit", "failed")
 _WIDTH_OF_LABEL = 0.04  # of the axis; labels closer than this would cover each other
 
 
-def pareto_figure(trials: Sequence[ReportTrial]) -> Figure:
-    """Return Dice against GFLOPs; below it, at their FLOPs, the trials that have no Dice."""
+def pareto_figure(trials: Sequence[ReportTrial], confirmed: Confirmed | None = None) -> Figure:
+    """Return Dice against GFLOPs; below it, at their FLOPs, the trials that have no Dice.
+
+    `confirmed` adds the front as it was trained again.
+    """
     scored = [t for t in trials if t.gflops and t.dice is not None and t.state in COLORS]
     others = [t for t in trials if t.gflops and t.dice is None and t.state in WITHOUT_DICE]
     costs = [t.gflops or 1.0 for t in [*scored, *others]]
     x = log_axis(costs, GFLOPS)
-    y: Axis = {"title": {"text": DICE}, "range": list(dice_range(t.dice or 0.0 for t in scored))}
+    marks = confirmed.marks() if confirmed is not None else []
+    heights = [t.dice or 0.0 for t in scored]
+    heights += [end for _, _, mean, spread in marks for end in (mean - spread, mean + spread)]
+    y: Axis = {"title": {"text": DICE}, "range": list(dice_range(heights))}
     data = [
         _points(state, [t for t in scored if t.state == state], _gflops, _dice)
         for state in ("dominated", "stopped")
@@ -59,6 +68,8 @@ def pareto_figure(trials: Sequence[ReportTrial]) -> Figure:
             "marker": ring,
         }
     )
+    if confirmed is not None:
+        data.append(_again(confirmed))
     layout: dict[str, Any] = {"xaxis": x, "yaxis": y, "height": 520}
     if others:
         names: list[State] = [
@@ -79,6 +90,27 @@ def pareto_figure(trials: Sequence[ReportTrial]) -> Figure:
             found = [t for t in others if t.state == state]
             data.append({**_points(state, found, _gflops, lambda t: t.state), "yaxis": "y2"})
     return figure([trace for trace in data if trace["x"]], layout)
+
+
+def _again(confirmed: Confirmed) -> dict[str, Any]:
+    """Return the front trained again: the mean over seeds, and their standard deviation as bars."""
+    marks = confirmed.marks()
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": confirmed.label,
+        "x": [gflops for _, gflops, _, _ in marks],
+        "y": [mean for _, _, mean, _ in marks],
+        "error_y": {"type": "data", "array": [spread for *_, spread in marks], "thickness": 1.5},
+        "customdata": [number for number, *_ in marks],
+        "text": [
+            f"<b>trial {number}</b>, trained again<br>{confirmed.part} Dice {mean:.4f}"
+            f", sd {spread:.4f} over {confirmed.seeds} seeds"
+            for number, _, mean, spread in marks
+        ],
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"symbol": "square", "color": AGAIN, "size": 8},
+    }
 
 
 def latency_figure(trials: Sequence[ReportTrial]) -> Figure | None:

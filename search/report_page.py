@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from search.report_confirmed import Confirmed
 from search.report_figures import latency_figure, pareto_figure
 from search.report_panels import classes_figure, flops_figure, hypervolume_figure
 from search.report_plotly import Figure
@@ -21,7 +22,10 @@ class _Entry:
 
 
 def render_page(
-    record: dict[str, Any], trials: Sequence[ReportTrial], sessions: Sequence[dict[str, Any]]
+    record: dict[str, Any],
+    trials: Sequence[ReportTrial],
+    sessions: Sequence[dict[str, Any]],
+    confirmed: Confirmed | None = None,
 ) -> str:
     """Return the HTML; equal for equal arguments.
 
@@ -36,9 +40,10 @@ def render_page(
     last = sessions[-1] if sessions else {}
     differences = Differences(trials, last.get("input"))
     front = front_of(trials)
+    shown = confirmed if confirmed is not None and confirmed.current else None
     history = hypervolume_history(trials, (settings.get("limits") or {}).get("gflops"))
     figures: dict[str, Figure | None] = {
-        "pareto": pareto_figure(trials),
+        "pareto": pareto_figure(trials, shown),
         "hypervolume": hypervolume_figure(history),
         "flops": flops_figure(front, [differences.flops_by_kind(trial) for trial in front]),
         "latency": latency_figure(trials),
@@ -54,6 +59,8 @@ def render_page(
         split=last.get("split", {}),
         trials=trials,
         front=front,
+        confirmed=shown,
+        stale=confirmed is not None and shown is None,
         anchors=[trial for trial in trials if trial.anchor],
         classes=list(dict.fromkeys(name for t in front for name in t.scores or {})),
         entries=[_entry(differences, trial) for trial in trials if trial.spec is not None],

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from search.report_axes import apart, dice_range, log_range, log_ticks
-from search.report_figures import COLORS, WITHOUT_DICE
+from search.report_confirmed import Confirmed
+from search.report_figures import AGAIN, COLORS, WITHOUT_DICE
 from search.report_trials import ReportTrial, State, front_of
 
 _MARKERS: dict[State, str] = {
@@ -18,8 +19,11 @@ _MARKERS: dict[State, str] = {
 }
 
 
-def draw(trials: Sequence[ReportTrial], png: Path) -> None:
-    """Write the PNG: Dice against GFLOPs, and a strip with the trials that have no Dice."""
+def draw(trials: Sequence[ReportTrial], png: Path, confirmed: Confirmed | None = None) -> None:
+    """Write the PNG: Dice against GFLOPs, and a strip with the trials that have no Dice.
+
+    `confirmed` adds the front as it was trained again, if it is of this front.
+    """
     from matplotlib.figure import Figure
 
     scored = [t for t in trials if t.gflops and t.dice is not None and t.state in COLORS]
@@ -29,7 +33,8 @@ def draw(trials: Sequence[ReportTrial], png: Path) -> None:
     rows = [1.0, 0.07 * len(names)] if names else [1.0]
     grid = picture.subplots(len(rows), 1, sharex=True, height_ratios=rows, squeeze=False)[:, 0]
     costs = [t.gflops or 1.0 for t in [*scored, *others]]
-    _draw_scored(grid[0], scored, log_range(costs))
+    shown = confirmed if confirmed is not None and confirmed.current else None
+    _draw_scored(grid[0], scored, log_range(costs), shown)
     if names:
         _draw_others(grid[1], others, names)
     bottom = grid[-1]
@@ -43,8 +48,16 @@ def draw(trials: Sequence[ReportTrial], png: Path) -> None:
     picture.savefig(png, dpi=150)
 
 
-def _draw_scored(axes: Any, scored: Sequence[ReportTrial], span: tuple[float, float]) -> None:
-    bottom, top = dice_range(t.dice or 0.0 for t in scored)
+def _draw_scored(
+    axes: Any,
+    scored: Sequence[ReportTrial],
+    span: tuple[float, float],
+    confirmed: Confirmed | None,
+) -> None:
+    marks = confirmed.marks() if confirmed is not None else []
+    heights = [t.dice or 0.0 for t in scored]
+    heights += [end for _, _, mean, spread in marks for end in (mean - spread, mean + spread)]
+    bottom, top = dice_range(heights)
     states: tuple[State, State] = ("dominated", "stopped")
     for state in states:
         found = [t for t in scored if t.state == state]
@@ -71,6 +84,17 @@ def _draw_scored(axes: Any, scored: Sequence[ReportTrial], span: tuple[float, fl
             color="black",
             label="anchor (reference)",
         )
+    if confirmed is not None:
+        axes.errorbar(
+            [gflops for _, gflops, _, _ in marks],
+            [mean for _, _, mean, _ in marks],
+            yerr=[spread for *_, spread in marks],
+            fmt="s",
+            markersize=5,
+            capsize=3,
+            color=AGAIN,
+            label=confirmed.label,
+        )
     places = [(math.log10(cost), dice) for cost, dice in zip(x, y, strict=True)]
     for index in apart(places, 0.04 * (span[1] - span[0]), 0.04 * (top - bottom)):
         axes.annotate(
@@ -85,7 +109,7 @@ def _draw_scored(axes: Any, scored: Sequence[ReportTrial], span: tuple[float, fl
     axes.set_ylabel("validation Dice, mean of classes")
     axes.grid(alpha=0.3)
     axes.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize="small"
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small"
     )
 
 
