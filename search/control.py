@@ -14,14 +14,15 @@ from archspec.yaml_source import Source
 from blocks.base import SpecError
 from search.front import hypervolume
 from search.holes import hole_kind
-from search.ledger import ended
+from search.ledger import Ledger, ended
 from search.opening import open_run
 from search.settings import of_earlier_release
+from search.sizing import size_of
 from search.space import Space
 
 _KINDS = ("conv", "identity")
 _LEVEL = 0.95
-_SAME = ("dataset", "configuration", "fold", "test_cases", "convention")
+_SAME = ("dataset", "configuration", "fold", "convention")
 _SAME_SETTINGS = ("steps", "batch_size", "rungs", "eta", "stopper", "limits", "match")
 
 
@@ -150,18 +151,24 @@ def compare_with_control(searches: Sequence[Path], controls: Sequence[Path]) -> 
 
     Raises:
         SpecError: no run, no finished trial, a run given twice, or runs that cannot be compared:
-            other data, other training, or another number of trials.
+            other data, other training, or fewer trials, unless its space has no more networks.
+            Test cases depend on the seed of a run; both sides must have held out the same.
     """
     folders = [*searches, *controls]
     if not searches or not controls:
         raise SpecError("control: give at least one search and one control")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise SpecError("control: a run is given twice; a seed counts once")
-    points, first = [], None
+    points: list[list[tuple[float, float]]] = []
+    first: dict[str, Any] | None = None
+    counts: dict[Path, tuple[int, bool]] = {}
+    held_out: dict[Path, tuple[str, ...]] = {}
     for folder in folders:
         study, record = open_run(folder)
-        budget = _budget(study, record)
+        budget = _budget(record)
         first = first or budget
+        counts[folder] = len(ended(study)), _is_used_up(study, record)
+        held_out[folder] = tuple(record.get("test_cases") or ())
         changed = [key for key in first if budget[key] != first[key]]
         if changed:
             raise SpecError(
@@ -172,19 +179,46 @@ def compare_with_control(searches: Sequence[Path], controls: Sequence[Path]) -> 
         if not finished:
             raise SpecError(f"{folder}: no trial has finished yet")
         points.append([(trial.values[1], trial.values[0]) for trial in finished])
+    most = max(count for count, _ in counts.values())
+    for folder, (count, used_up) in counts.items():
+        if count < most and not used_up:
+            raise SpecError(
+                f"{folder}: its number of trials differ from others', {count} against {most}; a "
+                "control needs the same budget on the same data"
+            )
+    if {held_out[folder] for folder in searches} != {held_out[folder] for folder in controls}:
+        raise SpecError(
+            "control: searches and controls held other test cases out, so they trained on others; "
+            "give runs of the same seeds"
+        )
     reference = (max(cost for own in points for cost, _ in own) + 1, 0.0)
     volumes = [hypervolume(own, reference) for own in points]
     return ControlVerdict.of(volumes[: len(searches)], volumes[len(searches) :])
 
 
-def _budget(study: Study, record: dict[str, Any]) -> dict[str, Any]:
-    """Return what two runs must have in common."""
+def _budget(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what two runs must have in common, beside the number of trials."""
     settings = of_earlier_release(record.get("settings", {}))
     return {
         **{key: record.get(key) for key in _SAME},
         **{key: settings.get(key) for key in _SAME_SETTINGS},
-        "number of trials": len(ended(study)),
     }
+
+
+def _is_used_up(study: Study, record: dict[str, Any]) -> bool:
+    """Say whether every network of the run's space was drawn: more trials would add nothing."""
+    if "space" not in record:
+        return False
+    size = size_of(frozen(record["space"]))
+    drawn = Ledger(study.get_trials(deepcopy=False)).num_drawn
+    return not size.ranges and drawn >= size.combinations
+
+
+def frozen(node: Any) -> Any:
+    """Return the tree with tuples for the lists that JSON makes of them."""
+    if isinstance(node, dict):
+        return {key: frozen(value) for key, value in node.items()}
+    return tuple(map(frozen, node)) if isinstance(node, list) else node
 
 
 def _welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:

@@ -2,12 +2,14 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import FixedTrial
+from optuna.distributions import IntDistribution
+from optuna.trial import FixedTrial, create_trial
 
 from archspec.yaml_source import Source, dump
 from blocks.base import SpecError
@@ -89,8 +91,13 @@ def test_a_space_of_convolutions_is_its_own_control(
         control_space(load_space(tmp_path / "space.yaml"))
 
 
-def make_run(folder: Path, dice: float, trials: int = 2, **record: Any) -> Path:
-    """Write a run whose trials cost 1e8, 1e9, ... FLOPs; each has 0.1 more Dice than the last."""
+def make_run(
+    folder: Path, dice: float, trials: int = 2, drawn: Sequence[int] = (), **record: Any
+) -> Path:
+    """Write a run whose trials cost 1e8, 1e9, ... FLOPs; each has 0.1 more Dice than the last.
+
+    `drawn` are the widths that the trials drew.
+    """
     folder.mkdir()
     content = {"dataset": "Dataset901_X", "fold": 0, "settings": {"steps": 5}, **record}
     (folder / "run.json").write_text(json.dumps(content), encoding="utf-8")
@@ -101,7 +108,9 @@ def make_run(folder: Path, dice: float, trials: int = 2, **record: Any) -> Path:
     )
     for number in range(trials):
         values = [dice + 0.1 * number, 8.0 + number]
-        study.add_trial(optuna.trial.create_trial(values=values))
+        params = {"width": drawn[number]} if drawn else {}
+        known = {name: IntDistribution(0, 99) for name in params}
+        study.add_trial(create_trial(values=values, params=params, distributions=known))
     return folder
 
 
@@ -135,6 +144,35 @@ def test_the_strong_word_needs_an_interval_without_zero(
     if not math.isnan(found.low):
         expected = ttest_ind(searches, controls, equal_var=False).confidence_interval(0.95)
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_space_without_more_networks_needs_no_more_trials(tmp_path: Path) -> None:
+    """Two trials are all of two networks; of a range, or of three, they are not."""
+    search = make_run(tmp_path / "a", 0.8, trials=3)
+    for name, width, fits in (
+        ("all", {"choice": [4, 8]}, True),
+        ("some", {"choice": [4, 8, 16]}, False),
+        ("range", {"float": [4, 8]}, False),
+    ):
+        space = {"encoder": {"stages": [{"width": width}]}}
+        control = make_run(tmp_path / name, 0.5, space=space, drawn=[4, 8])
+        if fits:
+            assert compare_with_control([search], [control]).mean > 0
+        else:
+            with pytest.raises(SpecError, match="number of trials differ from others', 2 against"):
+                compare_with_control([search], [control])
+
+
+def test_both_sides_held_out_the_same_cases(tmp_path: Path) -> None:
+    """Which cases depends on the seed; so one control per seed."""
+    runs = {
+        name: make_run(tmp_path / name, 0.6 + number / 100, test_cases=[cases])
+        for number, (name, cases) in enumerate({"s0": "a", "s1": "b", "c0": "a", "c1": "b"}.items())
+    }
+    searches, controls = [runs["s0"], runs["s1"]], [runs["c0"], runs["c1"]]
+    assert len(compare_with_control(searches, controls).searches) == 2
+    with pytest.raises(SpecError, match="held other test cases out"):
+        compare_with_control(searches, controls[:1])
 
 
 def test_runs_with_other_budgets_are_refused(tmp_path: Path) -> None:
