@@ -14,14 +14,16 @@ _Owner = type[BaseModel] | tuple[type[BaseModel], ...] | None
 """The spec class at a node, the members of the union there, or None at a scalar."""
 
 
-def first_mistake(errors: ValidationError) -> tuple[NodePath, str]:
-    """Return the path of one mistake, and what is wrong there.
+def first_mistake(
+    errors: ValidationError, root: type[BaseModel] = ArchSpec
+) -> tuple[NodePath, str]:
+    """Return the path of one mistake below the root's class, and what is wrong there.
 
     An unknown key goes before all else: it often is why its right spelling is missing.
     """
     found = errors.errors(include_url=False)
     error = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-    path, holder, owner = _resolve(error["loc"])
+    path, holder, owner = _resolve(error["loc"], root)
     if error["type"].startswith("union_tag"):
         path = (*path, "kind")
     return path, _explain(error, holder, owner)
@@ -43,11 +45,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _resolve(loc: tuple[str | int, ...]) -> tuple[NodePath, _Owner, _Owner]:
+def _resolve(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[NodePath, _Owner, _Owner]:
     """Return the path in the tree, the class that has the last key, and what is at that key."""
     path: list[str | int] = []
     holder: _Owner = None
-    owner: _Owner = ArchSpec
+    owner: _Owner = root
     for part in loc:
         if isinstance(owner, tuple):  # pydantic names the member of a union, which is no key
             owner = next(member for member in owner if _kind(member) == part)

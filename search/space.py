@@ -33,6 +33,7 @@ from archspec.loading import apply_overrides, validate
 from archspec.planning import Plan, plan
 from archspec.resolving import plan_source
 from archspec.spec import ArchSpec
+from archspec.spec_errors import first_mistake
 from archspec.yaml_source import Source, dotted, parse, read_text
 from blocks.base import Grid, SpecError
 from search.expanding import expand_anchor, expand_overrides, put_holes, resolve_ties
@@ -209,12 +210,9 @@ def _settings(source: Source, tree: Any) -> SearchSettings:
     try:
         return SearchSettings.model_validate(tree)
     except ValidationError as errors:
-        first = errors.errors(include_url=False)[0]
-        path = ("search", *first["loc"])
-        allowed = ", ".join(sorted(SearchSettings.model_fields))
-        raise SpecError(
-            f"{source.where(path)}  {dotted(path)}: {first['msg']}; search takes {allowed}"
-        ) from None
+        below, mistake = first_mistake(errors, SearchSettings)
+        path = ("search", *below)
+        raise SpecError(f"{source.where(path)}  {dotted(path)}: {mistake}") from None
 
 
 def _validate_members(space: Space) -> None:
