@@ -10,8 +10,10 @@ from typing import Any
 from optuna import Study
 from optuna.trial import TrialState
 
+from archspec.loading import load
 from archspec.yaml_source import Source
 from blocks.base import SpecError
+from search.anchors import SPEC_KEY
 from search.front import hypervolume
 from search.holes import hole_kind
 from search.ledger import Ledger, ended
@@ -41,13 +43,17 @@ def control_space(space: Space) -> Space:
     tree = {**source.tree, "name": f"{space.name}-control"}
     changed = replace(space, source=Source(source.name, tree, source.marks))
     options = {hole.name: hole for hole in changed.holes()}
-    kept = tuple(
-        anchor
-        for anchor in space.settings.anchors
-        if all(
+
+    def in_space(anchor: dict[str, Any]) -> bool:
+        return all(
             name in options and (options[name].kind != "choice" or value in options[name].options)
             for name, value in anchor.items()
         )
+
+    kept = tuple(
+        anchor
+        for anchor in space.settings.anchors
+        if (_is_local_spec(anchor[SPEC_KEY]) if SPEC_KEY in anchor else in_space(anchor))
     )
     return replace(changed, settings=space.settings.model_copy(update={"anchors": kept}))
 
@@ -82,6 +88,10 @@ def _restricted(node: Any, *, drop: bool) -> Any:
         members = found["choice"]  # those that differed in their mixer only are equal now
         found["choice"] = tuple(m for i, m in enumerate(members) if m not in members[:i])
     return found
+
+
+def _is_local_spec(name: str) -> bool:
+    return all(stage.mixer.kind in _KINDS for stage in load(name).encoder.stages)
 
 
 def _is_local(mixer: Any) -> bool:

@@ -47,17 +47,18 @@ class Drawing:
                     in_channels=self.dataset.num_channels,
                     num_classes=self.dataset.num_classes,
                     patch_size=self.dataset.patch_size,
+                    spacing=self.dataset.spacing,
                     device=self.device,
                 )
             except SpecError as error:
                 repeats, mistake = repeats + 1, str(error)
-                ledger.draw(trial.params)
+                ledger.draw(trial)
                 self._reject(trial, f"invalid: {error}")
                 continue
-            ledger.draw(trial.params)
+            ledger.draw(trial)
             spec = planned.spec
             key = trial_hash(spec)
-            twin = ledger.twin(key, trial.params)
+            twin = ledger.twin(key, trial)
             if twin is not None:
                 repeats += 1
                 self._reject(trial, f"same network and recipe as trial {twin}")

@@ -1,10 +1,12 @@
 """What a search would try and what it would take, without a study and without training."""
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.trial import BaseTrial, FixedTrial
 
 from archspec.costing import CONVENTION, cost_plan
 from archspec.hashing import trial_hash
@@ -12,7 +14,9 @@ from archspec.memory import training_memory
 from archspec.planning import Plan
 from archspec.profiling import profile_plan
 from blocks.base import SpecError
+from search.anchors import anchor_spec_of, spec_anchors
 from search.limits import check_limits
+from search.settings import SearchSettings
 from search.space import Space
 
 _MAX_DRAWS = 200
@@ -20,7 +24,7 @@ _MAX_DRAWS = 200
 
 @dataclass(frozen=True)
 class Sample:
-    """One network of the space, and the limits that it exceeds."""
+    """One network, and the limits that it exceeds; `spec` is that of an anchor beside the space."""
 
     values: dict[str, Any]
     planned: Plan
@@ -28,13 +32,28 @@ class Sample:
     params: int
     memory: int
     over: tuple[str, ...]
+    spec: str | None = None
+
+    def lines(self, holes: Sequence[str]) -> list[str]:
+        """Return a row of costs and the holes' values, or the spec's widths; then what is over."""
+        label = ", ".join(_short(self.values.get(hole, "-")) for hole in holes)
+        if self.spec is not None:
+            widths = ", ".join(str(stage.out.channels) for stage in self.planned.stages)
+            label = f"{self.spec}, widths {widths}"
+        row = f"{self.flops / 1e9:8.3f}{self.params:13,}{self.memory / 1e9:11.3f}  "
+        lines = textwrap.wrap(label, 80, initial_indent=row, subsequent_indent=" " * len(row))
+        return [*lines, *(f"{'':10}{text}" for text in self.over)]
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """Samples of a space; `seconds_per_step` is that of the network with the median FLOPs."""
+    """Samples of a space; `seconds_per_step` is that of the network with the median FLOPs.
+
+    `anchors` are what is tried first, or why it cannot be.
+    """
 
     space: Space
+    anchors: list[Sample | str]
     samples: list[Sample]
     num_draws: int
     num_invalid: int
@@ -62,13 +81,13 @@ class DryRun:
         lines = [f"{self.space.name}: {self.space.size().text()}, {len(holes)} holes"]
         lines += [f"  {i + 1:2}  {hole.name}" for i, hole in enumerate(holes)]
         lines += ["", f"input {shape}, {CONVENTION}: GFLOPs of a patch, memory of a step"]
-        lines.append("  GFLOPs       params  memory GB  values of the holes")
+        lines.append("  GFLOPs       params  memory GB  values of the holes, 1, 2, ...")
+        names = [hole.name for hole in holes]
         for one in self.samples:
-            values = ", ".join(_short(one.values.get(hole.name, "-")) for hole in holes)
-            lines.append(
-                f"{one.flops / 1e9:8.3f}{one.params:13,}{one.memory / 1e9:11.3f}  {values}"
-            )
-            lines += [f"{'':10}{text}" for text in one.over]
+            lines += one.lines(names)
+        lines += ["anchors, tried first"] if self.anchors else []
+        for anchor in self.anchors:
+            lines += [anchor] if isinstance(anchor, str) else anchor.lines(names)
         over = sum(bool(one.over) for one in self.samples)
         remarks = [
             f"{self.num_draws - self.num_invalid} of {self.num_draws} draws were valid networks; "
@@ -89,6 +108,7 @@ def dry_run(
     in_channels: int | None = None,
     num_classes: int | None = None,
     patch_size: tuple[int, ...] | None = None,
+    spacing: tuple[float, ...] | None = None,
     device: str = "cpu",
     seconds_per_step: float | None = None,
     count: int = 10,
@@ -99,8 +119,18 @@ def dry_run(
     Raises:
         SpecError: no valid network was drawn.
     """
-    amp, settings = device.startswith("cuda"), space.settings
-    size = space.size()
+    settings, size, amp = space.settings, space.size(), device.startswith("cuda")
+
+    def drawn_by(trial: BaseTrial) -> Plan:
+        return space.draw(
+            trial,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            patch_size=patch_size,
+            spacing=spacing,
+            device=device,
+        )
+
     most = count if size.ranges else min(count, size.combinations)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
@@ -110,34 +140,43 @@ def dry_run(
         draws += 1
         trial = study.ask()
         try:
-            planned = space.draw(
-                trial,
-                in_channels=in_channels,
-                num_classes=num_classes,
-                patch_size=patch_size,
-                device=device,
-            )
+            planned = drawn_by(trial)
         except SpecError as error:
             mistakes.append(str(error))
             continue
         key = trial_hash(planned.spec)
-        if key in samples:
-            continue
-        cost = cost_plan(planned)
-        memory = training_memory(planned, batch=settings.batch_size, amp=amp).total
-        found = check_limits(settings.limits, cost, batch=settings.batch_size, amp=amp)
-        over = tuple(excess.text for excess in found if excess.constraint > 0)
-        samples[key] = Sample(trial.params, planned, cost.flops, cost.params, memory, over)
+        if key not in samples:
+            samples[key] = _sample(trial, planned, settings, amp=amp)
     drawn = list(samples.values())
     if not drawn:
         raise SpecError(f"{space.name}: {draws} draws gave no valid network; {mistakes[0]}")
-    if seconds_per_step is not None:
-        return DryRun(space, drawn, draws, len(mistakes), seconds_per_step, "given")
-    step = profile_plan(
-        _median(drawn).planned, device=device, batch=settings.batch_size, amp=amp, repeats=1
-    )
-    seconds = float(step["measured"]["step_seconds"])
-    return DryRun(space, drawn, draws, len(mistakes), seconds, f"measured once on {device}")
+    anchors: list[Sample | str] = []
+    for anchor in _anchors(space):
+        try:
+            anchors.append(_sample(anchor, drawn_by(anchor), settings, amp=amp))
+        except SpecError as error:
+            anchors.append(f"invalid: {error}")
+    seconds, measured = seconds_per_step, "given"
+    if seconds is None:
+        step = profile_plan(
+            _median(drawn).planned, device=device, batch=settings.batch_size, amp=amp, repeats=1
+        )
+        seconds, measured = float(step["measured"]["step_seconds"]), f"measured once on {device}"
+    return DryRun(space, anchors, drawn, draws, len(mistakes), seconds, measured)
+
+
+def _sample(trial: BaseTrial, planned: Plan, settings: SearchSettings, *, amp: bool) -> Sample:
+    cost, batch = cost_plan(planned), settings.batch_size
+    memory = training_memory(planned, batch=batch, amp=amp).total
+    found = check_limits(settings.limits, cost, batch=batch, amp=amp)
+    over = tuple(excess.text for excess in found if excess.constraint > 0)
+    spec = anchor_spec_of(trial)
+    return Sample(trial.params, planned, cost.flops, cost.params, memory, over, spec)
+
+
+def _anchors(space: Space) -> list[FixedTrial]:
+    specs = spec_anchors(space.source, space.settings)
+    return [*map(FixedTrial, space.anchors()), *(anchor.trial() for anchor in specs)]
 
 
 def _median(samples: list[Sample]) -> Sample:

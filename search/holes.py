@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from optuna import Trial
+from optuna.trial import BaseTrial
 
 from blocks.base import SpecError
 
@@ -27,7 +27,7 @@ class Hole:
     step: int | None = None
     log: bool = False
 
-    def suggest(self, trial: Trial) -> Value:
+    def suggest(self, trial: BaseTrial) -> Value:
         """Draw a value."""
         if self.kind == "choice":
             return trial.suggest_categorical(self.name, self.options)

@@ -4,7 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import BaseTrial, FrozenTrial, TrialState
+
+from search.anchors import anchor_spec_of
+
+AnyTrial = BaseTrial | FrozenTrial
 
 
 def is_stopped(trial: FrozenTrial) -> bool:
@@ -32,48 +36,51 @@ def ended(study: optuna.Study) -> list[FrozenTrial]:
 class Ledger:
     """How many trials have ended, what was drawn, and which networks are trained or being trained.
 
-    A network is known by its hash, and by its parameters, which a release that changes the hash
-    leaves as they are.
+    A network is known by its hash, and by what was drawn for it, which a release that changes the
+    hash leaves as it is: its parameters, and a spec that it trains in place of what they fill.
     """
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
         self.num_ended = sum(map(has_ended, trials))
-        self._drawn = {_key(t.params) for t in trials if t.params}  # one that waits has none yet
+        self._drawn: set[str] = set()
         self._numbers: dict[str, int] = {}
         for trial in trials:
+            if trial.params:  # one that waits has none yet
+                self.draw(trial)
             if "trial_hash" in trial.user_attrs and not _is_lost(trial):
-                self.start(trial.user_attrs["trial_hash"], trial.params, trial.number)
+                self.start(trial.user_attrs["trial_hash"], trial)
 
     @property
     def num_drawn(self) -> int:
         """Return how many different combinations of parameters were drawn."""
         return len(self._drawn)
 
-    def twin(self, digest: str, params: dict[str, Any]) -> int | None:
-        """Return the trial that has this hash, or these parameters."""
-        return self._numbers.get(digest, self._numbers.get(_key(params)))
+    def twin(self, digest: str, trial: AnyTrial) -> int | None:
+        """Return the trial that has this hash, or for which the same was drawn as for this one."""
+        return self._numbers.get(digest, self._numbers.get(_key(trial)))
 
-    def draw(self, params: dict[str, Any]) -> None:
-        """Note that these parameters were drawn, for better or worse."""
-        self._drawn.add(_key(params))
+    def draw(self, trial: AnyTrial) -> None:
+        """Note that the trial's parameters were drawn, for better or worse."""
+        if anchor_spec_of(trial) is None:  # a spec is none of the space's combinations
+            self._drawn.add(_key(trial))
 
-    def start(self, digest: str, params: dict[str, Any], number: int) -> None:
-        """Note that the trial trains this network."""
-        self._numbers[digest] = self._numbers[_key(params)] = number
+    def start(self, digest: str, trial: AnyTrial) -> None:
+        """Note that the trial trains the network with this hash."""
+        self._numbers[digest] = self._numbers[_key(trial)] = trial.number
 
     def end(self) -> None:
         """Note that a trial ended."""
         self.num_ended += 1
 
-    def lose(self, digest: str, params: dict[str, Any]) -> None:
+    def lose(self, digest: str, trial: AnyTrial) -> None:
         """Note that the trial of this network was lost, and will be gone on with."""
         self._numbers.pop(digest, None)
-        self._numbers.pop(_key(params), None)
+        self._numbers.pop(_key(trial), None)
 
 
 def _is_lost(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and "reason" not in trial.user_attrs
 
 
-def _key(params: dict[str, Any]) -> str:
-    return repr(sorted(params.items()))
+def _key(trial: AnyTrial) -> str:
+    return repr((anchor_spec_of(trial), sorted(trial.params.items())))

@@ -19,6 +19,7 @@ from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.spec import ArchSpec
 from archspec.yaml_source import dump
 from blocks.base import SpecError
+from search.anchors import anchor_spec_of, spec_anchors
 from search.drawing import Drawing
 from search.driver import WorkerPool
 from search.ledger import Ledger, last_rung
@@ -81,10 +82,24 @@ class SearchLoop:
         Raises:
             SpecError: another driver lives.
         """
-        for anchor in self.space.anchors():
-            self.study.enqueue_trial(anchor, skip_if_exists=True)
+        for params in self.space.anchors():
+            self.study.enqueue_trial(params, skip_if_exists=True)
+        self._queue_specs()
         recover(self.study)
         self._read_study()
+
+    def _queue_specs(self) -> None:
+        """Queue anchors that are specs; Optuna's own check would take those of one recipe for one.
+
+        Lost ones are queued again with their attributes, so that one trial of each is enough.
+        """
+        known = [
+            (anchor_spec_of(trial), trial.system_attrs.get("fixed_params"))
+            for trial in self.study.get_trials(deepcopy=False)
+        ]
+        for anchor in spec_anchors(self.space.source, self.space.settings):
+            if (anchor.name, anchor.params) not in known:
+                self.study.enqueue_trial(anchor.params, user_attrs=anchor.attributes)
 
     def _read_study(self) -> None:
         trials = self.study.get_trials(deepcopy=False)
@@ -120,7 +135,10 @@ class SearchLoop:
     def _task(self, trial: optuna.Trial, spec: ArchSpec, cost: Cost, key: str) -> TrialTask:
         folder = self.folder / "trials" / f"{trial.number:04d}"
         folder.mkdir(parents=True, exist_ok=True)
-        named = spec.model_copy(update={"name": f"{self.space.name}-{trial.number:04d}"})
+        name = f"{self.space.name}-{trial.number:04d}"
+        if anchor_spec_of(trial) is not None:
+            name = f"{name}-{spec.name}"
+        named = spec.model_copy(update={"name": name})
         (folder / "spec.yaml").write_text(dump(named.tree()), encoding="utf-8")
         seed = trial.user_attrs.get("seed")
         seed = 1000 * self.seed + trial.number if seed is None else seed
@@ -140,7 +158,7 @@ class SearchLoop:
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
         self.live[trial.number] = trial
-        self.ledger.start(key, trial.params, trial.number)
+        self.ledger.start(key, trial)
         text = f"{cost.flops / 1e9:.3f} GFLOPs, {cost.params:,} parameters"
         if resumed is not None:
             text += f", goes on with trial {resumed}"
@@ -199,7 +217,7 @@ class SearchLoop:
         trial.set_user_attr("lost", reason)
         queue_again(self.study, self._frozen(trial), retried_at=step)
         self.study.tell(trial, state=TrialState.FAIL)
-        self.ledger.lose(trial.user_attrs["trial_hash"], trial.params)
+        self.ledger.lose(trial.user_attrs["trial_hash"], trial)
         del self.live[trial.number]
         self._emit("lost", trial.number, f"{reason}; queued again")
 

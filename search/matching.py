@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any
 
-from optuna import Trial
+from optuna.trial import BaseTrial
 from pydantic import Field, field_validator, model_validator
 
 from archspec.costing import cost_plan
@@ -84,7 +84,7 @@ class MatchSpec(ComponentSpec):
             return None
         return Hole("search.match.macs", "choice", self.macs.choice)
 
-    def drawn(self, trial: Trial) -> "MatchSpec":
+    def drawn(self, trial: BaseTrial) -> "MatchSpec":
         """Return this with one budget: the only one, or the one drawn."""
         return self if self.budget is None else self.at(self.budget.suggest(trial))
 
@@ -128,8 +128,10 @@ def match_spec(
     """
     loaded = validate(spec) if isinstance(spec, Source) else load(spec)
     tree = loaded.tree()
-    paths = [path for pattern in target.widths for path in _nodes(tree, tuple(pattern.split(".")))]
-    base = [_at(tree, path) for path in paths]
+    paths = [
+        path for pattern in target.widths for path in nodes_at(tree, tuple(pattern.split(".")))
+    ]
+    base = [value_at(tree, path) for path in paths]
     if not paths:
         raise SpecError(f"match.widths: {', '.join(target.widths)} names no width of {loaded.name}")
     tried: dict[tuple[int, ...], _Found] = {}
@@ -139,7 +141,7 @@ def match_spec(
         if widths not in tried:
             changed = tree
             for path, width in zip(paths, widths, strict=True):
-                changed = _with(changed, path, width)
+                changed = with_value(changed, path, width)
             candidate = load(changed)
             planned = plan(
                 candidate,
@@ -253,7 +255,7 @@ def _around(base: list[int], scale: float, step: int) -> Iterator[tuple[int, ...
     yield from sorted(product(*options), key=distortion)
 
 
-def _nodes(tree: Any, pattern: tuple[str, ...], done: NodePath = ()) -> list[NodePath]:
+def nodes_at(tree: Any, pattern: tuple[str, ...], done: NodePath = ()) -> list[NodePath]:
     """Return the paths of the numbers that a pattern names; `*` is every entry of a list."""
     if not pattern:
         return [done] if isinstance(tree, int) else []
@@ -264,21 +266,22 @@ def _nodes(tree: Any, pattern: tuple[str, ...], done: NodePath = ()) -> list[Nod
         ]
     else:
         entries = [(key, tree[key])] if isinstance(tree, dict) and key in tree else []
-    return [path for name, item in entries for path in _nodes(item, rest, (*done, name))]
+    return [path for name, item in entries for path in nodes_at(item, rest, (*done, name))]
 
 
-def _at(tree: Any, path: NodePath) -> int:
+def value_at(tree: Any, path: NodePath) -> int:
+    """Return the number there."""
     for key in path:
         tree = tree[key]
     assert isinstance(tree, int)
     return tree
 
 
-def _with(tree: Any, path: NodePath, value: int) -> Any:
+def with_value(tree: Any, path: NodePath, value: int) -> Any:
     """Return a copy of the tree with one node replaced."""
     if not path:
         return value
     key, rest = path[0], path[1:]
     if isinstance(tree, list):
-        return [_with(item, rest, value) if i == key else item for i, item in enumerate(tree)]
-    return {**tree, key: _with(tree[key], rest, value)}
+        return [with_value(item, rest, value) if i == key else item for i, item in enumerate(tree)]
+    return {**tree, key: with_value(tree[key], rest, value)}

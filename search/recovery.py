@@ -8,6 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from blocks.base import SpecError
+from search.anchors import ANCHOR_SPEC
 from search.heartbeat import GRACE
 from search.ledger import last_rung
 
@@ -52,11 +53,8 @@ def queue_again(study: optuna.Study, lost: FrozenTrial, **attributes: Any) -> No
     """Queue the lost trial's parameters, to be gone on with from its last checkpoint."""
     # killed before it drew its parameters, an anchor has them as fixed ones only
     params = {**lost.system_attrs.get("fixed_params", {}), **lost.params}
-    kept: dict[str, Any] = {
-        name: lost.user_attrs[name]
-        for name in ("seed", "rungs", "retried_at")
-        if name in lost.user_attrs
-    }
+    names = ("seed", "rungs", "retried_at", ANCHOR_SPEC)
+    kept: dict[str, Any] = {n: lost.user_attrs[n] for n in names if n in lost.user_attrs}
     origin = lost.user_attrs.get("origin", lost.number)
     study.enqueue_trial(
         params,

@@ -41,9 +41,10 @@ class SearchSettings(ComponentSpec):
     one of `rungs` rungs, each with `eta` times the steps of the one before, the last at the end
     (eta 1 spaces them evenly); `validate_every` steps scores them in between too, and rungs are
     judged by the mean of up to three scores. Each anchor gives values to some holes; the others
-    take their first or lowest one. `holes` opens nodes by their paths. `match` scales the widths of
-    every network that is drawn until it costs what all cost. `test_share` of the cases neither
-    train nor validate: `archspec confirm` scores them.
+    take their first or lowest one. An anchor `{spec: unet}` is that spec, with the recipe of the
+    space, and narrower where it exceeds a limit. `holes` opens nodes by their paths. `match` scales
+    the widths of every network that is drawn until it costs what all cost. `test_share` of the
+    cases neither train nor validate: `archspec confirm` scores them.
     """
 
     steps: Count = 1000

@@ -21,12 +21,12 @@ the keys of anchors take `*` too. `search: {match: {macs: 40e6}}` gives all netw
 
 import importlib.resources
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from optuna import Trial
+from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
 from archspec.loading import apply_overrides, validate
@@ -36,6 +36,7 @@ from archspec.spec import ArchSpec
 from archspec.spec_errors import first_mistake
 from archspec.yaml_source import Source, dotted, parse, read_text
 from blocks.base import Grid, SpecError
+from search.anchors import SPEC_KEY, anchor_spec_of, check_anchor, plan_anchor
 from search.expanding import expand_anchor, expand_overrides, put_holes, resolve_ties
 from search.filling import Filler
 from search.holes import Hole, Value, has_hole
@@ -55,7 +56,7 @@ class Space:
     def name(self) -> str:
         return str(self.source.tree.get("name", "space"))
 
-    def suggest(self, trial: Trial) -> ArchSpec:
+    def suggest(self, trial: BaseTrial) -> ArchSpec:
         """Draw a spec, its widths as they are written.
 
         Raises:
@@ -65,21 +66,33 @@ class Space:
 
     def draw(
         self,
-        trial: Trial,
+        trial: BaseTrial,
         *,
         in_channels: int | None = None,
         num_classes: int | None = None,
         patch_size: Grid | None = None,
+        spacing: Sequence[float] | None = None,
         device: str = "cpu",
     ) -> Plan:
         """Draw a spec, match its widths where the settings ask for it, and plan it for the sizes.
 
-        `device` is where a latency to match is timed.
+        A trial of a spec anchor gives that spec. `device` is where a latency to match is timed.
 
         Raises:
             SpecError: the combination is not a valid spec, does not fit the sizes, or cannot be
                 matched.
         """
+        if anchor_spec_of(trial) is not None:
+            return plan_anchor(
+                trial,
+                self.source,
+                self.settings,
+                in_channels=in_channels,
+                num_classes=num_classes,
+                patch_size=patch_size,
+                spacing=spacing,
+                amp=device.startswith("cuda"),
+            )
         spec, match = self.suggest(trial), self.settings.match
         if match is not None:
             spec = match_spec(
@@ -93,9 +106,11 @@ class Space:
         return plan(spec, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
 
     def anchors(self) -> list[dict[str, Value]]:
-        """Return the parameters of the anchors, complete, as Optuna enqueues them."""
+        """Return the parameters of the anchors in the space, complete, as Optuna enqueues them."""
         anchors: list[dict[str, Value]] = []
         for given in self.settings.anchors:
+            if SPEC_KEY in given:
+                continue
             chosen: dict[str, Value] = {}
             validate(self._filled(given, None, chosen))
             for hole in self._budgets():
@@ -128,7 +143,7 @@ class Space:
     def _filled(
         self,
         values: Mapping[str, Any],
-        trial: Trial | None,
+        trial: BaseTrial | None,
         chosen: dict[str, Value] | None = None,
     ) -> Source:
         """Return the tree with every hole filled: by `values`, else drawn, else its first."""
@@ -221,18 +236,13 @@ def _validate_members(space: Space) -> None:
         raise SpecError(
             f"{space.source.where(())}  no holes: write e.g. depth: {{choice: [1, 2]}} to open one"
         )
-    names = [hole.name for hole in holes]
     for index, anchor in enumerate(space.settings.anchors):
-        for name, value in anchor.items():
-            where = space.source.where(("search", "anchors", index, name))
-            if name not in names:
-                raise SpecError(f"{where}  anchor {name}: no such hole ({', '.join(names)})")
-            _check_anchor(where, next(hole for hole in holes if hole.name == name), value)
+        check_anchor(space.source, index, anchor, holes)
     for hole in holes:
         parents = _parents(hole.name, holes)
         for option in hole.options:
             plan_source(space._filled({**parents, hole.name: option}, None))
-    for anchor in space.settings.anchors:
+    for anchor in space.anchors():
         plan_source(space._filled(anchor, None))
     _check_budgets(space)
 
@@ -251,16 +261,6 @@ def _check_budgets(space: Space) -> None:
                 f"{space.source.where(('search', 'match', 'macs'))}  search.{error}; at the "
                 f"space's own patch_size {list(first.patch_size)}"
             ) from None
-
-
-def _check_anchor(where: str, hole: Hole, value: Any) -> None:
-    if hole.kind == "choice":
-        if value not in hole.options:
-            raise SpecError(
-                f"{where}  anchor {hole.name}: {value!r} is not in {list(hole.options)}"
-            )
-    elif not isinstance(value, int | float) or not hole.options[0] <= value <= hole.options[1]:  # type: ignore[operator]
-        raise SpecError(f"{where}  anchor {hole.name}: {value!r} is not in {list(hole.options)}")
 
 
 def _parents(name: str, holes: list[Hole]) -> dict[str, Value]:

@@ -58,7 +58,7 @@ def test_members_that_become_equal_are_one() -> None:
     assert found["encoder"]["stages"] == ({"choice": ({"width": 4, "mixer": BOTH},)},)
 
 
-@pytest.mark.parametrize("name", ["mixers", "demo"])
+@pytest.mark.parametrize("name", ["mixers", "demo", "full", "segmaformer-space"])
 def test_the_bundled_spaces_have_a_control(name: str, tmp_path: Path) -> None:
     """Only mixers change, every anchor left is in the space, and every member is valid."""
     space = load_space(name)

@@ -14,7 +14,8 @@ from archspec.costing import cost_plan
 from archspec.planning import plan
 from archspec.yaml_source import dump
 from blocks.base import SpecError
-from search.space import Space, load_space
+from search.dry_run import Sample, dry_run
+from search.space import Space, list_spaces, load_space
 
 BASE: dict[str, Any] = {
     "name": "tiny",
@@ -162,6 +163,18 @@ def test_the_demo_space_loads_and_every_sample_plans() -> None:
     assert len(space.anchors()) >= 3
     for spec in sample(space, 30):
         plan(spec)
+
+
+@pytest.mark.parametrize("name", list_spaces())
+def test_anchors_of_bundled_spaces_keep_the_limits(
+    name: str,
+) -> None:
+    space = load_space(name)
+    found = dry_run(space, seconds_per_step=0.1, count=1)
+    assert len(found.anchors) == len(space.settings.anchors) > 2
+    assert all(isinstance(anchor, Sample) and not anchor.over for anchor in found.anchors)
+    if space.settings.match is not None:
+        assert not any(anchor.spec for anchor in found.anchors), "specs are not matched"
 
 
 def test_wildcards_open_and_set_every_stage(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""Widths scaled down by one factor until a network keeps the limits of a search."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from archspec.loading import load
+from archspec.planning import Plan
+from archspec.spec import ArchSpec
+from archspec.yaml_source import NodePath
+from blocks.base import SpecError
+from search.matching import nodes_at, value_at, with_value
+
+WIDTHS = ("encoder.stages.*.width", "decoder.width", "decoder.bottleneck_width")
+_GRAINS = (4, 8, 24)
+"""What divides a width and one of these goes on dividing it; the first is taken that norms (groups
+of 8) and rotary embeddings (6 channels for three axes) of the network allow."""
+_STEPS = 256
+
+
+def scale_down(
+    spec: ArchSpec, plan_at: Callable[[ArchSpec], Plan], keeps: Callable[[Plan], bool]
+) -> Plan:
+    """Return the plan with the widest widths, at most the spec's own, that `keeps` takes.
+
+    Widths are a 256th of the spec's own apart, and rounded down to what heads and norms divide. The
+    narrowest plan comes back where none is taken.
+
+    Raises:
+        SpecError: the spec, or all that is narrower, cannot be planned.
+    """
+    whole = plan_at(spec)
+    if keeps(whole):
+        return whole
+    for grain in _GRAINS:
+        try:
+            return _narrower(spec, grain, plan_at, keeps)
+        except SpecError:
+            if grain == _GRAINS[-1]:
+                raise
+    raise AssertionError("no grains")
+
+
+def _narrower(
+    spec: ArchSpec,
+    grain: int,
+    plan_at: Callable[[ArchSpec], Plan],
+    keeps: Callable[[Plan], bool],
+) -> Plan:
+    tree = {**spec.tree(), "title": ""}  # a title may state the size
+    paths = [path for name in WIDTHS for path in nodes_at(tree, tuple(name.split(".")))]
+
+    def scaled(step: int) -> Plan:
+        changed = tree
+        for path in paths:
+            changed = with_value(changed, path, _width(tree, path, step, grain))
+        return plan_at(load(changed))
+
+    low, high, best = 1, _STEPS, scaled(1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        planned = scaled(middle)
+        if keeps(planned):
+            low, best = middle, planned
+        else:
+            high = middle
+    return best
+
+
+def _width(tree: Any, path: NodePath, step: int, grain: int) -> int:
+    """Return the width at this step, a multiple of what it has to divide by."""
+    width = value_at(tree, path)
+    grain = math.gcd(width, grain)
+    if path[0] == "encoder":
+        mixer = tree["encoder"]["stages"][path[2]]["mixer"]
+        grain = math.lcm(grain, mixer.get("num_heads", 1))
+    return max(width * step // _STEPS // grain, 1) * grain
