@@ -1,5 +1,7 @@
-"""Windows of a volume: the one that holds most classes, and cutting one out with padding."""
+"""Windows of a volume: how many there are, the one with most classes, and cutting one out."""
 
+import math
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -30,6 +32,19 @@ def best_window(
     score = (counts > 0).sum(0) + 0.9 * shares - 1e-3 * away / 3
     index = np.unravel_index(int(score.argmax()), score.shape)
     return tuple(int(starts[i]) for starts, i in zip(axes, index, strict=True))
+
+
+def count_windows(shape: Sequence[float], size: Sequence[int]) -> int:
+    """Return how many windows cover a volume, overlapping by half, as nnU-Net predicts one.
+
+    The volume is padded to a window's size; mirroring is not counted.
+
+    Source: github.com/MIC-DKFZ/nnUNet, nnunetv2/inference/sliding_window_prediction.py (2.8.1),
+    `compute_steps_for_sliding_window` at its default step size, 0.5.
+    """
+    return math.prod(
+        math.ceil(max(n - w, 0) / (w / 2)) + 1 for n, w in zip(shape, size, strict=True)
+    )
 
 
 def crop(

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from archspec.costing import Cost
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.spec import ArchSpec
+from archspec.windows import count_windows
 from archspec.yaml_source import dump
 from blocks.base import SpecError
 from search.anchors import anchor_spec_of, spec_anchors
@@ -152,6 +153,7 @@ class SearchLoop:
             "macs": cost.macs,
             "scan_flops": cost.scan_flops,
             "params": cost.params,
+            **self._of_volume(cost),
             "host": this_host(),
             "started": time.time(),
         }
@@ -165,6 +167,18 @@ class SearchLoop:
         self._emit("start", trial.number, text)
         every = self.space.settings.validate_every
         return TrialTask(trial.number, spec.tree(), folder, seed, self.rung_steps, every)
+
+    def _of_volume(self, cost: Cost) -> dict[str, int]:
+        """Return the FLOPs of a case of the median shape, by windows that overlap by half.
+
+        Nothing where plans name no shape, and in 2-D, where they do not name the slices.
+        """
+        shape = self.dataset.settings.get("median_image_size_in_voxels")
+        patch = self.dataset.patch_size
+        if shape is None or len(patch) < 3 or len(shape) != len(patch):
+            return {}
+        windows = count_windows(shape, patch)
+        return {"windows_per_volume": windows, "flops_per_volume": windows * cost.flops}
 
     def _handle(self, message: Message, pool: WorkerPool) -> None:
         """Record what a worker said.

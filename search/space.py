@@ -202,9 +202,20 @@ def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
     source = put_holes(source, settings.holes)
     tree = {key: value for key, value in source.tree.items() if key != "search"}
     source = resolve_ties(Source(source.name, tree, source.marks))
+    _check_sizes(source)
     space = _with_anchors(Space(source, settings.model_copy(update={"holes": {}})))
     _validate_members(space)
     return space
+
+
+def _check_sizes(source: Source) -> None:
+    """Refuse holes in sizes: they would be drawn, and change nothing."""
+    for size in ("patch_size", "in_channels", "num_classes"):
+        if has_hole(source.tree.get(size)):
+            raise SpecError(
+                f"{source.where((size,))}  {size}: no hole can stand here, for a search trains at "
+                "the dataset's; give one value, which serves where no dataset is given"
+            )
 
 
 def _with_anchors(space: Space) -> Space:

@@ -12,7 +12,7 @@ import torch
 
 from archspec.fixed_patch import Target, fixed_patch
 from archspec.nnunet_dataset import find_dataset
-from archspec.windows import best_window, crop
+from archspec.windows import best_window, count_windows, crop
 from blocks.base import SpecError
 
 AddCase = Callable[[str, Any], None]
@@ -28,6 +28,17 @@ def test_window_holds_most_classes() -> None:
     inside = [int(mask[window].sum()) / int(mask.sum()) for mask in masks]
     assert inside[1] == inside[2] == 1.0
     assert best_window(masks, (8, 16, 16)) == start
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_windows_are_as_many_as_nnunet_predicts(seed: int) -> None:
+    from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+
+    rng = np.random.default_rng(seed)
+    patch, shape = rng.integers(4, 40, 3), rng.integers(4, 160, 3)
+    padded = tuple(np.maximum(patch, shape).tolist())
+    steps = compute_steps_for_sliding_window(padded, tuple(patch.tolist()), 0.5)
+    assert count_windows(shape.tolist(), patch.tolist()) == math.prod(map(len, steps))
 
 
 def test_window_is_around_a_single_structure() -> None:

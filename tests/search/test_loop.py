@@ -250,6 +250,25 @@ def test_another_machine_that_lives_is_not_robbed(study: optuna.Study, make_loop
         make_loop(study, 2)
 
 
+@pytest.mark.parametrize(
+    ("shape", "windows"),
+    [([16.0, 40.0, 24.5], 1 * 4 * 3), ([9, 16, 16], 1), ([16, 16], None), (None, None)],
+)
+def test_flops_of_a_volume_are_those_of_its_windows(
+    study: optuna.Study,
+    make_loop: MakeLoop,
+    fakes: SimpleNamespace,
+    shape: list[float] | None,
+    windows: int | None,
+) -> None:
+    loop = make_loop(study, 1)
+    loop.dataset.settings["median_image_size_in_voxels"] = shape
+    loop.drive(fakes.FakePool())
+    known = study.trials[0].user_attrs
+    assert known.get("windows_per_volume") == windows
+    assert known.get("flops_per_volume") == (windows and windows * known["flops"])
+
+
 def test_values_are_dice_and_log10_flops(
     study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace
 ) -> None:

@@ -114,6 +114,15 @@ BAD = {
     "an empty choice": (with_stage(width={"choice": []}), "at least one"),
     "equal members": (with_stage(width={"choice": [4, 4]}), "equal members"),
     "no hole at all": (with_stage(width=4), "no holes"),
+    "a hole in the patch": (
+        {**BASE, "patch_size": {"choice": [[16, 16, 16], [32, 32, 32]]}},
+        "a search trains at the dataset's",
+    ),
+    "a hole in an axis of the patch": (
+        {**BASE, "patch_size": [16, 16, {"choice": [16, 32]}]},
+        "a search trains at the dataset's",
+    ),
+    "a hole in the classes": ({**BASE, "num_classes": {"int": [2, 3]}}, "no hole can stand here"),
     "an anchor for no hole": (
         {**BASE, "search": {"anchors": [{"encoder.stages.1.widht": 8}]}},
         "no such hole",
