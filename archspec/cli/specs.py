@@ -49,7 +49,8 @@ def validate(spec: Spec, overrides: Overrides = None, patch: Patch = None) -> No
     if is_space(spec):
         space = load_space(spec, overrides=tuple(overrides or ()))
         holes = space.holes()
-        print(f"{space.name}: ok, a search space with {len(holes)} hole{'s' * (len(holes) > 1)}")
+        count = f"{len(holes)} hole{'s' * (len(holes) > 1)}"
+        print(f"{space.name}: ok, a search space with {count}, {space.size().text()}")
         for hole in holes:
             print(f"  {hole.name}: {hole.kind} {list(hole.options)}")
         return

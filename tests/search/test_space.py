@@ -1,6 +1,7 @@
 """Search spaces: holes, their validation when loaded, sampling, anchors."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -175,10 +176,15 @@ def test_the_demo_space_loads_and_every_sample_plans() -> None:
 
 
 @pytest.mark.parametrize("name", list_spaces())
-def test_anchors_of_bundled_spaces_keep_the_limits(
-    name: str,
+def test_bundled_spaces_are_described_and_their_anchors_keep_the_limits(
+    cli: Callable[..., tuple[int, str, str]], name: str
 ) -> None:
+    code, out, _ = cli("validate", name)
     space = load_space(name)
+    holes = [hole.name for hole in space.holes()]
+    first, *listed = out.splitlines()
+    assert code == 0 and f"{len(holes)} holes, {space.size().text()}" in first
+    assert [line.split(": ")[0].strip() for line in listed] == holes
     found = dry_run(space, seconds_per_step=0.1, count=1)
     assert len(found.anchors) == len(space.settings.anchors) > 2
     assert all(isinstance(anchor, Sample) and not anchor.over for anchor in found.anchors)
