@@ -10,10 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from archspec.recipe import OF_OPTIMIZERS
 from archspec.spec import SCHEMA_VERSION, ArchSpec
 from archspec.spec_errors import did_you_mean, first_mistake, shown
 from archspec.yaml_source import NodePath, Source, dotted, parse, read_text
 from blocks.base import SpecError
+
+_OF_OPTIMIZERS = {("training", name) for name in OF_OPTIMIZERS}
 
 SpecLike = ArchSpec | str | Path | Mapping[str, Any]
 
@@ -111,17 +114,27 @@ def validate(source: Source) -> ArchSpec:
             raise SpecError(_is_space(source.name)) from None
         path, mistake = first_mistake(errors)
         where = source.where(written_at(source, path))
-        override = source.where((*path[:-1], "kind"))
-        if override.startswith("-s ") and not where.startswith("-s "):
-            node, kind = dotted(path[:-1]), override.partition("=")[2]
-            where, mistake = (
-                override,
-                (
-                    f"{mistake}; the other fields belong to the former kind ({where}): "
-                    f"replace all of them with -s '{node}={{kind: {kind}}}'"
-                ),
-            )
+        if not where.startswith("-s "):
+            where, mistake = _blamed(source, path, where, mistake)
         raise SpecError(f"{where}  {dotted(path)}: {mistake}") from None
+
+
+def _blamed(source: Source, path: NodePath, where: str, mistake: str) -> tuple[str, str]:
+    """Return the override that made a field wrong as the place, and in the mistake what to add.
+
+    A field of the former kind, or of the former optimizer, is kept: it is the user who drops it.
+    """
+    node = dotted(path[:-1])
+    kind = source.where((*path[:-1], "kind"))
+    if kind.startswith("-s "):
+        return kind, (
+            f"{mistake}; the other fields belong to the former kind ({where}): "
+            f"replace all of them with -s '{node}={{kind: {kind.partition('=')[2]}}}'"
+        )
+    optimizer = source.where(("training", "optimizer"))
+    if optimizer.startswith("-s ") and path in _OF_OPTIMIZERS:
+        return optimizer, f"{mistake} ({where}): add -s {dotted(path)}=null"
+    return where, mistake
 
 
 def _is_space(name: str) -> str:

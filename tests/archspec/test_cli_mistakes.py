@@ -23,6 +23,23 @@ def test_changing_a_kind_names_the_remedy(cli: Cli, refused: Refused, tiny: Path
     assert cli("validate", tiny, "-s", "encoder.stages.1.mixer={kind: conv}")[0] == 0
 
 
+def test_changing_the_optimizer_names_the_remedy(cli: Cli, refused: Refused, tiny: Path) -> None:
+    text = tiny.read_text(encoding="utf-8")
+    tiny.write_text(f"{text}training: {{optimizer: adam, betas: [0.9, 0.98]}}\n", encoding="utf-8")
+    arguments = ("validate", tiny, "-s", "training.optimizer=sgd")
+    refused(
+        arguments,
+        "archspec: -s training.optimizer=sgd  training.betas: must be left out with optimizer sgd, "
+        f"but is [0.9, 0.98] ({tiny}:8:",
+        "): add -s training.betas=null\n",
+    )
+    assert cli(*arguments, "-s", "training.betas=null")[0] == 0
+    tiny.write_text(f"{text}training: {{optimizer: sgd, momentum: 0.9}}\n", encoding="utf-8")
+    arguments = ("validate", tiny, "-s", "training.optimizer=adam")
+    refused(arguments, "): add -s training.momentum=null\n")
+    assert cli(*arguments, "-s", "training.momentum=null")[0] == 0
+
+
 @pytest.mark.parametrize(
     "verb", [("validate",), ("describe",), ("profile",), ("diff", "small-unet")]
 )

@@ -104,6 +104,13 @@ def test_no_clipping(word: str | None) -> None:
     assert all(bool((p.grad == 1e6).all()) for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_null_leaves_out_what_an_optimizer_has_not(optimizer: str) -> None:
+    spec = load(tree(optimizer=optimizer, betas=None, momentum=None))
+    assert spec.training == load(tree(optimizer=optimizer)).training
+    assert load(spec.tree()) == spec
+
+
 def test_plans_of_before_load() -> None:
     """A recipe without the newer fields is the same one, and defaults are written out in plans."""
     old = {"optimizer": "sgd", "lr": 0.01, "weight_decay": 3e-5, "schedule": "poly", "warmup": 0.0}
