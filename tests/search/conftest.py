@@ -55,6 +55,13 @@ def fakes() -> SimpleNamespace:
 
 
 @pytest.fixture
+def task(tmp_path: Path) -> TrialTask:
+    """Return a task of three rungs for the data of fake_training.py."""
+    made = runpy.run_path(str(Path(__file__).with_name("fake_training.py")))
+    return TrialTask(3, made["tiny_tree"](), tmp_path, 5, (2, 4, 8))
+
+
+@pytest.fixture
 def dataset(tmp_path: Path, fakes: SimpleNamespace) -> PreprocessedDataset:
     found: PreprocessedDataset = fakes.fake_dataset(tmp_path)
     return found

@@ -1,27 +1,19 @@
-"""Training one trial on data made up here: rungs, faults, checkpoints, what a worker says."""
+"""Training one trial on data made up here: rungs, checkpoints, losses that are no number."""
 
-import contextlib
 import json
 import math
-import os
-import signal
+import runpy
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from multiprocessing import Pipe
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import search.trial
-import search.worker
 from archspec.loading import load
-from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.planning import plan
 from search.loading import Loading
 from search.trial import (
@@ -34,51 +26,19 @@ from search.trial import (
     TrialTask,
     train,
 )
-from search.worker import Message, WorkerSettings
 
-PATCH = (8, 8, 8)
-
-
-class FakeData:
-    """Random patches; a loss and scores that a test may spoil."""
-
-    def __init__(self, spoil: Callable[[Tensor], Tensor] = lambda loss: loss) -> None:
-        self.spoil = spoil
-        self.num_scores = 0
-
-    def batches(self, strides: Any, *, deep_supervision: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        while True:
-            yield torch.randn(1, 1, *PATCH), torch.randint(2, (1, *PATCH))
-
-    def loss(self, strides: Any, *, deep_supervision: bool, kind: str) -> Any:
-        return lambda logits, target: self.spoil(nn.functional.cross_entropy(logits, target))
-
-    def score(self, net: nn.Module, device: torch.device) -> dict[str, float]:
-        net.eval()
-        self.num_scores += 1
-        return {"mean": self.num_scores / 10, "organ": self.num_scores / 10}
-
-
-@pytest.fixture
-def task(tmp_path: Path) -> TrialTask:
-    tree = {
-        "name": "tiny",
-        "patch_size": list(PATCH),
-        "encoder": {"stages": [{"width": 2, "mixer": {"kind": "conv"}}]},
-        "decoder": {"kind": "sum"},
-    }
-    return TrialTask(3, tree, tmp_path, 5, (2, 4, 8))
+FakeData = runpy.run_path(str(Path(__file__).with_name("fake_training.py")))["FakeData"]
 
 
 def run(
     task: TrialTask,
-    data: FakeData,
+    data: Any,
     report: Callable[[Rung], None] = lambda _: None,
     loading: Loading = Loading(),  # noqa: B008
 ) -> Rung:
     planned = plan(load(task.tree))
     device = torch.device("cpu")
-    return train(task, planned, data, device, report, loading)  # type: ignore[arg-type]
+    return train(task, planned, data, device, report, loading)
 
 
 def weights(task: TrialTask) -> dict[str, Tensor]:
@@ -211,146 +171,3 @@ def test_a_damaged_checkpoint_is_not_taken_for_a_good_one(task: TrialTask, size:
     assert [rung.step for rung in told] == [2, 4, 8]
     assert all(torch.equal(whole[name], value) for name, value in weights(task).items())
     assert (task.folder / f"{CHECKPOINT}.unreadable").is_file()
-
-
-class Driver:
-    """The driver's end of a worker's function, with data that the test gives."""
-
-    def __init__(self, task: TrialTask, dataset: PreprocessedDataset, data: FakeData) -> None:
-        self.task = replace(task, tree={**task.tree, "patch_size": list(dataset.patch_size)})
-        self.settings = WorkerSettings(dataset, 0, 1, 1)
-        self.data = data
-
-    def train(self, answer: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[Message]]:
-        ours, theirs = Pipe()
-        for _ in self.task.rung_steps:
-            ours.send(answer)
-        monkeypatch.setattr(search.worker, "_data", lambda settings: self.data)
-        said = search.worker._train(self.task, self.settings, "cpu", theirs)
-        assert search.worker._free_memory("cpu")
-        told = []
-        while ours.poll():
-            told.append(ours.recv())
-        return said, told
-
-
-def test_a_stopped_trial_says_nothing_more(
-    task: TrialTask, dataset: PreprocessedDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said, told = Driver(task, dataset, FakeData()).train("stop", monkeypatch)
-    assert said is None
-    assert [message.rung.step for message in told] == [2]
-
-
-@pytest.mark.parametrize(
-    ("kind", "text", "reason"),
-    [
-        (torch.cuda.OutOfMemoryError, "CUDA out of memory. Tried to", "out of memory on cpu"),
-        (RuntimeError, "[enforce] DefaultCPUAllocator: can't allocate memory", "out of memory on"),
-        (RuntimeError, "Triton Error [CUDA]: out of memory", "out of memory on cpu"),
-        (RuntimeError, "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "out of memory on cpu"),
-        (MemoryError, "", "out of memory on cpu"),
-        (ValueError, "something else\nand more", "ValueError: something else"),
-        (RuntimeError, "CUDA error: an illegal memory access", "RuntimeError: CUDA error: an ill"),
-    ],
-)
-def test_an_error_fails_the_trial_and_frees_what_it_held(
-    task: TrialTask,
-    dataset: PreprocessedDataset,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: type[Exception],
-    text: str,
-    reason: str,
-) -> None:
-    """T5: the network and its gradients are gone when the next trial starts.
-
-    Nothing but the trial holds the error, whose traceback holds the frames that hold the network.
-    """
-    held: list[weakref.ref[Any]] = []
-
-    def fail(loss: Tensor) -> Tensor:
-        held.append(weakref.ref(loss))
-        raise kind(text)
-
-    build = search.trial.build_plan
-
-    def watched(planned: Any) -> Any:
-        net = build(planned)
-        held.extend(weakref.ref(part) for part in (net, *net.parameters()))
-        return net
-
-    monkeypatch.setattr(search.trial, "build_plan", watched)
-    said, _ = Driver(task, dataset, FakeData(fail)).train("go on", monkeypatch)
-    assert said.event == "failed"
-    assert said.reason.startswith(reason) and "\n" not in said.reason
-    assert len(held) > 5
-    assert not [ref for ref in held if ref() is not None]
-
-
-def test_a_fault_of_the_loader_fails_its_trial(
-    task: TrialTask, dataset: PreprocessedDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Faulty(FakeData):
-        def batches(self, *args: Any, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
-            yield next(super().batches(*args, **options))
-            raise KeyError("case_7")
-
-    said, _ = Driver(task, dataset, Faulty()).train("go on", monkeypatch)
-    assert said.event == "failed"
-    assert said.reason == "LoadingError: batch of step 1: KeyError: 'case_7'"
-    assert 'raise KeyError("case_7")' in (task.folder / "error.txt").read_text(encoding="utf-8")
-
-
-def test_a_loading_process_that_dies_loses_its_trial(
-    task: TrialTask, dataset: PreprocessedDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Lost, not failed: it is queued again, as when its worker dies."""
-
-    class Dying(FakeData):
-        def batches(self, *args: Any, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
-            yield next(super().batches(*args, **options))
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    driver = Driver(task, dataset, Dying())
-    driver.settings = replace(driver.settings, loaders=1)
-    said, _ = driver.train("go on", monkeypatch)
-    assert said.event == "lost"
-    assert said.reason.startswith("DataLoader worker (pid") and "\n" not in said.reason
-
-
-@pytest.mark.parametrize("works", [True, False])
-def test_a_worker_whose_device_is_spoiled_says_why_and_ends(
-    task: TrialTask, dataset: PreprocessedDataset, monkeypatch: pytest.MonkeyPatch, works: bool
-) -> None:
-    """As after an illegal memory access, which no later trial of the process would survive."""
-
-    def fail(loss: Tensor) -> Tensor:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
-
-    for name in ("_beat", "_die_with_parent"):
-        monkeypatch.setattr(search.worker, name, lambda *args: None)
-    monkeypatch.setattr(search.worker, "_free_memory", lambda device: works)
-    monkeypatch.setattr(search.worker, "_data", lambda settings: FakeData(fail))
-    driver = Driver(task, dataset, FakeData())
-    ours, theirs = Pipe()
-    for number in range(2):
-        ours.send(replace(driver.task, number=number))
-    ours.send(None)  # no task: an error ends the worker
-    with pytest.raises(AttributeError) if works else contextlib.nullcontext():
-        search.worker.work(theirs, driver.settings, "cpu", SimpleNamespace(value=0))
-    told = []
-    while ours.poll():
-        told.append(ours.recv())
-    assert [(m.number, m.event, m.last_words) for m in told] == (
-        [(0, "failed", False), (1, "failed", False)] if works else [(0, "failed", True)]
-    )
-    assert told[0].reason == "RuntimeError: CUDA error: an illegal memory access was encountered"
-
-
-def test_a_full_disk_is_told_to_the_driver(
-    task: TrialTask, dataset: PreprocessedDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (task.folder / f"{CHECKPOINT}.partial").symlink_to("/dev/full")
-    said, _ = Driver(task, dataset, FakeData()).train("go on", monkeypatch)
-    assert said.event == "storage"
-    assert "No space left" in said.reason
