@@ -2,11 +2,13 @@
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archspec.cli.searching import Run, _devices
+from archspec.cli.reporting import Run
+from archspec.cli.searching import _devices
 from archspec.cli.specs import Json
 
 if TYPE_CHECKING:
@@ -33,25 +35,43 @@ def confirm(
 
     Goes on where an earlier call ended; writes confirmed.json into the run folder.
     """
-    from search.confirmed_text import confirmed_text
-    from search.confirming import RESULT
+    found = train_again(
+        run, seeds=seeds, devices=_devices(device, jobs), threads=threads, plans=plans
+    )
+    if json_:
+        print(json.dumps(found))
+    else:
+        show_confirmed(found, run)
+    if found["failed"]:
+        raise typer.Exit(1)
+
+
+def train_again(
+    run: Path, *, seeds: int, devices: list[str], threads: int, plans: str
+) -> dict[str, Any]:
+    """Return what confirmed.json holds, telling on standard error what is trained; a Ctrl-C too."""
     from search.confirming import confirm as confirm_run
 
     try:
-        found = confirm_run(
+        return confirm_run(
             run,
             seeds=seeds,
-            devices=_devices(device, jobs),
+            devices=devices,
             threads=threads,
             plans_name=plans,
             on_progress=show_progress,
         )
     except KeyboardInterrupt:
-        print("stopped; go on with the same command", file=sys.stderr)
+        print(f"stopped; go on with archspec confirm {run} --seeds {seeds}", file=sys.stderr)
         raise typer.Exit(130) from None
-    print(json.dumps(found) if json_ else f"{confirmed_text(found)}\nwrote {run / RESULT}")
-    if found["failed"]:
-        raise typer.Exit(1)
+
+
+def show_confirmed(found: dict[str, Any], run: Path) -> None:
+    """Print the table of the front trained again, and where its figures are."""
+    from search.confirmed_text import confirmed_text
+    from search.confirming import RESULT
+
+    print(f"{confirmed_text(found)}\nwrote {run / RESULT}")
 
 
 def show_progress(progress: "Progress") -> None:

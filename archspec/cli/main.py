@@ -20,6 +20,7 @@ from archspec.cli import (
     nnunet,
     overfit,
     phantom,
+    reporting,
     searching,
     specs,
 )
@@ -36,6 +37,7 @@ for _group in (
     comparing,
     fidelity,
     searching,
+    reporting,
     confirming,
     ablating,
     overfit,

@@ -1,11 +1,13 @@
 """What a running search shows: a bar with the time left, or a line per event off a terminal."""
 
 import time
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from search.loop import Event
+if TYPE_CHECKING:
+    from search.loop import Event
 
 _ENDS = ("done", "stopped", "failed")
 
@@ -35,7 +37,7 @@ class SearchDisplay:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def show(self, event: Event) -> None:
+    def show(self, event: "Event") -> None:
         """Print one event and move the bar."""
         if self.first_done is None:
             self.first_done = event.done
@@ -48,7 +50,7 @@ class SearchDisplay:
             f"{number}: {event.text}{suffix}", markup=False, highlight=False, soft_wrap=True
         )
 
-    def _left(self, event: Event) -> str:
+    def _left(self, event: "Event") -> str:
         assert self.first_done is not None
         ended = event.done - self.first_done
         if ended <= 0:

@@ -1,5 +1,6 @@
-"""Verbs about searches: search, report, best."""
+"""The verb search: from a space to the front of Dice against FLOPs, and is it one still?"""
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,14 +13,12 @@ if TYPE_CHECKING:
     from archspec.nnunet_dataset import PreprocessedDataset
     from search.space import Space
 
-Run = Annotated[Path, typer.Argument(help="A run folder, as `archspec search --out` makes it.")]
+_CONFIRM_SEEDS = 3
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs of this file."""
+    """Add the verb of this file."""
     app.command()(search)
-    app.command()(report)
-    app.command()(best)
 
 
 def search(
@@ -43,6 +42,22 @@ def search(
     max_memory: Annotated[
         str | None, typer.Option(help="Train nothing that needs more by estimate, e.g. 12GB.")
     ] = None,
+    test_share: Annotated[
+        float | None,
+        typer.Option(help="Share of the cases that neither train nor choose, e.g. 0.2."),
+    ] = None,
+    confirm_seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Trainings of each point of the front at the end; default 3 where test cases are "
+            "held out (--test-share), else 0.",
+        ),
+    ] = None,
+    control: Annotated[
+        bool,
+        typer.Option("--control", help="Search the space with conv and identity as only mixers."),
+    ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes; on CUDA one per GPU.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads per worker.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
@@ -59,29 +74,56 @@ def search(
         float | None, typer.Option(min=0, help="For --dry-run, instead of timing a step.")
     ] = None,
 ) -> None:
-    """Search a space for the front of validation Dice against FLOPs."""
-    from archspec.cli.progress import SearchDisplay
+    """Search a space for the front of validation Dice against FLOPs.
+
+    Trials see one seed each. Where test cases are held out, the front is then trained again with
+    new seeds and scored on them, as `archspec confirm` does at any time.
+    """
+    from archspec.cli.search_options import check_space_name, load, shorthands
     from archspec.nnunet_dataset import find_dataset
     from blocks.base import SpecError
-    from search.space import load_space
-    from search.study import run
 
-    limits = {"gflops": max_gflops, "params": max_params, "memory": max_memory}
-    given = [f"search.limits.{name}={value}" for name, value in limits.items() if value is not None]
-    given += [] if stopper is None else [f"search.stopper={stopper}"]
-    loaded = load_space(space, overrides=(*(overrides or ()), *given))
+    # what costs nothing to check goes first: reading a space imports torch
+    check_space_name(space)
+    if seconds_per_step is not None and not dry_run:
+        raise SpecError("--seconds-per-step: goes with --dry-run only")
+    needed = {"--data": data, "--trials": trials, "--out": out}
+    missing = ", ".join(name for name, value in needed.items() if value is None)
+    if missing and not dry_run:
+        raise SpecError(f"search: {missing} missing; a search needs --data, --trials and --out")
     dataset = None
     if data is not None:
         dataset = find_dataset(data, configuration=configuration, plans_name=plans)
+    short = shorthands(
+        stopper=stopper,
+        max_gflops=max_gflops,
+        max_params=max_params,
+        max_memory=max_memory,
+        test_share=test_share,
+    )
+    loaded = load(space, overrides or (), short)
+    if control:
+        from search.control import control_space
+
+        loaded = control_space(loaded)
+    devices = _devices(device, jobs)
     if dry_run:
-        _show_samples(loaded, dataset, trials, _devices(device, jobs), seed, seconds_per_step)
+        _show_samples(loaded, dataset, trials, devices, seed, seconds_per_step)
+        share = loaded.settings.test_share
+        seeds = (_CONFIRM_SEEDS if share else 0) if confirm_seeds is None else confirm_seeds
+        if seeds:
+            print(
+                f"Then each network of the front is trained {seeds} times more (--confirm-seeds)."
+            )
         return
-    if seconds_per_step is not None:
-        raise SpecError("--seconds-per-step: goes with --dry-run only")
-    if dataset is None or trials is None or out is None:
-        needed = {"--data": data, "--trials": trials, "--out": out}
-        missing = ", ".join(name for name, value in needed.items() if value is None)
-        raise SpecError(f"search: {missing} missing; a search needs --data, --trials and --out")
+    assert dataset is not None and trials is not None and out is not None
+    from archspec.cli.progress import SearchDisplay
+    from search.kept_settings import kept_settings, kept_text
+    from search.study import run
+
+    kept = kept_settings(out, loaded) if resume else {}
+    if kept:
+        print(kept_text(kept))
     try:
         with SearchDisplay(trials) as display:
             run(
@@ -89,7 +131,7 @@ def search(
                 dataset,
                 folder=out,
                 trials=trials,
-                devices=_devices(device, jobs),
+                devices=devices,
                 threads=threads,
                 fold=fold,
                 seed=seed,
@@ -99,7 +141,38 @@ def search(
     except KeyboardInterrupt:
         print(f"stopped; go on with the same command and --resume ({out})", file=sys.stderr)
         raise typer.Exit(130) from None
+    _confirm(out, confirm_seeds, devices=devices, threads=threads, plans=plans)
     print(f"next: archspec report {out}")
+
+
+def _confirm(out: Path, asked: int | None, *, devices: list[str], threads: int, plans: str) -> None:
+    """Train the front again, or say how; `asked` seeds, None for as many as are the default."""
+    from archspec.cli.confirming import show_confirmed, train_again
+    from search.report import front_rows, why_empty
+
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    cases, points = len(record.get("test_cases") or ()), len(front_rows(out))
+    if not points:
+        print(f"{out}: {why_empty(out)}")
+        raise typer.Exit(1)
+    seeds = (_CONFIRM_SEEDS if cases else 0) if asked is None else asked
+    if not seeds:
+        print(
+            f"one training per network so far; archspec confirm {out} trains the {points} of the "
+            f"front again with {_CONFIRM_SEEDS} new seeds each"
+        )
+        return
+    steps = record["settings"]["steps"]
+    scored = f", scored once on {cases} test cases" if cases else ""
+    print(
+        f"the front again: {points} network{'s' * (points > 1)} x {seeds} new "
+        f"seed{'s' * (seeds > 1)} = {points * seeds} trainings of {steps:,} steps{scored}",
+        flush=True,
+    )
+    found = train_again(out, seeds=seeds, devices=devices, threads=threads, plans=plans)
+    show_confirmed(found, out)
+    if found["failed"]:
+        raise typer.Exit(1)
 
 
 def _show_samples(
@@ -123,45 +196,6 @@ def _show_samples(
         seed=seed,
     )
     print(found.text(trials or 40, len(devices)))
-
-
-def report(
-    run: Run,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, write nothing.")] = False,
-) -> None:
-    """Write report.html, pareto.png and two tables into the run folder; print the front."""
-    import json
-
-    from search.report import front_table, report_json, write_report
-
-    if json_:
-        print(json.dumps(report_json(run)))
-        return
-    files = write_report(run)
-    print(front_table(run))
-    for file in files:
-        print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
-
-
-def best(
-    run: Run,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The YAML file to write.")],
-    max_gflops: Annotated[float | None, typer.Option(help="Only networks up to this.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
-) -> None:
-    """Write the spec with the best validation Dice (among those within the limit)."""
-    from archspec.yaml_source import dump
-    from blocks.base import SpecError
-    from search.report import best_trial
-
-    if out.exists() and not force:
-        raise SpecError(f"{out}: exists already; give another -o, or --force")
-    if not out.resolve().parent.is_dir():
-        raise SpecError(f"{out}: the folder {out.resolve().parent} does not exist")
-    found = best_trial(run, max_gflops=max_gflops)
-    text = f"# trial {found.number} of {run}: {found.summary}\n{dump(found.spec.tree())}"
-    out.write_text(text, encoding="utf-8")
-    print(f"wrote {out}: trial {found.number}, {found.summary}")
 
 
 def _devices(device: str, jobs: int) -> list[str]:

@@ -1,0 +1,78 @@
+"""Verbs about searches that have run: report, best, control."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from archspec.cli.specs import Json
+
+Run = Annotated[Path, typer.Argument(help="A run folder, as `archspec search --out` makes it.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command()(report)
+    app.command()(best)
+    app.command()(control)
+
+
+def report(
+    run: Run,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, write nothing.")] = False,
+) -> None:
+    """Write report.html, pareto.png and two tables into the run folder; print the front."""
+    from search.report import front_table, report_json, write_report
+
+    if json_:
+        print(json.dumps(report_json(run)))
+        return
+    files = write_report(run)
+    print(front_table(run))
+    for file in files:
+        print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
+
+
+def best(
+    run: Run,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The YAML file to write.")],
+    max_gflops: Annotated[float | None, typer.Option(help="Only networks up to this.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write the spec with the best validation Dice (among those within the limit)."""
+    from archspec.yaml_source import dump
+    from blocks.base import SpecError
+    from search.report import best_trial
+
+    if out.exists() and not force:
+        raise SpecError(f"{out}: exists already; give another -o, or --force")
+    if not out.resolve().parent.is_dir():
+        raise SpecError(f"{out}: the folder {out.resolve().parent} does not exist")
+    found = best_trial(run, max_gflops=max_gflops)
+    text = f"# trial {found.number} of {run}: {found.summary}\n{dump(found.spec.tree())}"
+    out.write_text(text, encoding="utf-8")
+    print(f"wrote {out}: trial {found.number}, {found.summary}")
+
+
+def control(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run folders of one space: searches, and searches with --control."),
+    ],
+    json_: Json = False,
+) -> None:
+    """Do mixers matter? Set searches beside their controls, one of each per seed at least.
+
+    A control is a run of `archspec search --control`; which of the runs are is read from them.
+    Mixers are said to matter only where the interval over runs lies above 0.
+    """
+    from search.control import compare_with_control
+    from search.control_runs import controls_among, verdict_json, verdict_text
+
+    searches, controls = controls_among(runs)
+    found = compare_with_control(searches, controls)
+    if json_:
+        print(json.dumps(verdict_json(found, searches, controls)))
+    else:
+        print(verdict_text(found, searches, controls))

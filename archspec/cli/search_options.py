@@ -1,0 +1,78 @@
+"""Options of `archspec search` that stand for settings of the space, and checks without torch."""
+
+import difflib
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blocks.base import SpecError
+
+if TYPE_CHECKING:
+    from search.space import Space
+
+Shorthands = dict[str, str]
+"""Override -> the option that stands for it, as typed."""
+
+
+def shorthands(
+    *,
+    stopper: str | None,
+    max_gflops: float | None,
+    max_params: float | None,
+    max_memory: str | None,
+    test_share: float | None,
+) -> Shorthands:
+    """Return the overrides of the options that were given."""
+    options = {
+        "stopper": ("--stopper", stopper),
+        "limits.gflops": ("--max-gflops", max_gflops),
+        "limits.params": ("--max-params", max_params),
+        "limits.memory": ("--max-memory", max_memory),
+        "test_share": ("--test-share", test_share),
+    }
+    found = {}
+    for key, (option, value) in options.items():
+        if value is not None:
+            text = f"{value:.12g}" if isinstance(value, float) else value
+            found[f"search.{key}={text}"] = f"{option} {text}"
+    return found
+
+
+def check_space_name(space: str) -> None:
+    """Refuse what cannot be a space, before the imports that reading one takes.
+
+    Raises:
+        SpecError: neither a bundled space nor a file.
+    """
+    files = (importlib.resources.files("archspec.specs") / "search").iterdir()
+    names = sorted(file.name[:-5] for file in files if file.name.endswith(".yaml"))
+    if space in names:
+        return
+    if Path(space).suffix in (".yaml", ".yml"):
+        if not Path(space).is_file():
+            raise SpecError(f"{space}: no such file; bundled spaces: {', '.join(names)}")
+        return
+    close = difflib.get_close_matches(space, names, n=1)
+    raise SpecError(
+        f"{space}: not a bundled space, and not a .yaml file; allowed: {', '.join(names)}"
+        + (f"; did you mean {close[0]!r}?" if close else "")
+    )
+
+
+def load(space: str, overrides: Sequence[str], short: Shorthands) -> "Space":
+    """Return the space with the overrides, then those of the options.
+
+    Raises:
+        SpecError: as `load_space`; an option is named as it was typed.
+    """
+    from search.space import load_space
+
+    try:
+        return load_space(space, overrides=(*overrides, *short))
+    except SpecError as error:
+        for override, option in short.items():
+            where = f"-s {override}  {override.partition('=')[0]}: "
+            if str(error).startswith(where):
+                raise SpecError(f"{option}: {str(error).removeprefix(where)}") from None
+        raise

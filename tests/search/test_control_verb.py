@@ -1,0 +1,90 @@
+"""`archspec control` on runs of a space and of its control, made by a pool that does not train."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import search.study
+from archspec.yaml_source import dump
+from search.control import control_space
+from search.space import load_space
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def mixed(space_tree: dict[str, Any], tmp_path: Path) -> Path:
+    """Return a space in which the second stage may have attention."""
+    first, second = space_tree["encoder"]["stages"]
+    mixer = {"choice": [{"kind": "conv"}, {"kind": "attention"}]}
+    tree = {**space_tree, "encoder": {"stages": [first, {**second, "mixer": mixer}]}}
+    path = tmp_path / "space.yaml"
+    path.write_text(dump({**tree, "search": {"steps": 27, "stopper": "none"}}), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def make(
+    mixed: Path, tmp_path: Path, fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """Return a function that runs a search, or its control, in which attention is worth 0.2."""
+
+    def dice(task: Any, step: int) -> float:
+        first, second = task.tree["encoder"]["stages"]
+        bonus = 0.2 * (second["mixer"]["kind"] == "attention")
+        return float(0.3 + 0.05 * first["width"] + bonus + 0.0001 * (task.seed // 1000))
+
+    def run(name: str, *, seed: int, control: bool, overrides: tuple[str, ...] = ()) -> Path:
+        space = load_space(mixed, overrides=overrides)
+        pool = fakes.FakePool(dice=dice)
+        monkeypatch.setattr(search.study, "WorkerPool", lambda settings, jobs: pool)
+        search.study.run(
+            control_space(space) if control else space,
+            fakes.fake_dataset(tmp_path / "preprocessed"),
+            folder=tmp_path / name,
+            trials=6,
+            seed=seed,
+        )
+        return tmp_path / name
+
+    return run
+
+
+def test_searches_and_controls_are_told_apart_and_compared(
+    make: Callable[..., Path], cli: Cli
+) -> None:
+    runs = [
+        make(f"{kind}{seed}", seed=seed, control=kind == "c") for kind in "sc" for seed in range(2)
+    ]
+    shuffled = [runs[2], runs[0], runs[3], runs[1]]
+    code, out, err = cli("control", *shuffled)
+    assert code == 0, err
+    rows = [line.split() for line in out.splitlines()[1:5]]
+    assert [(row[0], row[1]) for row in rows] == [
+        *((str(runs[0]), "search"), (str(runs[1]), "search")),
+        *((str(runs[2]), "control"), (str(runs[3]), "control")),
+    ]
+    assert out.splitlines()[-1].startswith("mixers matter: hypervolume +0.")
+    code, out, _ = cli("control", *shuffled, "--json")
+    found = json.loads(out)
+    assert code == 0 and 0 < found["low"] < found["difference"] < found["high"]
+    assert found["searches"][str(runs[0])] == pytest.approx(float(rows[0][2]), abs=1e-4)
+    code, out, _ = cli("control", runs[0], runs[2], "--json")
+    assert code == 0 and json.loads(out)["low"] is None
+    assert "cannot tell" in json.loads(out)["verdict"]
+
+
+def test_runs_that_do_not_belong_together_are_refused(make: Callable[..., Path], cli: Cli) -> None:
+    run = make("s", seed=0, control=False)
+    wider = ("encoder.stages.1.width=8",)
+    for runs, words in (
+        ([run], "no control (a run of archspec search --control) among"),
+        ([run, make("other", seed=1, control=False, overrides=wider)], "no control"),
+        ([run, make("c", seed=0, control=True, overrides=wider)], "is not the control of"),
+    ):
+        code, out, err = cli("control", *runs)
+        assert (code, out) == (2, "") and words in err and err.count("\n") == 1
