@@ -102,7 +102,7 @@ def _write(
         "date": datetime.date.today().isoformat(),
         "hardware": _hardware(given.device),
         "jobs": given.jobs,
-        "minutes": round(minutes, 1),
+        "minutes_of_last_call": round(minutes, 1),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
