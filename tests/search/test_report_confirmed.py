@@ -75,9 +75,10 @@ def test_a_confirmed_front_is_shown_with_its_noise(make: Callable[..., Path]) ->
     run = make(0.25)
     found = json.loads((run / RESULT).read_text(encoding="utf-8"))
     page, figures = page_of(run)
+    assert "<h1>Search of tiny on Dataset901_X (3d_fullres, fold 0)</h1>" in page
     assert NEVER_REPEATED not in page
     assert "trained again with 2 new seeds and scored on 3 test cases" in page
-    section = page[page.index('<h2 id="again">') : page.index("Reference: the anchors")]
+    section = page[page.index('<h2 id="again">') : page.index("Hypervolume over time")]
     for point in found["points"]:
         row = section[section.index(f'href="#trial-{point["trial"]}"') :].partition("</tr>")[0]
         for value in (point["searched"], point["validation"]["mean"], point["test"]["mean"]):
