@@ -38,7 +38,8 @@ def test_confirm_trains_and_scores(dataset_environment: dict[str, str], tmp_path
         return done.stdout
 
     cpu = ("--device", "cpu")
-    archspec("search", str(space), "--data", "902", "--trials", "1", "--out", str(out), *cpu)
+    search = ("search", str(space), "--data", "902", "--trials", "1", "--out", str(out))
+    archspec(*search, "--confirm-seeds", "0", *cpu)
     found = json.loads(archspec("confirm", str(out), "--seeds", "2", "--json", *cpu))
     (point,) = found["points"]
     assert len(found["test_cases"]) == 2
