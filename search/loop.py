@@ -107,10 +107,13 @@ class SearchLoop:
         self.ledger = Ledger(trials)
         for trial in trials:
             for rung in trial.user_attrs.get("rungs", []):
-                if "flops" in trial.user_attrs and rung["step"] in self.rung_steps[:-1]:
+                if "flops" not in trial.user_attrs or rung["step"] not in self.rung_steps[:-1]:
+                    continue
+                dice = Rung(**{k: v for k, v in rung.items() if k != "stop"}).dice
+                if math.isfinite(dice):  # as when it was recorded
                     self.stopper.remember(
                         self.rung_steps.index(rung["step"]),
-                        Rung(**{k: v for k, v in rung.items() if k != "stop"}).dice,
+                        dice,
                         math.log10(trial.user_attrs["flops"]),
                         trial.user_attrs.get("origin", trial.number),
                     )

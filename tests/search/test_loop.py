@@ -16,6 +16,7 @@ from blocks.base import SpecError
 from search.ledger import ended, is_stopped
 from search.loop import Event, SearchLoop
 from search.space import load_space
+from search.stopping import ParetoHalving
 from search.trial import CHECKPOINT
 from search.worker import Message
 
@@ -70,6 +71,10 @@ def test_what_is_no_number_is_no_result(
     assert "no Dice" in study.trials[1].user_attrs["reason"]
     assert len(ended(study)) == 3
     assert len(study.best_trials) == 1
+    stopper = make_loop(study, 3).stopper  # a resumed search judges by numbers only, too
+    assert isinstance(stopper, ParetoHalving)
+    known = [others for rung in range(3) for others in stopper.others(rung, trial=-1)]
+    assert known and all(math.isfinite(found) for _, found in known)
 
 
 def test_a_stopped_trial_is_pruned_and_keeps_its_rung(
