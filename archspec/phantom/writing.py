@@ -83,7 +83,7 @@ def _check(out: Path, *, num_cases: int, num_test_cases: int, seed: int, force: 
     if out.is_dir() and any(out.iterdir()) and not force:
         raise SpecError(
             f"out: must not exist or be empty, got {out} with files in it; "
-            "choose another name, or --force (force=True) to replace it"
+            "choose another name, or --force to replace it"
         )
 
 
