@@ -1,22 +1,15 @@
 """Search spaces: holes, their validation when loaded, sampling, anchors."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.building import build_plan
-from archspec.costing import cost_plan
-from archspec.planning import plan
 from archspec.yaml_source import dump
 from blocks.base import SpecError
-from search.dry_run import Sample, dry_run
-from search.space import Space, list_spaces, load_space
+from search.space import Space, load_space
 
 BASE: dict[str, Any] = {
     "name": "tiny",
@@ -168,30 +161,6 @@ def test_an_error_in_a_member_points_at_the_member(tmp_path: Path) -> None:
         load_space(path)
 
 
-def test_the_demo_space_loads_and_every_sample_plans() -> None:
-    space = load_space("demo")
-    assert len(space.anchors()) >= 3
-    for spec in sample(space, 30):
-        plan(spec)
-
-
-@pytest.mark.parametrize("name", list_spaces())
-def test_bundled_spaces_are_described_and_their_anchors_keep_the_limits(
-    cli: Callable[..., tuple[int, str, str]], name: str
-) -> None:
-    code, out, _ = cli("validate", name)
-    space = load_space(name)
-    holes = [hole.name for hole in space.holes()]
-    first, *listed = out.splitlines()
-    assert code == 0 and f"{len(holes)} holes, {space.size().text()}" in first
-    assert [line.split(": ")[0].strip() for line in listed] == holes
-    found = dry_run(space, seconds_per_step=0.1, count=1)
-    assert len(found.anchors) == len(space.settings.anchors) > 2
-    assert all(isinstance(anchor, Sample) and not anchor.over for anchor in found.anchors)
-    if space.settings.match is not None:
-        assert not any(anchor.spec for anchor in found.anchors), "specs are not matched"
-
-
 def test_wildcards_open_and_set_every_stage(tmp_path: Path) -> None:
     tree = {**BASE, "search": {"holes": {"encoder.stages.*.depth": {"choice": [1, 2, 3]}}}}
     tree["search"]["anchors"] = [{"encoder.stages.*.depth": 3, "encoder.stages.0.depth": 2}]
@@ -306,17 +275,3 @@ def test_an_error_in_a_tied_member_points_at_the_text(tmp_path: Path) -> None:
     )
     with pytest.raises(SpecError, match=r"space\.yaml:7:\d+  encoder\.stages\.0\.mixer\.d_stat"):
         load_space(path)
-
-
-def test_costs_of_the_demo_anchors_are_those_of_a_real_run() -> None:
-    """T16: what a search is told equals what PyTorch counts when the network runs."""
-    space = load_space("demo")
-    study = optuna.create_study()
-    for anchor in space.anchors():
-        study.enqueue_trial(anchor)
-        planned = space.draw(study.ask())
-        found, net = cost_plan(planned), build_plan(planned)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            net(torch.zeros(1, planned.in_channels, *planned.patch_size))
-        assert counter.get_total_flops() == found.flops
-        assert sum(p.numel() for p in net.parameters()) == found.params

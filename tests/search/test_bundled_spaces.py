@@ -1,0 +1,63 @@
+"""The bundled spaces: what they hold, and what they try first."""
+
+from collections.abc import Callable
+
+import optuna
+import pytest
+import torch
+from optuna.trial import FixedTrial
+from torch.utils.flop_counter import FlopCounterMode
+
+from archspec.building import build_plan
+from archspec.costing import cost_plan
+from archspec.hashing import arch_hash
+from archspec.loading import load
+from archspec.planning import plan
+from search.dry_run import Sample, dry_run
+from search.space import list_spaces, load_space
+
+
+@pytest.mark.parametrize("name", list_spaces())
+def test_bundled_spaces_are_described_and_their_anchors_keep_the_limits(
+    cli: Callable[..., tuple[int, str, str]], name: str
+) -> None:
+    code, out, _ = cli("validate", name)
+    space = load_space(name)
+    holes = [hole.name for hole in space.holes()]
+    first, *listed = out.splitlines()
+    assert code == 0 and f"{len(holes)} holes, {space.size().text()}" in first
+    assert [line.split(": ")[0].strip() for line in listed] == holes
+    found = dry_run(space, seconds_per_step=0.1, count=1)
+    assert len(found.anchors) == len(space.settings.anchors) > 2
+    assert all(isinstance(anchor, Sample) and not anchor.over for anchor in found.anchors)
+    if space.settings.match is not None:
+        assert not any(anchor.spec for anchor in found.anchors), "specs are not matched"
+
+
+def test_the_demo_space_loads_and_every_sample_plans() -> None:
+    space = load_space("demo")
+    assert len(space.anchors()) >= 3
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(30):
+        plan(space.suggest(study.ask()))
+
+
+def test_costs_of_the_demo_anchors_are_those_of_a_real_run() -> None:
+    """T16: what a search is told equals what PyTorch counts when the network runs."""
+    space = load_space("demo")
+    study = optuna.create_study()
+    for anchor in space.anchors():
+        study.enqueue_trial(anchor)
+        planned = space.draw(study.ask())
+        found, net = cost_plan(planned), build_plan(planned)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            net(torch.zeros(1, planned.in_channels, *planned.patch_size))
+        assert counter.get_total_flops() == found.flops
+        assert sum(p.numel() for p in net.parameters()) == found.params
+
+
+def test_the_first_anchor_of_segmaformer_space_is_segmaformer() -> None:
+    space, spec = load_space("segmaformer-space"), load("segmaformer")
+    first = space.draw(FixedTrial(space.anchors()[0])).spec
+    assert arch_hash(first) == arch_hash(spec)
+    assert first.training.lr == spec.training.lr
