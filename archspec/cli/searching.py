@@ -190,6 +190,7 @@ def _show_samples(
         space,
         in_channels=dataset.num_channels if dataset else None,
         num_classes=dataset.num_classes if dataset else None,
+        spacing=dataset.spacing if dataset else None,
         patch_size=dataset.patch_size if dataset else None,
         device=devices[0],
         seconds_per_step=seconds_per_step,
