@@ -76,7 +76,7 @@ def test_matched_samples_cost_the_same(space: Path) -> None:
     ("options", "part"),
     [
         (("--trials", 3), "needs --data, --trials and --out"),
-        (("--stopper", "asha", "--dry-run"), "-s search.stopper=asha"),
+        (("--stopper", "asha", "--dry-run"), "--stopper asha: 'asha' is not allowed"),
         (("--max-memory", "12", "--dry-run"), "must be a size such as 12GB"),
         (("--seconds-per-step", 1), "--dry-run only"),
     ],
