@@ -17,7 +17,7 @@ from archspec.resolving import resolve
 GOLDEN = Path(__file__).parents[1] / "golden" / "text"
 PAGES = {
     "describe_segformer3d": ["describe", "segformer3d"],
-    "describe_segmaformer_2d": ["describe", "segmaformer", "--patch", "64,96", "--batch", "8"],
+    "describe_mamba-unet_2d": ["describe", "mamba-unet", "--patch", "64,96", "--batch", "8"],
     "describe_several": ["describe", "segmamba", "segresmamba", "segformer3d", "resenc-unet"],
     "diff_segmamba": ["diff", "segmamba-released", "segmamba"],
     "diff_stages": ["diff", "segmamba", "segmamba-figure"],
