@@ -1,5 +1,6 @@
 """The arms of the experiments, made from the bundled spaces so that both have one host."""
 
+import copy
 from typing import Any
 
 from experiment import Arm
@@ -70,6 +71,18 @@ def decoder_arms(patch: Grid) -> list[Arm]:
         arms.append(Arm(kind, _named(kind, space.suggest(FixedTrial(params)).tree())))
     certain = {**arms[-1].tree, "decoder": {**arms[-1].tree["decoder"], "fue": True}}
     return [*arms, Arm("concat + FUE", _named("concat + FUE", certain), rate_of="concat")]
+
+
+def kernel_arms(patch: Grid) -> list[Arm]:
+    """Return the narrow SegResMamba with CMMB's kernel 5, the paper's, and with 3."""
+    five = supervision_arms(patch)[0]
+    tree = copy.deepcopy(five.tree)
+    for stage in tree["encoder"]["stages"]:
+        stage["block"]["resize_kernel"] = 3
+    return [
+        Arm("kernel 5", _named("kernel 5", five.tree)),
+        Arm("kernel 3", _named("kernel 3", tree), rate_of="kernel 5"),
+    ]
 
 
 def supervision_arms(patch: Grid) -> list[Arm]:

@@ -19,11 +19,13 @@ class CMMBSpec(BlockSpec):
 
     `norm` follows every convolution; `mixer_norm` comes before the mixer, which has no residual of
     its own. The mixer sees half the grid, rounded up, then up to the next even size.
+    `resize_kernel` is that of the two convolutions that change the grid.
     """
 
     kind: Literal["cmmb"] = "cmmb"
     norm: Norm = "layer"
     mixer_norm: Norm = "layer"
+    resize_kernel: Literal[3, 5] = 5
 
     def grid_divisor(self, needed: Grid) -> Grid:
         return tuple(1 if 2 % n == 0 else 2 * math.lcm(2, n) for n in needed)
@@ -41,14 +43,20 @@ class CMMBSpec(BlockSpec):
         self, at: StageShape, *, mixer: nn.Module, ffn: nn.Module | None, position: float = 0.0
     ) -> nn.Module:
         mixer_norm = build_norm(self.mixer_norm, self.mixer_shape(at))
-        block = CMMB(at, mixer_norm=mixer_norm, mixer=mixer, norm=self.norm)
+        block = CMMB(
+            at,
+            mixer_norm=mixer_norm,
+            mixer=mixer,
+            norm=self.norm,
+            resize_kernel=self.resize_kernel,
+        )
         return with_ffn(block, at, ffn=ffn, norm=self.norm)
 
 
 class CMMB(nn.Module):
     """Compute x + enlarge(last(mixer(first(shrink(x))))); norm and ReLU follow each convolution.
 
-    `shrink` and `enlarge` have 5x5x5 kernels and stride 2, `first` and `last` 3x3x3. Around the
+    `shrink` and `enlarge` have stride 2, `first` and `last` 3x3x3 kernels. Around the
     mixer, odd axes are padded by one plane of zeros at their end. Where x has an odd axis, what
     comes back is one plane too large, and the first one is dropped.
 
@@ -58,19 +66,25 @@ class CMMB(nn.Module):
     """
 
     def __init__(
-        self, at: StageShape, *, mixer_norm: nn.Module, mixer: nn.Module, norm: str
+        self,
+        at: StageShape,
+        *,
+        mixer_norm: nn.Module,
+        mixer: nn.Module,
+        norm: str,
+        resize_kernel: int,
     ) -> None:
         super().__init__()
         half = StageShape(at.channels, _halved(at.grid))
-        width, five, three = at.channels, (5,) * at.ndim, (3,) * at.ndim
+        width, resizing, three = at.channels, (resize_kernel,) * at.ndim, (3,) * at.ndim
         self.shrink = _normed(
-            conv(width, width, kernel_size=five, stride=(2,) * at.ndim), half, norm=norm
+            conv(width, width, kernel_size=resizing, stride=(2,) * at.ndim), half, norm=norm
         )
         self.first = _normed(conv(width, width, kernel_size=three), half, norm=norm)
         self.mixer_norm = mixer_norm
         self.mixer = mixer
         self.last = _normed(conv(width, width, kernel_size=three), half, norm=norm)
-        self.enlarge = _normed(doubling_conv(width, width, kernel_size=five), at, norm=norm)
+        self.enlarge = _normed(doubling_conv(width, width, kernel_size=resizing), at, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.first(self.shrink(x))

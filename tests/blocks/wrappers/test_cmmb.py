@@ -27,10 +27,11 @@ class Recorder(nn.Module):
         return 2 * x.cumsum(-1) + 1
 
 
-def test_formula(ndim: int) -> None:
+@pytest.mark.parametrize("resizing", [3, 5])
+def test_formula(ndim: int, resizing: int) -> None:
     grid = (7, 4, 5)[:ndim]
     mixer = Recorder()
-    spec = CMMBSpec(norm="instance", mixer_norm="none")
+    spec = CMMBSpec(norm="instance", mixer_norm="none", resize_kernel=resizing)
     at = StageShape(3, grid)
     block = spec.build(at, mixer=mixer, ffn=None).double()
     x = torch.randn(2, 3, *grid, dtype=torch.float64)
@@ -51,7 +52,7 @@ def test_formula(ndim: int) -> None:
     ends = (slice(None), slice(None), *(slice(-n, None) for n in grid))  # the first plane goes
     torch.testing.assert_close(out, x + z[ends])
     kernels = [block.shrink, block.first, block.last, block.enlarge]
-    assert [layers[0].kernel_size[0] for layers in kernels] == [5, 3, 3, 5]
+    assert [layers[0].kernel_size[0] for layers in kernels] == [resizing, 3, 3, resizing]
 
 
 @pytest.mark.parametrize(
