@@ -22,3 +22,15 @@ def device_named(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SpecError(f"--device {name}: PyTorch sees no such device here; see archspec doctor")
     return device
+
+
+def devices_for(name: str, jobs: int) -> list[str]:
+    """Return one device per worker; `cuda`, and `auto` where it is one, take one GPU each.
+
+    Raises:
+        SpecError: as `device_named`.
+    """
+    named = device_named(name)
+    if named.type == "cuda" and named.index is None:
+        return [f"cuda:{i}" for i in range(min(jobs, torch.cuda.device_count()))]
+    return [str(named)] * jobs

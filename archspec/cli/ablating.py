@@ -8,8 +8,16 @@ from typing import Annotated
 import typer
 
 from archspec.cli.confirming import show_progress
-from archspec.cli.searching import _devices
 from archspec.cli.specs import Json, Overrides, Spec
+from archspec.cli.training_options import (
+    Configuration,
+    DataOrNone,
+    Device,
+    Fold,
+    Jobs,
+    PlansName,
+    Threads,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -19,9 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def ablate(
     spec: Spec,
-    data: Annotated[
-        str | None, typer.Option(help="Dataset id or name, preprocessed by nnU-Net.")
-    ] = None,
+    data: DataOrNone = None,
     overrides: Overrides = None,
     only: Annotated[
         str, typer.Option(help="Only variants of this name, a shell pattern: 'stage 2 *'")
@@ -35,14 +41,12 @@ def ablate(
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of a training.")] = 1000,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each network.")] = 3,
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 2,
-    jobs: Annotated[int, typer.Option(min=1, help="Worker processes; on CUDA one per GPU.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads per worker.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
-    configuration: Annotated[str, typer.Option(help="nnU-Net configuration.")] = "3d_fullres",
-    plans: Annotated[str, typer.Option(help="Plans the data were preprocessed with.")] = (
-        "nnUNetPlans"
-    ),
-    fold: Annotated[int, typer.Option(min=0, help="Fold: which cases validate.")] = 0,
+    jobs: Jobs = 1,
+    threads: Threads = 1,
+    device: Device = "auto",
+    configuration: Configuration = "3d_fullres",
+    plans: PlansName = "nnUNetPlans",
+    fold: Fold = 0,
     test_share: Annotated[
         float, typer.Option(min=0, max=0.99, help="Compare on this share of the cases instead.")
     ] = 0.0,
@@ -77,6 +81,7 @@ def ablate(
         return
     if dataset is None:
         raise SpecError("ablate: needs --data (all but with --dry-run)")
+    from archspec.devices import devices_for
     from search.ablation import RESULT
     from search.ablation import ablate as train_variants
     from search.ablation_text import ablation_text
@@ -93,7 +98,7 @@ def ablate(
             batch_size=batch,
             fold=fold,
             test_share=test_share,
-            devices=_devices(device, jobs),
+            devices=devices_for(device, jobs),
             threads=threads,
             on_progress=show_progress,
         )

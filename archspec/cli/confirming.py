@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archspec.cli.reporting import Run
-from archspec.cli.searching import _devices
 from archspec.cli.specs import Json
+from archspec.cli.training_options import Device, Jobs, PlansName, Threads
 
 if TYPE_CHECKING:
     from search.retraining import Progress
@@ -23,20 +23,20 @@ def register(app: typer.Typer) -> None:
 def confirm(
     run: Run,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each point of the front.")] = 3,
-    jobs: Annotated[int, typer.Option(min=1, help="Worker processes; on CUDA one per GPU.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads per worker.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
-    plans: Annotated[str, typer.Option(help="Plans the data were preprocessed with.")] = (
-        "nnUNetPlans"
-    ),
+    jobs: Jobs = 1,
+    threads: Threads = 1,
+    device: Device = "auto",
+    plans: PlansName = "nnUNetPlans",
     json_: Json = False,
 ) -> None:
     """Train the front again with new seeds, score the test cases once, say what exceeds noise.
 
     Goes on where an earlier call ended; writes confirmed.json into the run folder.
     """
+    from archspec.devices import devices_for
+
     found = train_again(
-        run, seeds=seeds, devices=_devices(device, jobs), threads=threads, plans=plans
+        run, seeds=seeds, devices=devices_for(device, jobs), threads=threads, plans=plans
     )
     if json_:
         print(json.dumps(found))

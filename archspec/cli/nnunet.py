@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from archspec.cli.specs import Overrides, Spec, patch_sizes
+from archspec.cli.training_options import Data
 
 _WIDTH = 80
 
@@ -18,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 def export(
     spec: Spec,
-    dataset: Annotated[str, typer.Option(help="Dataset id or name, preprocessed by nnU-Net.")],
+    dataset: Data,
     overrides: Overrides = None,
     configuration: Annotated[
         list[str] | None,

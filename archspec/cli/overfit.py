@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archspec.cli.specs import Json, Overrides, Spec
+from archspec.cli.training_options import Configuration, Data, Device, PlansName
 
 if TYPE_CHECKING:
     from archspec.fixed_patch import FixedPatch
@@ -23,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def overfit(
     spec: Spec,
-    data: Annotated[str, typer.Option(help="Dataset id or name, preprocessed by nnU-Net.")],
+    data: Data,
     case: Annotated[
         str | None, typer.Option(help="Training case; default: the first with foreground.")
     ] = None,
@@ -33,11 +34,9 @@ def overfit(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps at most.")] = 2000,
     minutes: Annotated[float | None, typer.Option(min=0, help="Minutes at most.")] = None,
-    configuration: Annotated[str, typer.Option(help="nnU-Net configuration.")] = "3d_fullres",
-    plans: Annotated[str, typer.Option(help="Plans the data were preprocessed with.")] = (
-        "nnUNetPlans"
-    ),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
+    configuration: Configuration = "3d_fullres",
+    plans: PlansName = "nnUNetPlans",
+    device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the network's weights.")] = 0,
     json_: Json = False,
 ) -> None:

@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archspec.cli.specs import Overrides
+from archspec.cli.training_options import (
+    Configuration,
+    DataOrNone,
+    Device,
+    Fold,
+    Jobs,
+    PlansName,
+    Threads,
+)
 
 if TYPE_CHECKING:
     from archspec.nnunet_dataset import PreprocessedDataset
@@ -23,9 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def search(
     space: Annotated[str, typer.Argument(help="A bundled space (demo) or a YAML file with holes.")],
-    data: Annotated[
-        str | None, typer.Option(help="Dataset id or name, preprocessed by nnU-Net.")
-    ] = None,
+    data: DataOrNone = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Trials in all, resumed and stopped ones included.")
     ] = None,
@@ -58,14 +65,12 @@ def search(
         bool,
         typer.Option("--control", help="Search the space with conv and identity as only mixers."),
     ] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Worker processes; on CUDA one per GPU.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads per worker.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
-    configuration: Annotated[str, typer.Option(help="nnU-Net configuration.")] = "3d_fullres",
-    plans: Annotated[str, typer.Option(help="Plans the data were preprocessed with.")] = (
-        "nnUNetPlans"
-    ),
-    fold: Annotated[int, typer.Option(min=0, help="Fold: which cases validate.")] = 0,
+    jobs: Jobs = 1,
+    threads: Threads = 1,
+    device: Device = "auto",
+    configuration: Configuration = "3d_fullres",
+    plans: PlansName = "nnUNetPlans",
+    fold: Fold = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of sampler and trainings.")] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show samples, their costs and the hours.")
@@ -106,7 +111,9 @@ def search(
         from search.control import control_space
 
         loaded = control_space(loaded)
-    devices = _devices(device, jobs)
+    from archspec.devices import devices_for
+
+    devices = devices_for(device, jobs)
     if dry_run:
         _show_samples(loaded, dataset, trials, devices, seed, seconds_per_step)
         share = loaded.settings.test_share
@@ -197,15 +204,3 @@ def _show_samples(
         seed=seed,
     )
     print(found.text(trials or 40, len(devices)))
-
-
-def _devices(device: str, jobs: int) -> list[str]:
-    """Return one device per worker; `cuda` and `auto` take one GPU each."""
-    import torch
-
-    from archspec.devices import device_named
-
-    named = device_named(device)
-    if named.type == "cuda" and named.index is None:
-        return [f"cuda:{i}" for i in range(min(jobs, torch.cuda.device_count()))]
-    return [str(named)] * jobs
