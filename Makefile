@@ -47,7 +47,7 @@ clean:
 # timm asks for, would bring its own. A torch whose torchvision comes from another
 # index leaves one that cannot load its compiled part; timm needs only the Python part, and 0.16.2 is
 # the last release in which that part imports alone.
-$(STAMP): pyproject.toml constraints.txt Makefile
+$(STAMP): pyproject.toml setup.py constraints.txt Makefile
 	@command -v $(PYTHON) >/dev/null || { echo "python3 not found; set PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "archspec needs Python 3.11 or newer; set PYTHON=python3.11"; exit 1; }
