@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from archspec.building import build
     from archspec.costing import Cost, cost
-    from archspec.loading import list_specs, load
     from archspec.nnunet_export import export_nnunet
     from archspec.official import LoadReport, load_official
-    from archspec.spec import ArchSpec
+    from archspec.spec.load import list_specs, load
+    from archspec.spec.schema import ArchSpec
     from blocks.base import SpecError
 
 __all__ = [
@@ -34,15 +34,15 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ArchSpec": "archspec.spec",
+    "ArchSpec": "archspec.spec.schema",
     "Cost": "archspec.costing",
     "LoadReport": "archspec.official",
     "SpecError": "blocks.base",
     "build": "archspec.building",
     "cost": "archspec.costing",
     "export_nnunet": "archspec.nnunet_export",
-    "list_specs": "archspec.loading",
-    "load": "archspec.loading",
+    "list_specs": "archspec.spec.load",
+    "load": "archspec.spec.load",
     "load_official": "archspec.official",
 }
 

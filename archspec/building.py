@@ -5,10 +5,10 @@ from itertools import accumulate
 from torch import nn
 
 from archspec.initialising import initialise
-from archspec.loading import SpecLike
 from archspec.network import SegNet, Stage
 from archspec.planning import Plan, StagePlan
 from archspec.resolving import resolve
+from archspec.spec.load import SpecLike
 from blocks.base import Grid
 from blocks.decoders.decoder import Decoder
 from blocks.layers.norm import build_norm

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from archspec.building import build
-from archspec.loading import SpecLike, load
 from archspec.official import (
     KeyTable,
     LoadReport,
@@ -22,7 +21,8 @@ from archspec.official import (
     load_official,
     plain_weights,
 )
-from archspec.yaml_source import dump
+from archspec.spec.load import SpecLike, load
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 
 WRAPPERS = ("state_dict", "network_weights", "model")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from archspec.building import build_plan
 from archspec.costing import CONVENTION, Cost, cost_plan
 from archspec.planning import Plan, plan
-from archspec.spec import ArchSpec
+from archspec.spec.schema import ArchSpec
 from archspec.tables import table
 from blocks.base import SpecError
 

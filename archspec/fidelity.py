@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-from archspec.claims import ClaimSpec
 from archspec.costing import CONVENTION, Cost, cost_plan
 from archspec.fidelity_data import Dataset, Paper, Point, benchmarks, paper_of
 from archspec.memory import training_memory
 from archspec.planning import Plan, plan
-from archspec.spec import ArchSpec
+from archspec.spec.claims import ClaimSpec
+from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError
 
 SCALES = {None: 1, "M": 1e6, "G": 1e9, "MB": 2**20, "GB": 2**30}

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from archspec.claims import Confidence, Quantity, Text, Unit
-from archspec.yaml_source import parse
+from archspec.spec.claims import Confidence, Quantity, Text, Unit
+from archspec.spec.yaml_file import parse
 from blocks.base import ComponentSpec
 
 BENCHMARKS = "benchmarks.yaml"

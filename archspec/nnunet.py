@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from archspec.building import build_parts
-from archspec.loading import load
 from archspec.network import SegNet
 from archspec.planning import plan
+from archspec.spec.load import load
 from blocks.base import SpecError
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archspec.hashing import arch_hash
-from archspec.loading import load
 from archspec.nnunet import ArchSpecNet
 from archspec.planning import Plan
+from archspec.spec.hashing import arch_hash
+from archspec.spec.load import load
 from blocks.base import SpecError
 
 

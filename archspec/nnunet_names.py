@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from archspec.hashing import arch_hash
-from archspec.loading import load
-from archspec.spec import ArchSpec
+from archspec.spec.hashing import arch_hash
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError
 
 RESULTS = "nnUNet_results"

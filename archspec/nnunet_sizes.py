@@ -7,7 +7,7 @@ from archspec.memory import training_memory
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.nnunet_stages import fit_stages
 from archspec.planning import Plan, plan, total_stride
-from archspec.spec import ArchSpec
+from archspec.spec.schema import ArchSpec
 from blocks.base import Grid, SpecError, per_axis
 
 _AXES = {2: "HW", 3: "DHW"}

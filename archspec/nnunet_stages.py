@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from archspec.loading import load
 from archspec.planning import plan
-from archspec.spec import ArchSpec
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
 from blocks.base import Grid, SpecError, per_axis
 
 _MIN_GRID = 4

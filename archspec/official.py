@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from archspec.network import SegNet
-from archspec.yaml_source import parse
+from archspec.spec.yaml_file import parse
 from blocks.base import ComponentSpec, SpecError
 
 Size = Literal["in_channels", "num_classes"]

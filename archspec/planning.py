@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from archspec.spec import ArchSpec, StageSpec
+from archspec.spec.schema import ArchSpec, StageSpec
 from blocks.base import Grid, SpecError, StageShape
 from blocks.decoders.decoder import plans_strides
 from blocks.layers.norm import OnePositionError, check_norm

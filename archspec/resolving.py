@@ -3,10 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from archspec.loading import SpecLike, apply_overrides, load_tree, validate, written_at
 from archspec.planning import Plan, plan
-from archspec.spec import ArchSpec
-from archspec.yaml_source import Source
+from archspec.spec.load import SpecLike, apply_overrides, load_tree, validate, written_at
+from archspec.spec.schema import ArchSpec
+from archspec.spec.yaml_file import Source
 from blocks.base import Grid, SpecError
 
 

@@ -7,8 +7,8 @@ from experiment import Arm
 from optuna.trial import FixedTrial
 
 from archspec.costing import cost_plan
-from archspec.loading import load
 from archspec.planning import plan
+from archspec.spec.load import load
 from blocks.base import Grid
 from search.matching import MatchSpec, match_spec, step_seconds
 from search.space import load_space

@@ -22,7 +22,7 @@ import optuna
 import torch
 
 from archspec.nnunet_dataset import PreprocessedDataset
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from search.loop import SearchLoop
 from search.space import Space, load_space
 from search.trial import Rung, TrialTask

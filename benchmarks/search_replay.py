@@ -19,9 +19,9 @@ from optuna.samplers import BaseSampler
 from search_curves import Params, Seconds, name_of, networks
 
 from archspec.costing import Cost, cost_plan
-from archspec.hashing import trial_hash
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.planning import Plan
+from archspec.spec.hashing import trial_hash
 from search import drawing
 from search.curves import CurvePoint, Training
 from search.front import hypervolume, pareto_front

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from archspec.costing import CONVENTION
-from archspec.hashing import trial_hash
 from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.spec.hashing import trial_hash
 from blocks.base import SpecError
 from search.noise import Difference, Entrant, compare, matrix, shared_cases
 from search.retraining import Outcome, Progress, Retraining, retrain

@@ -7,11 +7,11 @@ from typing import Any
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial
 
 from archspec.costing import cost_plan
-from archspec.loading import load
 from archspec.nnunet_stages import fit_stages
 from archspec.planning import Plan, plan
-from archspec.spec import ArchSpec
-from archspec.yaml_source import Source
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
+from archspec.spec.yaml_file import Source
 from blocks.base import Grid, SpecError
 from search.filling import Filler
 from search.holes import Hole, Value

@@ -10,8 +10,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from archspec.loading import load
 from archspec.nnunet_dataset import PreprocessedDataset, find_dataset
+from archspec.spec.load import load
 from blocks.base import SpecError
 from search.cases import CaseScores
 from search.front import pareto_front

@@ -10,8 +10,8 @@ from typing import Any
 from optuna import Study
 from optuna.trial import TrialState
 
-from archspec.loading import load
-from archspec.yaml_source import Source
+from archspec.spec.load import load
+from archspec.spec.yaml_file import Source
 from blocks.base import SpecError
 from search.anchors import SPEC_KEY
 from search.front import hypervolume

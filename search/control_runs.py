@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from archspec.spec.yaml_file import Source
 from archspec.tables import table
-from archspec.yaml_source import Source
 from blocks.base import SpecError
 from search.control import ControlVerdict, control_source, frozen
 from search.opening import open_run

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from archspec.costing import cost_plan
-from archspec.hashing import arch_hash, trial_hash
 from archspec.planning import Plan
+from archspec.spec.hashing import arch_hash, trial_hash
 from blocks.base import SpecError
 
 

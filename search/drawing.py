@@ -7,9 +7,9 @@ import optuna
 from optuna.trial import TrialState
 
 from archspec.costing import Cost, cost_plan
-from archspec.hashing import arch_hash, trial_hash
 from archspec.nnunet_dataset import PreprocessedDataset
-from archspec.spec import ArchSpec
+from archspec.spec.hashing import arch_hash, trial_hash
+from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError
 from search.ledger import Ledger
 from search.limits import check_limits

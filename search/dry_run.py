@@ -9,10 +9,10 @@ import optuna
 from optuna.trial import BaseTrial, FixedTrial
 
 from archspec.costing import CONVENTION, cost_plan
-from archspec.hashing import trial_hash
 from archspec.memory import training_memory
 from archspec.planning import Plan
 from archspec.profiling import profile_plan
+from archspec.spec.hashing import trial_hash
 from blocks.base import SpecError
 from search.anchors import anchor_spec_of, spec_anchors
 from search.limits import check_limits

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from archspec.yaml_source import NodePath, Source, dotted
+from archspec.spec.yaml_file import NodePath, Source, dotted
 from blocks.base import SpecError
 from search.holes import hole_kind
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from archspec.yaml_source import NodePath, Source, dotted
+from archspec.spec.yaml_file import NodePath, Source, dotted
 from search.holes import Hole, Value, parse_hole
 
 

@@ -16,9 +16,9 @@ from optuna.trial import TrialState
 
 from archspec.costing import Cost
 from archspec.nnunet_dataset import PreprocessedDataset
-from archspec.spec import ArchSpec
+from archspec.spec.schema import ArchSpec
+from archspec.spec.yaml_file import dump
 from archspec.windows import count_windows
-from archspec.yaml_source import dump
 from blocks.base import SpecError
 from search.anchors import anchor_spec_of, spec_anchors
 from search.drawing import Drawing

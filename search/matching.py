@@ -12,10 +12,10 @@ from optuna.trial import BaseTrial
 from pydantic import Field, field_validator, model_validator
 
 from archspec.costing import cost_plan
-from archspec.loading import SpecLike, load, validate
 from archspec.planning import Plan, plan
-from archspec.spec import ArchSpec
-from archspec.yaml_source import NodePath, Source, dotted
+from archspec.spec.load import SpecLike, load, validate
+from archspec.spec.schema import ArchSpec
+from archspec.spec.yaml_file import NodePath, Source, dotted
 from blocks.base import ComponentSpec, Count, Grid, SpecError
 from search.holes import Hole, Value
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archspec.loading import load
-from archspec.spec import ArchSpec
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError
 from search.confirmed_text import confirmed_text
 from search.opening import open_run

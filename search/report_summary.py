@@ -8,10 +8,10 @@ from typing import Any
 
 from archspec.costing import cost_plan
 from archspec.diffing import changes, diff, diff_text
-from archspec.loading import validate
 from archspec.planning import Plan, plan
-from archspec.spec import ArchSpec
-from archspec.yaml_source import parse
+from archspec.spec.load import validate
+from archspec.spec.schema import ArchSpec
+from archspec.spec.yaml_file import parse
 from blocks.base import SpecError
 from search.front import hypervolume, pareto_front
 from search.report_trials import STATES, ReportTrial

@@ -14,8 +14,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from archspec.hashing import trial_hash
-from archspec.loading import load
+from archspec.spec.hashing import trial_hash
+from archspec.spec.load import load
 from blocks.base import SpecError
 from search.cases import CaseScores
 from search.driver import WorkerPool

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from archspec.loading import load
 from archspec.planning import Plan
-from archspec.spec import ArchSpec
-from archspec.yaml_source import NodePath
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
+from archspec.spec.yaml_file import NodePath
 from blocks.base import SpecError
 from search.matching import nodes_at, value_at, with_value
 

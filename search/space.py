@@ -29,12 +29,12 @@ from typing import Any
 from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
-from archspec.loading import apply_overrides, validate
 from archspec.planning import Plan, plan
 from archspec.resolving import plan_source
-from archspec.spec import ArchSpec
-from archspec.spec_errors import first_mistake
-from archspec.yaml_source import Source, dotted, parse, read_text
+from archspec.spec.load import apply_overrides, validate
+from archspec.spec.messages import first_mistake
+from archspec.spec.schema import ArchSpec
+from archspec.spec.yaml_file import Source, dotted, parse, read_text
 from blocks.base import Grid, SpecError
 from search.anchors import SPEC_KEY, anchor_spec_of, check_anchor, plan_anchor
 from search.expanding import expand_anchor, expand_overrides, put_holes, resolve_ties

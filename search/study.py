@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from archspec.costing import CONVENTION
 from archspec.nnunet_dataset import PreprocessedDataset
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.driver import WorkerPool
 from search.heartbeat import Heartbeat

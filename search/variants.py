@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from archspec.costing import CONVENTION, Cost, cost_plan
-from archspec.loading import load
 from archspec.planning import Plan, plan
-from archspec.spec import ArchSpec
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
 from archspec.tables import table
 from blocks.base import ComponentSpec, SpecError
 from blocks.decoders import AnyDecoder

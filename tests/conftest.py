@@ -17,9 +17,9 @@ from torch import nn
 
 import archspec
 from archspec.cli.main import main
-from archspec.loading import load
 from archspec.planning import Plan, plan
-from archspec.spec import ArchSpec
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError
 from blocks.decoders import AnyDecoder
 from blocks.downsample import AnyDownsample

@@ -27,7 +27,7 @@ def fidelity(
     from archspec.counters import count, counts_json, counts_text
     from archspec.fidelity import fidelity_page, page_json
     from archspec.fidelity_text import page_text, unexplained_text
-    from archspec.loading import list_specs, load
+    from archspec.spec.load import list_specs, load
 
     loaded = [load(name) for name in specs or list_specs()]
     pages = [fidelity_page(spec) for spec in loaded]

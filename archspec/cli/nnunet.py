@@ -43,8 +43,8 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace existing plans.")] = False,
 ) -> None:
     """Write plans with which stock nnU-Net trains and predicts the network."""
-    from archspec.loading import load
     from archspec.nnunet_export import export_nnunet
+    from archspec.spec.load import load
 
     exported = export_nnunet(
         load(spec, overrides=overrides or ()),

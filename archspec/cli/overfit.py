@@ -48,11 +48,11 @@ def overfit(
     from archspec.cli.specs import patch_sizes
     from archspec.devices import device_named
     from archspec.fixed_patch import fixed_patch
-    from archspec.loading import load
     from archspec.nnunet_dataset import find_dataset
     from archspec.overfit_text import overfit_json, overfit_text
     from archspec.overfitting import overfit as train
     from archspec.resolving import resolve
+    from archspec.spec.load import load
     from blocks.base import SpecError
 
     target = device_named(device)

@@ -41,7 +41,7 @@ def best(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write the spec with the best validation Dice (among those within the limit)."""
-    from archspec.yaml_source import dump
+    from archspec.spec.yaml_file import dump
     from blocks.base import SpecError
     from search.report import best_trial
 

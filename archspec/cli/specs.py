@@ -29,7 +29,7 @@ def list_(
     pattern: Annotated[str, typer.Argument(help="A shell pattern.")] = "*", json_: Json = False
 ) -> None:
     """List the bundled specs, and the search spaces."""
-    from archspec.loading import list_specs, load
+    from archspec.spec.load import list_specs, load
     from search.space import list_spaces
 
     specs = {name: load(name).title for name in list_specs(pattern)}

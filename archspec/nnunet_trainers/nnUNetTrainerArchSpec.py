@@ -12,9 +12,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from archspec.loading import load
 from archspec.nnunet_loss import build_loss
 from archspec.recipe import TrainingSpec, build_optimizer, clip_gradients, set_rate
+from archspec.spec.load import load
 from blocks.base import SpecError
 
 

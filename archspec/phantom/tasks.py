@@ -30,7 +30,7 @@ TASKS: dict[str, type[Task]] = {task.name: task for task in _CLASSES}
 def task_class(name: str) -> type[Task]:
     """Return the task of that name. Raises: SpecError for an unknown name."""
     if name not in TASKS:
-        from archspec.spec_errors import did_you_mean  # it loads every component
+        from archspec.spec.messages import did_you_mean  # it loads every component
 
         raise SpecError(f"--task {name}: not a task{did_you_mean(name, list(TASKS))}")
     return TASKS[name]

@@ -16,10 +16,10 @@ import archspec
 import blocks
 import search
 from archspec.cli.main import main
-from archspec.hashing import arch_hash
-from archspec.loading import load, validate
 from archspec.nnunet import ArchSpecNet
-from archspec.yaml_source import dump, parse
+from archspec.spec.hashing import arch_hash
+from archspec.spec.load import load, validate
+from archspec.spec.yaml_file import dump, parse
 from blocks.mixers import AnyMixer
 from search.space import load_space
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from archspec.costing import cost
-from archspec.hashing import arch_hash, trial_hash
-from archspec.loading import load, validate
-from archspec.yaml_source import dump, parse
+from archspec.spec.hashing import arch_hash, trial_hash
+from archspec.spec.load import load, validate
+from archspec.spec.yaml_file import dump, parse
 from blocks.base import SpecError
 
 CLAIM = {"what": "dice", "value": 0.9, "source": "a paper", "confidence": "published"}

@@ -13,7 +13,7 @@ import archspec
 from archspec.building import build_plan
 from archspec.costing import Cost, cost_plan
 from archspec.planning import Plan, plan
-from archspec.spec import ArchSpec
+from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError
 from blocks.decoders import AnyDecoder
 from blocks.ffn import AnyFFN

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from archspec import counters
 from archspec.counters import count, counts_json, counts_text, small_plan
-from archspec.loading import load
+from archspec.spec.load import load
 
 
 def test_small_plan_takes_the_smallest_patch(spec_name: str) -> None:

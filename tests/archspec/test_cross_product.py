@@ -18,11 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from archspec.building import build_plan
 from archspec.costing import cost_plan
-from archspec.loading import load, validate
 from archspec.network import SegNet
 from archspec.planning import Plan, plan
-from archspec.spec import ArchSpec
-from archspec.yaml_source import dump, parse
+from archspec.spec.load import load, validate
+from archspec.spec.schema import ArchSpec
+from archspec.spec.yaml_file import dump, parse
 from blocks.base import ComponentSpec, Grid, SpecError
 from blocks.decoders import AnyDecoder
 from blocks.downsample import AnyDownsample

@@ -9,7 +9,7 @@ import torch
 from archspec.building import build
 from archspec.direction_gradients import direction_norms, gradient_norm, without_gradient
 from archspec.network import SegNet
-from archspec.spec import ArchSpec
+from archspec.spec.schema import ArchSpec
 from blocks.mixers.conv import ConvMixerSpec
 from blocks.mixers.mamba import MambaMixerSpec
 from blocks.mixers.tom import TomMixer, TomMixerSpec

@@ -13,7 +13,7 @@ from archspec.cli.main import main
 from archspec.fidelity import RESULTS, Page, fidelity_page, page_json, used
 from archspec.fidelity_data import Benchmark, benchmarks, paper_of, papers
 from archspec.fidelity_text import page_text, shape
-from archspec.loading import load
+from archspec.spec.load import load
 from blocks.base import SpecError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fidelity"

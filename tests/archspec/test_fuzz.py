@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from archspec.loading import list_specs, load, validate
 from archspec.planning import plan
-from archspec.yaml_source import dump, parse
+from archspec.spec.load import list_specs, load, validate
+from archspec.spec.yaml_file import dump, parse
 from blocks.base import SpecError
 
 TEXT = Path(__file__).with_name("net.yaml").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import archspec
 from archspec.building import build_plan
 from archspec.network import SegNet
 from archspec.planning import Plan
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 
 # Networks with batch norm have tests of their own: its node in autograd's graph is instance norm's.
 SPECS = [n for n in archspec.list_specs() if "batch" not in dump(archspec.load(n).tree())]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import archspec
-from archspec.loading import apply_overrides, list_specs, load, load_tree
 from archspec.planning import plan
+from archspec.spec.load import apply_overrides, list_specs, load, load_tree
 from blocks.base import SpecError
 
 TEXT = Path(__file__).with_name("net.yaml").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from archspec.building import build_plan
 from archspec.costing import FusedAttention, on_meta
 from archspec.memory import saved_by_path, saved_bytes, training_memory
 from archspec.planning import Plan, plan
-from archspec.spec import ArchSpec
+from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec
 
 SpecFactory = Callable[..., ArchSpec]

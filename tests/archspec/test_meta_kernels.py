@@ -14,7 +14,7 @@ from archspec.costing import cost_plan
 from archspec.memory import training_memory
 from archspec.meta_kernels import meta_result
 from archspec.planning import Plan, plan
-from archspec.spec import ArchSpec
+from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec
 
 

@@ -7,9 +7,9 @@ import torch
 
 import archspec
 from archspec.building import build_plan
-from archspec.loading import load
 from archspec.planning import plan
-from archspec.spec import ArchSpec
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec
 
 SpecFactory = Callable[..., ArchSpec]

@@ -20,9 +20,9 @@ import pytest
 import torch
 
 from archspec.building import build
-from archspec.loading import load
 from archspec.nnunet import ArchSpecNet
 from archspec.nnunet_export import Export, export_nnunet
+from archspec.spec.load import load
 from blocks.base import SpecError
 
 pytest.importorskip("nnunetv2")

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import torch
 
-import archspec.loading
 import archspec.nnunet_trainers
-from archspec.loading import load
+import archspec.spec.load
 from archspec.nnunet_export import export_nnunet
+from archspec.spec.load import load
 
 pytest.importorskip("nnunetv2")
 pytestmark = pytest.mark.long
@@ -200,7 +200,7 @@ def predict(
 
     for key in [key for key in os.environ if key.startswith("nnUNet_")]:
         patch.delenv(key)
-    patch.setattr(archspec.loading, "_bundled", lambda: pytest.fail("a YAML file was read"))
+    patch.setattr(archspec.spec.load, "_bundled", lambda: pytest.fail("a YAML file was read"))
     predictor = nnUNetPredictor(device=torch.device("cpu"), use_mirroring=False, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(model), use_folds=(fold,))
     predictor.predict_from_files_sequential([[str(data.image)]], [str(out / "mask")])

@@ -10,7 +10,7 @@ import pytest
 import archspec
 from archspec.cli.nnunet import folded
 from archspec.nnunet_export import export_nnunet
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 
 Cli = Callable[..., tuple[int, str, str]]
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 import archspec
-from archspec.hashing import arch_hash
-from archspec.loading import load
 from archspec.nnunet import ArchSpecNet
 from archspec.nnunet_export import NETWORK_CLASS, export_nnunet
 from archspec.planning import plan
+from archspec.spec.hashing import arch_hash
+from archspec.spec.load import load
 
 Rewrite = Callable[[Path, Callable[[dict[str, Any]], object]], None]
 Refuse = Callable[..., str]

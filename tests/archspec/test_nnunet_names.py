@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from archspec.hashing import arch_hash
-from archspec.loading import load
 from archspec.nnunet_export import Export, export_nnunet
 from archspec.nnunet_names import default_plans_name
+from archspec.spec.hashing import arch_hash
+from archspec.spec.load import load
 
 Refuse = Callable[..., str]
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from archspec.fitting import memory_size
-from archspec.loading import load
 from archspec.memory import training_memory
 from archspec.nnunet_export import Export, export_nnunet
 from archspec.planning import plan
-from archspec.spec import ArchSpec
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError
 
 Rewrite = Callable[[Path, Callable[[dict[str, Any]], object]], None]

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from archspec.building import build
-from archspec.hashing import arch_hash
-from archspec.loading import load
 from archspec.nnunet import ArchSpecNet
 from archspec.nnunet_contract import check_contract, network_arguments
 from archspec.nnunet_export import export_nnunet
 from archspec.nnunet_stages import fit_stages
 from archspec.planning import plan
-from archspec.spec import ArchSpec
+from archspec.spec.hashing import arch_hash
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError, per_axis
 
 Rewrite = Callable[[Path, Callable[[dict[str, Any]], object]], None]

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from archspec.building import build_plan
-from archspec.loading import load
 from archspec.network import SegNet
 from archspec.planning import Plan, plan
-from archspec.spec import ArchSpec
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec
 from blocks.mixers import AnyMixer
 

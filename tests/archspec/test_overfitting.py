@@ -18,7 +18,7 @@ from archspec.overfit_text import overfit_json, overfit_text
 from archspec.overfitting import nnunet_loss, overfit
 from archspec.planning import Plan, plan
 from archspec.resolution_cap import resolution_cap
-from archspec.spec import ArchSpec
+from archspec.spec.schema import ArchSpec
 from blocks.decoders.mlp import MLPDecoderSpec
 from blocks.decoders.sum import SumDecoderSpec
 from blocks.mixers.conv import ConvMixerSpec

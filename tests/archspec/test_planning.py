@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from archspec.building import build_plan
-from archspec.loading import load
 from archspec.planning import Plan, plan
-from archspec.spec import ArchSpec
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError
 
 SpecFactory = Callable[..., ArchSpec]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from archspec.loading import load
 from archspec.memory import OPTIMIZER_STATES
 from archspec.recipe import TrainingSpec, build_optimizer, clip_gradients, rate, set_rate
+from archspec.spec.load import load
 from blocks.base import ComponentSpec, SpecError
 
 TRAINER_FIELDS = {"epochs", "iterations", "loss"}

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import archspec
 from archspec.building import build_plan
-from archspec.loading import load
 from archspec.network import SegNet
 from archspec.planning import plan
-from archspec.spec import ArchSpec
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
 from blocks.base import StageShape
 from blocks.ffn.mix import MixFFNSpec
 from blocks.mixers.mamba import MambaMixerSpec

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 import archspec
-from archspec.loading import load
 from archspec.planning import plan
+from archspec.spec.load import load
 from blocks.base import SpecError
 from blocks.decoders import AnyDecoder
 from blocks.mixers import AnyMixer

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 import archspec
 from archspec.building import build_plan
-from archspec.loading import load, validate
 from archspec.planning import Plan, plan
-from archspec.yaml_source import dump, parse
+from archspec.spec.load import load, validate
+from archspec.spec.yaml_file import dump, parse
 
 Shrink = Callable[..., Plan]
 

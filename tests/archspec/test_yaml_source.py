@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from archspec.yaml_source import Source, dotted, dump, parse
+from archspec.spec.yaml_file import Source, dotted, dump, parse
 
 SCALARS = [
     ("1", 1),

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 
 from archspec.building import build_plan
-from archspec.loading import load
 from archspec.network import SegNet
 from archspec.planning import plan
+from archspec.spec.load import load
 from blocks.base import ComponentSpec, SpecError
 
 Settings = tuple[str, ComponentSpec, str, list[ComponentSpec]]

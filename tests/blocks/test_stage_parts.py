@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from archspec.building import build_plan
-from archspec.loading import load
 from archspec.network import SegNet
 from archspec.planning import plan
-from archspec.spec import ArchSpec
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError, StageShape
 from blocks.downsample.conv import DownsampleSpec
 from blocks.local.gsc import GSCSpec

@@ -17,7 +17,7 @@ import search.retraining
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.phantom.reach import ReachTask
 from archspec.phantom.writing import write_dataset
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from search.loop import Event, SearchLoop
 from search.space import load_space
 from search.trial import TrialTask

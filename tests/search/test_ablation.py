@@ -12,7 +12,7 @@ import pytest
 
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.resolving import resolve
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.ablation import RESULT, TABLE, ablate
 from search.ablation_text import ablation_text

@@ -12,10 +12,10 @@ import pytest
 from optuna.trial import TrialState
 
 from archspec.costing import cost_plan
-from archspec.hashing import arch_hash
-from archspec.loading import list_specs, load
 from archspec.planning import plan
-from archspec.yaml_source import Source, dump
+from archspec.spec.hashing import arch_hash
+from archspec.spec.load import list_specs, load
+from archspec.spec.yaml_file import Source, dump
 from blocks.base import SpecError
 from search.anchors import SpecAnchor, anchor_spec_of, plan_anchor
 from search.control import control_space

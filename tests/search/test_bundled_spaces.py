@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from archspec.building import build_plan
 from archspec.costing import cost_plan
-from archspec.hashing import arch_hash
-from archspec.loading import load
 from archspec.planning import plan
+from archspec.spec.hashing import arch_hash
+from archspec.spec.load import load
 from search.dry_run import Sample, dry_run
 from search.space import list_spaces, load_space
 

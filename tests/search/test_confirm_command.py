@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from search.confirming import TABLE
 from search.retraining import read_trained
 

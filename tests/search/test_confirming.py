@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import search.confirming
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.confirmed_text import confirmed_text
 from search.confirming import RESULT, TABLE, confirm

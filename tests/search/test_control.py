@@ -11,7 +11,7 @@ import pytest
 from optuna.distributions import IntDistribution
 from optuna.trial import FixedTrial, create_trial
 
-from archspec.yaml_source import Source, dump
+from archspec.spec.yaml_file import Source, dump
 from blocks.base import SpecError
 from search.control import ControlVerdict, compare_with_control, control_source, control_space
 from search.space import load_space

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import search.study
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from search.control import control_space
 from search.space import load_space
 

@@ -19,7 +19,7 @@ from archspec.building import build
 from archspec.phantom.painting import Side
 from archspec.phantom.reach import ReachTask
 from archspec.recipe import build_optimizer, clip_gradients, set_rate
-from archspec.spec import ArchSpec
+from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec
 from search.space import load_space
 

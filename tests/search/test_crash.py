@@ -14,7 +14,7 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 import search.study
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.heartbeat import Heartbeat
 from search.ledger import ended

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 import search.study
 from archspec.nnunet_dataset import PreprocessedDataset
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from search.loop import Event
 from search.space import load_space
 from search.worker import WorkerSettings

@@ -8,7 +8,7 @@ import pytest
 
 from archspec.costing import cost_plan
 from archspec.planning import plan
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.dry_run import dry_run
 from search.space import load_space

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from search.study import open_run
 
 

@@ -14,7 +14,7 @@ import archspec
 from archspec.costing import cost_plan
 from archspec.memory import training_memory
 from archspec.planning import plan
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.ledger import ended
 from search.limits import check_limits

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.ledger import ended, is_stopped
 from search.loop import Event, SearchLoop

@@ -10,10 +10,10 @@ import pytest
 from optuna.trial import FixedTrial
 
 from archspec.costing import cost, cost_plan
-from archspec.hashing import trial_hash
-from archspec.loading import load
 from archspec.planning import Plan, plan
-from archspec.yaml_source import Source, dump
+from archspec.spec.hashing import trial_hash
+from archspec.spec.load import load
+from archspec.spec.yaml_file import Source, dump
 from blocks.base import SpecError
 from search import matching
 from search.matching import MatchSpec, match_spec

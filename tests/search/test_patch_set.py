@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from archspec.building import build_plan
 from archspec.nnunet_dataset import PreprocessedDataset, find_dataset
 from archspec.resolving import resolve
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.loading import Loading, load_batches
 from search.packing import pack

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 import archspec
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.opening import open_run
 from search.report import best_trial, front_table, write_report

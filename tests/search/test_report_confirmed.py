@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import search.confirming
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.confirming import RESULT, confirm
 from search.report import STALE, front_table, report_json, write_report

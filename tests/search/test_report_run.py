@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from archspec.cli.main import app
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from search.front import hypervolume, pareto_front
 from search.opening import open_run
 from search.report import report_json, write_report

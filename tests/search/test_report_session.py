@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from search.report_session import SESSIONS, data_split, note_session, read_sessions
 
 

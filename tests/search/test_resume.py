@@ -13,7 +13,7 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.opening import open_run
 

@@ -14,7 +14,7 @@ import pytest
 import archspec.nnunet_dataset
 import search.confirming
 import search.study
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from search.confirming import RESULT
 from search.report import front_rows
 from search.space import load_space

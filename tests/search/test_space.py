@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 import pytest
 
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.space import Space, load_space
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from archspec.nnunet_dataset import PreprocessedDataset
-from archspec.yaml_source import dump
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.splitting import split_cases
 

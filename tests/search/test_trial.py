@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from archspec.loading import load
 from archspec.planning import plan
+from archspec.spec.load import load
 from search.loading import Loading
 from search.trial import (
     CHECKPOINT,

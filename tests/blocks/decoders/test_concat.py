@@ -9,7 +9,7 @@ from torch import nn
 
 from archspec.building import build_plan
 from archspec.planning import plan
-from archspec.spec import ArchSpec
+from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError, StageShape
 from blocks.decoders.concat import ConcatDecoderSpec
 from blocks.layers.residual_unit import ResidualUnit

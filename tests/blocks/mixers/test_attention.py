@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import archspec
-from archspec.loading import load
 from archspec.planning import plan
+from archspec.spec.load import load
 from blocks.base import SpecError, StageShape
 from blocks.layers.axial_rope import AxialRope
 from blocks.mixers.attention import Attention, AttentionMixerSpec

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import archspec
-from archspec.loading import load
 from archspec.planning import plan
-from archspec.spec import ArchSpec
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError, StageShape
 from blocks.mixers.mamba import MambaMixer, MambaMixerSpec
 

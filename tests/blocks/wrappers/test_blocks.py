@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from archspec.building import build_plan
-from archspec.loading import load
 from archspec.planning import plan
-from archspec.spec import ArchSpec
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError, StageShape
 from blocks.layers.conv import conv
 from blocks.wrappers.basic import BasicBlockSpec

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from archspec.building import build_plan
 from archspec.planning import plan
-from archspec.spec import ArchSpec
+from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError, StageShape
 from blocks.mixers.attention import AttentionMixerSpec
 from blocks.mixers.tom import TomMixerSpec

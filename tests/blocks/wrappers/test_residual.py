@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from archspec.building import build_plan
 from archspec.planning import plan
-from archspec.spec import ArchSpec
+from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError, StageShape
 from blocks.layers.conv_gate import ConvGate
 from blocks.wrappers.residual import ResidualBlock, ResidualBlockSpec

@@ -7,8 +7,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from archspec.spec import ArchSpec
-from archspec.yaml_source import NodePath
+from archspec.spec.schema import ArchSpec
+from archspec.spec.yaml_file import NodePath
 
 _Owner = type[BaseModel] | tuple[type[BaseModel], ...] | None
 """The spec class at a node, the members of the union there, or None at a scalar."""

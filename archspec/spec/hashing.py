@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from archspec.spec import ArchSpec
+from archspec.spec.schema import ArchSpec
 
 _LABELS = {"name", "title", "sources", "claims"}
 

@@ -1,0 +1,1 @@
+"""From YAML text to a validated ArchSpec, and what identifies it."""
