@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from archspec.nnunet_dataset import PreprocessedDataset
-from archspec.recipe import TrainingSpec
+from archspec.training.recipe import TrainingSpec
 from blocks.base import SpecError
 
 Recipe = Literal["spec", "nnunet"]

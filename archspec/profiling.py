@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from archspec.building import build_plan
 from archspec.costing import CONVENTION, cost_plan
-from archspec.devices import device_named
 from archspec.energy import energy_counter
 from archspec.memory import training_memory
 from archspec.planning import Plan
+from archspec.training.devices import device_named
 from blocks.scan.dispatch import chosen
 
 _PEAK = Path("/proc/self/clear_refs")

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.training.step import autocast_dtype
 from blocks.base import SpecError
 from search.cases import CaseScores, Predicted, output_scales, scores_by_case, scores_of_all
 from search.loading import Batch
-from search.stepping import autocast_dtype
 
 PATCHES = "patches.npz"
 """Lies where the cases of a preprocessed dataset would."""

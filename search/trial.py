@@ -18,9 +18,9 @@ import torch
 from archspec.building import build_plan
 from archspec.network import SegNet
 from archspec.planning import Plan
+from archspec.training.step import Stepper, autocast_dtype
 from search.cases import Cases, CaseScores
 from search.loading import Loading, is_loader_lost, load_batches
-from search.stepping import Stepper, autocast_dtype
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import search.worker
 from archspec.nnunet_dataset import PreprocessedDataset
-from search.stepping import autocast_dtype
+from archspec.training.step import autocast_dtype
 from search.trial import CHECKPOINT, TrialTask
 from search.worker import Message, WorkerSettings
 

@@ -81,7 +81,7 @@ def ablate(
         return
     if dataset is None:
         raise SpecError("ablate: needs --data (all but with --dry-run)")
-    from archspec.devices import devices_for
+    from archspec.training.devices import devices_for
     from search.ablation import RESULT
     from search.ablation import ablate as train_variants
     from search.ablation_text import ablation_text

@@ -33,7 +33,7 @@ def confirm(
 
     Goes on where an earlier call ended; writes confirmed.json into the run folder.
     """
-    from archspec.devices import devices_for
+    from archspec.training.devices import devices_for
 
     found = train_again(
         run, seeds=seeds, devices=devices_for(device, jobs), threads=threads, plans=plans

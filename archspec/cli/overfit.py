@@ -46,13 +46,13 @@ def overfit(
     """
     from archspec.cli.overfit_display import OverfitDisplay
     from archspec.cli.specs import patch_sizes
-    from archspec.devices import device_named
     from archspec.fixed_patch import fixed_patch
     from archspec.nnunet_dataset import find_dataset
     from archspec.overfit_text import overfit_json, overfit_text
     from archspec.overfitting import overfit as train
     from archspec.resolving import resolve
     from archspec.spec.load import load
+    from archspec.training.devices import device_named
     from blocks.base import SpecError
 
     target = device_named(device)

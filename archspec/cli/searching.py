@@ -111,7 +111,7 @@ def search(
         from search.control import control_space
 
         loaded = control_space(loaded)
-    from archspec.devices import devices_for
+    from archspec.training.devices import devices_for
 
     devices = devices_for(device, jobs)
     if dry_run:

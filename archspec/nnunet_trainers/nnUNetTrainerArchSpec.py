@@ -13,8 +13,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from archspec.nnunet_loss import build_loss
-from archspec.recipe import TrainingSpec, build_optimizer, clip_gradients, set_rate
 from archspec.spec.load import load
+from archspec.training.recipe import TrainingSpec, build_optimizer, clip_gradients, set_rate
 from blocks.base import SpecError
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from archspec.recipe import OF_OPTIMIZERS
 from archspec.spec.messages import did_you_mean, first_mistake, shown
 from archspec.spec.schema import SCHEMA_VERSION, ArchSpec
 from archspec.spec.yaml_file import NodePath, Source, dotted, parse, read_text
+from archspec.training.recipe import OF_OPTIMIZERS
 from blocks.base import SpecError
 
 _OF_OPTIMIZERS = {("training", name) for name in OF_OPTIMIZERS}

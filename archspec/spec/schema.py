@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from archspec.initialising import Init
-from archspec.recipe import TrainingSpec
 from archspec.sizes import PatchSize
 from archspec.spec.claims import ClaimSpec
+from archspec.training.recipe import TrainingSpec
 from blocks.base import ComponentSpec, Count
 from blocks.decoders import AnyDecoder
 from blocks.downsample import AnyDownsample

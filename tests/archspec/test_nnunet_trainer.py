@@ -12,7 +12,7 @@ from torch import Tensor
 
 import archspec.nnunet_trainers
 from archspec.nnunet_export import export_nnunet
-from archspec.recipe import TrainingSpec, rate
+from archspec.training.recipe import TrainingSpec, rate
 from blocks.base import ComponentSpec, SpecError
 
 pytest.importorskip("nnunetv2")

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from archspec.memory import OPTIMIZER_STATES
-from archspec.recipe import TrainingSpec, build_optimizer, clip_gradients, rate, set_rate
 from archspec.spec.load import load
+from archspec.training.recipe import TrainingSpec, build_optimizer, clip_gradients, rate, set_rate
 from blocks.base import ComponentSpec, SpecError
 
 TRAINER_FIELDS = {"epochs", "iterations", "loss"}

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from archspec.nnunet_dataset import find_dataset
+from archspec.training.step import Stepper
 from search.space import load_space
-from search.stepping import Stepper
 from search.study import run
 
 _step = Stepper.step

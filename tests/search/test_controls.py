@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from archspec.building import build
 from archspec.phantom.painting import Side
 from archspec.phantom.reach import ReachTask
-from archspec.recipe import build_optimizer, clip_gradients, set_rate
 from archspec.spec.schema import ArchSpec
+from archspec.training.recipe import build_optimizer, clip_gradients, set_rate
 from blocks.base import ComponentSpec
 from search.space import load_space
 

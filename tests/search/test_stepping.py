@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from archspec.recipe import TrainingSpec
-from search.stepping import Stepper, autocast_dtype
+from archspec.training.recipe import TrainingSpec
+from archspec.training.step import Stepper, autocast_dtype
 
 RECIPE = TrainingSpec(
     optimizer="sgd", lr=0.1, weight_decay=0, clip=0.1, warmup=0, schedule="constant"

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archspec.recipe import TrainingSpec, build_optimizer, clip_gradients, set_rate
+from archspec.training.recipe import TrainingSpec, build_optimizer, clip_gradients, set_rate
 from search.loading import Batch
 
 

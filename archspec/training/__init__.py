@@ -1,0 +1,1 @@
+"""How a network is trained: the recipe as PyTorch parts, one step, devices."""
