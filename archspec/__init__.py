@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archspec.building import build
     from archspec.costing import Cost, cost
+    from archspec.network.build import build
+    from archspec.network.published import LoadReport, load_official
     from archspec.nnunet_export import export_nnunet
-    from archspec.official import LoadReport, load_official
     from archspec.spec.load import list_specs, load
     from archspec.spec.schema import ArchSpec
     from blocks.base import SpecError
@@ -36,14 +36,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "ArchSpec": "archspec.spec.schema",
     "Cost": "archspec.costing",
-    "LoadReport": "archspec.official",
+    "LoadReport": "archspec.network.published",
     "SpecError": "blocks.base",
-    "build": "archspec.building",
+    "build": "archspec.network.build",
     "cost": "archspec.costing",
     "export_nnunet": "archspec.nnunet_export",
     "list_specs": "archspec.spec.load",
     "load": "archspec.spec.load",
-    "load_official": "archspec.official",
+    "load_official": "archspec.network.published",
 }
 
 

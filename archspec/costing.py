@@ -23,10 +23,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
-from archspec.building import build_plan
 from archspec.meta_kernels import MetaKernels, meta_result
-from archspec.planning import Plan
-from archspec.resolving import resolve
+from archspec.network.build import build_plan
+from archspec.network.plan import Plan
+from archspec.network.resolve import resolve
 from archspec.spec.load import SpecLike
 from blocks.base import Grid
 

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archspec.building import build_plan
 from archspec.costing import CONVENTION, Cost, cost_plan
-from archspec.planning import Plan, plan
+from archspec.network.build import build_plan
+from archspec.network.plan import Plan, plan
 from archspec.spec.schema import ArchSpec
 from archspec.tables import table
 from blocks.base import SpecError

@@ -6,7 +6,7 @@ from typing import Any
 
 from archspec.costing import CONVENTION, Cost, cost_plan
 from archspec.memory import training_memory
-from archspec.planning import Plan
+from archspec.network.plan import Plan
 from archspec.tables import table
 
 Description = dict[str, Any]

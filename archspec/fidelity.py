@@ -13,7 +13,7 @@ from typing import Any
 from archspec.costing import CONVENTION, Cost, cost_plan
 from archspec.fidelity_data import Dataset, Paper, Point, benchmarks, paper_of
 from archspec.memory import training_memory
-from archspec.planning import Plan, plan
+from archspec.network.plan import Plan, plan
 from archspec.spec.claims import ClaimSpec
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from archspec.memory import training_memory
-from archspec.planning import Plan, plan
+from archspec.network.plan import Plan, plan
 from blocks.base import Grid, SpecError
 
 UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30, "M": 10**6, "G": 10**9}

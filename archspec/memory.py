@@ -19,7 +19,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 from archspec.costing import FusedAttention, on_meta
 from archspec.meta_kernels import MetaKernels, meta_result
-from archspec.planning import Plan
+from archspec.network.plan import Plan
 
 OPTIMIZER_STATES = {"sgd": 1, "adam": 2, "adamw": 2}
 """Tensors that an optimiser keeps for every parameter: momentum; first and second moment."""

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from archspec.building import build_parts
-from archspec.network import SegNet
-from archspec.planning import plan
+from archspec.network.build import build_parts
+from archspec.network.plan import plan
+from archspec.network.segnet import SegNet
 from archspec.spec.load import load
 from blocks.base import SpecError
 

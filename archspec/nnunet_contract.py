@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from archspec.network.plan import Plan
 from archspec.nnunet import ArchSpecNet
-from archspec.planning import Plan
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
 from blocks.base import SpecError

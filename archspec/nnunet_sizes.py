@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 from archspec.fitting import Fit
 from archspec.memory import training_memory
+from archspec.network.plan import Plan, plan, total_stride
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.nnunet_stages import fit_stages
-from archspec.planning import Plan, plan, total_stride
 from archspec.spec.schema import ArchSpec
 from blocks.base import Grid, SpecError, per_axis
 

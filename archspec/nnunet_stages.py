@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from archspec.planning import plan
+from archspec.network.plan import plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import Grid, SpecError, per_axis

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from archspec.fixed_patch import FixedPatch
+from archspec.network.plan import Plan
 from archspec.overfitting import RECIPE, SHARE, Overfit, output_weights
-from archspec.planning import Plan
 from archspec.tables import table
 
 _SHOWN = 6

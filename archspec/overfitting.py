@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.building import build_plan
 from archspec.direction_gradients import Norms, direction_norms, without_gradient
 from archspec.fixed_patch import FixedPatch, Target, mean_dice
+from archspec.network.build import build_plan
+from archspec.network.plan import Plan
 from archspec.non_finite import gradient_not_finite, where_not_finite
-from archspec.planning import Plan
 from archspec.resolution_cap import Cap, head_grid, resolution_cap
 
 SHARE = 0.99

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archspec.building import build_plan
 from archspec.costing import CONVENTION, cost_plan
 from archspec.energy import energy_counter
 from archspec.memory import training_memory
-from archspec.planning import Plan
+from archspec.network.build import build_plan
+from archspec.network.plan import Plan
 from archspec.training.devices import device_named
 from blocks.scan.dispatch import chosen
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.fixed_patch import Target, mean_dice
-from archspec.planning import Plan
+from archspec.network.plan import Plan
 from blocks.base import Grid
 from blocks.layers.resize import resize
 

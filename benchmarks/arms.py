@@ -7,7 +7,7 @@ from experiment import Arm
 from optuna.trial import FixedTrial
 
 from archspec.costing import cost_plan
-from archspec.planning import plan
+from archspec.network.plan import plan
 from archspec.spec.load import load
 from blocks.base import Grid
 from search.matching import MatchSpec, match_spec, step_seconds

@@ -23,8 +23,8 @@ import torch
 
 import archspec
 from archspec.costing import cost_plan
-from archspec.planning import Plan, plan
-from archspec.resolving import resolve
+from archspec.network.plan import Plan, plan
+from archspec.network.resolve import resolve
 from search.space import load_space
 
 

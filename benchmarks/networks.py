@@ -23,7 +23,7 @@ import torch
 import archspec
 from archspec.costing import CONVENTION
 from archspec.memory import module_memory, training_memory
-from archspec.resolving import resolve
+from archspec.network.resolve import resolve
 
 LARGE, SMALL = (128, 128, 128), (64, 64, 64)
 

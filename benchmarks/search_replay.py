@@ -19,8 +19,8 @@ from optuna.samplers import BaseSampler
 from search_curves import Params, Seconds, name_of, networks
 
 from archspec.costing import Cost, cost_plan
+from archspec.network.plan import Plan
 from archspec.nnunet_dataset import PreprocessedDataset
-from archspec.planning import Plan
 from archspec.spec.hashing import trial_hash
 from search import drawing
 from search.curves import CurvePoint, Training

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from archspec.evaluation import dice, mean, scored_labels
+from archspec.network.plan import Plan
+from archspec.network.resolve import resolve
 from archspec.nnunet_dataset import find_dataset
-from archspec.planning import Plan
-from archspec.resolving import resolve
 from archspec.surface_metrics import surface_scores
 from search.curves import CurvePoint, Training, describe_training
 from search.data import CaseScores, TrialData

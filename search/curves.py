@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from archspec.costing import cost_plan
-from archspec.planning import Plan
+from archspec.network.plan import Plan
 from archspec.spec.hashing import arch_hash, trial_hash
 from blocks.base import SpecError
 

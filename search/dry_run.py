@@ -10,7 +10,7 @@ from optuna.trial import BaseTrial, FixedTrial
 
 from archspec.costing import CONVENTION, cost_plan
 from archspec.memory import training_memory
-from archspec.planning import Plan
+from archspec.network.plan import Plan
 from archspec.profiling import profile_plan
 from archspec.spec.hashing import trial_hash
 from blocks.base import SpecError

@@ -12,7 +12,7 @@ from optuna.trial import BaseTrial
 from pydantic import Field, field_validator, model_validator
 
 from archspec.costing import cost_plan
-from archspec.planning import Plan, plan
+from archspec.network.plan import Plan, plan
 from archspec.spec.load import SpecLike, load, validate
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import NodePath, Source, dotted
@@ -177,7 +177,7 @@ def step_seconds(planned: Plan, *, batch_size: int, repeats: int, device: str = 
     """Return the median wall time in seconds of forward and backward, after two to warm up."""
     import torch
 
-    from archspec.building import build_plan
+    from archspec.network.build import build_plan
 
     net = build_plan(planned).to(device)
     x = torch.randn(batch_size, planned.in_channels, *planned.patch_size, device=device)

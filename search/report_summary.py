@@ -8,7 +8,7 @@ from typing import Any
 
 from archspec.costing import cost_plan
 from archspec.diffing import changes, diff, diff_text
-from archspec.planning import Plan, plan
+from archspec.network.plan import Plan, plan
 from archspec.spec.load import validate
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import parse

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from archspec.planning import Plan
+from archspec.network.plan import Plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import NodePath

@@ -29,8 +29,8 @@ from typing import Any
 from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
-from archspec.planning import Plan, plan
-from archspec.resolving import plan_source
+from archspec.network.plan import Plan, plan
+from archspec.network.resolve import plan_source
 from archspec.spec.load import apply_overrides, validate
 from archspec.spec.messages import first_mistake
 from archspec.spec.schema import ArchSpec

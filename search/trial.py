@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from archspec.building import build_plan
-from archspec.network import SegNet
-from archspec.planning import Plan
+from archspec.network.build import build_plan
+from archspec.network.plan import Plan
+from archspec.network.segnet import SegNet
 from archspec.training.step import Stepper, autocast_dtype
 from search.cases import Cases, CaseScores
 from search.loading import Loading, is_loader_lost, load_batches

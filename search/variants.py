@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from archspec.costing import CONVENTION, Cost, cost_plan
-from archspec.planning import Plan, plan
+from archspec.network.plan import Plan, plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from archspec.tables import table

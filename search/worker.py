@@ -108,7 +108,7 @@ def _train(
     """
     import torch
 
-    from archspec.planning import plan
+    from archspec.network.plan import plan
     from archspec.spec.load import load
     from search.loading import Loading, is_loader_lost
     from search.trial import CheckpointError, DivergedError, StoppedError, score_trained, train

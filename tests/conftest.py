@@ -17,7 +17,7 @@ from torch import nn
 
 import archspec
 from archspec.cli.main import main
-from archspec.planning import Plan, plan
+from archspec.network.plan import Plan, plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError

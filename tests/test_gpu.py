@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from archspec.building import build_plan
-from archspec.planning import Plan
+from archspec.network.build import build_plan
+from archspec.network.plan import Plan
 
 pytestmark = [
     pytest.mark.gpu,

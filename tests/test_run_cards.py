@@ -11,7 +11,7 @@ from typer.main import get_group
 
 from archspec.cli.main import app
 from archspec.cli.specs import patch_sizes
-from archspec.resolving import resolve
+from archspec.network.resolve import resolve
 
 CARDS = (Path(__file__).parents[1] / "docs" / "run-cards.md").read_text(encoding="utf-8")
 LINES = [

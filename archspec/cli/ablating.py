@@ -57,8 +57,8 @@ def ablate(
 
     Goes on where an earlier call ended; writes ablation.json into the folder.
     """
+    from archspec.network.resolve import resolve
     from archspec.nnunet_dataset import find_dataset
-    from archspec.resolving import resolve
     from blocks.base import SpecError
     from search.variants import variants_json, variants_of, variants_text
 

@@ -32,7 +32,7 @@ def diff(
     """
     from archspec.diffing import diff as compare
     from archspec.diffing import diff_json, diff_text
-    from archspec.resolving import resolve
+    from archspec.network.resolve import resolve
     from blocks.base import SpecError
 
     first, other = planned_at(patch, a), resolve(b, overrides=overrides or ())

@@ -24,7 +24,7 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write published weights as safetensors that the spec's network loads."""
-    from archspec.converting import convert as convert_checkpoint
+    from archspec.network.convert import convert as convert_checkpoint
 
     done = convert_checkpoint(
         checkpoint,

@@ -11,7 +11,7 @@ from archspec.cli.training_options import Configuration, Data, Device, PlansName
 
 if TYPE_CHECKING:
     from archspec.fixed_patch import FixedPatch
-    from archspec.planning import Plan
+    from archspec.network.plan import Plan
 
 _MOSTLY = 0.5
 """Share of padding above which a patch is called too large for its case."""
@@ -47,10 +47,10 @@ def overfit(
     from archspec.cli.overfit_display import OverfitDisplay
     from archspec.cli.specs import patch_sizes
     from archspec.fixed_patch import fixed_patch
+    from archspec.network.resolve import resolve
     from archspec.nnunet_dataset import find_dataset
     from archspec.overfit_text import overfit_json, overfit_text
     from archspec.overfitting import overfit as train
-    from archspec.resolving import resolve
     from archspec.spec.load import load
     from archspec.training.devices import device_named
     from blocks.base import SpecError
@@ -102,7 +102,7 @@ def overfit(
 
 def _padding(planned: "Plan", chosen: "FixedPatch") -> str:
     """Return how much of the patch is padding, and a patch with less, if the network takes it."""
-    from archspec.planning import plan
+    from archspec.network.plan import plan
     from blocks.base import SpecError
 
     text = (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from archspec.planning import Plan
+    from archspec.network.plan import Plan
 
 Spec = Annotated[str, typer.Argument(help="A bundled name or a YAML file.")]
 Overrides = Annotated[
@@ -81,7 +81,7 @@ def describe(
     """
     from archspec.describing import compare_text, describe_json, describe_text, kinds_text
     from archspec.fitting import Fit, memory_size
-    from archspec.planning import Plan
+    from archspec.network.plan import Plan
 
     available = None if gpu_memory is None else memory_size(gpu_memory)
     plans: list[Plan] = []
@@ -126,7 +126,7 @@ def planned_at(
     Raises:
         SpecError: as `resolve`; --patch is named where it is what does not fit.
     """
-    from archspec.resolving import resolve
+    from archspec.network.resolve import resolve
     from blocks.base import SpecError
 
     asked = patch_sizes(patch)

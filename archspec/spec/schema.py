@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from archspec.initialising import Init
+from archspec.network.initialise import Init
 from archspec.sizes import PatchSize
 from archspec.spec.claims import ClaimSpec
 from archspec.training.recipe import TrainingSpec

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import archspec
-from archspec.building import build_plan
 from archspec.costing import Cost, cost_plan
-from archspec.planning import Plan, plan
+from archspec.network.build import build_plan
+from archspec.network.plan import Plan, plan
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError
 from blocks.decoders import AnyDecoder

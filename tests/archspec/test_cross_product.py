@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.building import build_plan
 from archspec.costing import cost_plan
-from archspec.network import SegNet
-from archspec.planning import Plan, plan
+from archspec.network.build import build_plan
+from archspec.network.plan import Plan, plan
+from archspec.network.segnet import SegNet
 from archspec.spec.load import load, validate
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import dump, parse

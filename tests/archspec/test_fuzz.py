@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from archspec.planning import plan
+from archspec.network.plan import plan
 from archspec.spec.load import list_specs, load, validate
 from archspec.spec.yaml_file import dump, parse
 from blocks.base import SpecError

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import archspec
-from archspec.building import build_plan
-from archspec.network import SegNet
-from archspec.planning import Plan
+from archspec.network.build import build_plan
+from archspec.network.plan import Plan
+from archspec.network.segnet import SegNet
 from archspec.spec.yaml_file import dump
 
 # Networks with batch norm have tests of their own: its node in autograd's graph is instance norm's.

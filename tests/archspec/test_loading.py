@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import archspec
-from archspec.planning import plan
+from archspec.network.plan import plan
 from archspec.spec.load import apply_overrides, list_specs, load, load_tree
 from blocks.base import SpecError
 

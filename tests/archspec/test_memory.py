@@ -11,10 +11,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import archspec
-from archspec.building import build_plan
 from archspec.costing import FusedAttention, on_meta
 from archspec.memory import saved_by_path, saved_bytes, training_memory
-from archspec.planning import Plan, plan
+from archspec.network.build import build_plan
+from archspec.network.plan import Plan, plan
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec
 

@@ -13,7 +13,7 @@ from archspec import costing, memory, meta_kernels
 from archspec.costing import cost_plan
 from archspec.memory import training_memory
 from archspec.meta_kernels import meta_result
-from archspec.planning import Plan, plan
+from archspec.network.plan import Plan, plan
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import archspec
-from archspec.building import build_plan
-from archspec.planning import plan
+from archspec.network.build import build_plan
+from archspec.network.plan import plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from archspec.building import build
+from archspec.network.build import build
 from archspec.nnunet import ArchSpecNet
 from archspec.nnunet_export import Export, export_nnunet
 from archspec.spec.load import load

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 import archspec
 from archspec import nnunet_contract
-from archspec.building import build, build_plan
+from archspec.network.build import build, build_plan
+from archspec.network.plan import Plan, plan
 from archspec.nnunet import ArchSpecNet
 from archspec.nnunet_contract import check_contract, network_arguments, target_sizes
 from archspec.nnunet_export import NETWORK_CLASS
-from archspec.planning import Plan, plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import archspec
+from archspec.network.plan import plan
 from archspec.nnunet import ArchSpecNet
 from archspec.nnunet_export import NETWORK_CLASS, export_nnunet
-from archspec.planning import plan
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
 

@@ -9,8 +9,8 @@ import pytest
 
 from archspec.fitting import memory_size
 from archspec.memory import training_memory
+from archspec.network.plan import plan
 from archspec.nnunet_export import Export, export_nnunet
-from archspec.planning import plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError

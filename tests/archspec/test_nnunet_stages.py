@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from archspec.building import build
+from archspec.network.build import build
+from archspec.network.plan import plan
 from archspec.nnunet import ArchSpecNet
 from archspec.nnunet_contract import check_contract, network_arguments
 from archspec.nnunet_export import export_nnunet
 from archspec.nnunet_stages import fit_stages
-from archspec.planning import plan
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import archspec
-from archspec.network import SegNet
-from archspec.official import key_table, key_tables, load_official
+from archspec.network.published import key_table, key_tables, load_official
+from archspec.network.segnet import SegNet
 from blocks.base import SpecError
 
 FILE = Path(__file__).parents[1] / "golden" / "segmamba" / "model_small.npz"

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from archspec.building import build_plan
 from archspec.fixed_patch import FixedPatch, Target
+from archspec.network.build import build_plan
+from archspec.network.plan import Plan, plan
 from archspec.non_finite import where_not_finite
 from archspec.overfit_text import overfit_json, overfit_text
 from archspec.overfitting import nnunet_loss, overfit
-from archspec.planning import Plan, plan
 from archspec.resolution_cap import resolution_cap
 from archspec.spec.schema import ArchSpec
 from blocks.decoders.mlp import MLPDecoderSpec

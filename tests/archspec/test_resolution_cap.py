@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from archspec.fixed_patch import Target, mean_dice
-from archspec.planning import plan
+from archspec.network.plan import plan
 from archspec.resolution_cap import head_grid, resolution_cap
 from archspec.spec.load import load
 from blocks.layers.resize import resize

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import archspec
-from archspec.building import build_plan
-from archspec.network import SegNet
-from archspec.official import key_table
-from archspec.planning import plan
+from archspec.network.build import build_plan
+from archspec.network.plan import plan
+from archspec.network.published import key_table
+from archspec.network.segnet import SegNet
 
 FOLDER = Path(__file__).parents[1] / "golden" / "segformer3d"
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import archspec
-from archspec.building import build_plan
-from archspec.network import SegNet
-from archspec.planning import plan
+from archspec.network.build import build_plan
+from archspec.network.plan import plan
+from archspec.network.segnet import SegNet
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import StageShape

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import archspec
-from archspec.building import build_plan
-from archspec.network import SegNet
-from archspec.official import key_table, renamed
-from archspec.planning import Plan
-from archspec.resolving import resolve
+from archspec.network.build import build_plan
+from archspec.network.plan import Plan
+from archspec.network.published import key_table, renamed
+from archspec.network.resolve import resolve
+from archspec.network.segnet import SegNet
 from blocks.layers.fue import FUE
 
 FILE = Path(__file__).parents[1] / "golden" / "segmamba" / "model_small.npz"

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 import archspec
-from archspec.building import build_plan
 from archspec.cli.main import main
-from archspec.network import SegNet
-from archspec.official import LoadReport, key_table, renamed
-from archspec.resolving import resolve
+from archspec.network.build import build_plan
+from archspec.network.published import LoadReport, key_table, renamed
+from archspec.network.resolve import resolve
+from archspec.network.segnet import SegNet
 from blocks.mixers.tom import TomMixer
 
 FOLDER = Path(__file__).parents[1] / "golden" / "segresmamba"

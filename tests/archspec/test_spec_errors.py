@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import archspec
-from archspec.planning import plan
+from archspec.network.plan import plan
 from archspec.spec.load import load
 from blocks.base import SpecError
 from blocks.decoders import AnyDecoder

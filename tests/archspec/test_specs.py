@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import archspec
-from archspec.building import build_plan
-from archspec.planning import Plan, plan
+from archspec.network.build import build_plan
+from archspec.network.plan import Plan, plan
 from archspec.spec.load import load, validate
 from archspec.spec.yaml_file import dump, parse
 

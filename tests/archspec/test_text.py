@@ -12,7 +12,7 @@ import archspec
 from archspec.cli.main import app
 from archspec.fitting import Fit
 from archspec.memory import training_memory
-from archspec.resolving import resolve
+from archspec.network.resolve import resolve
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "text"
 PAGES = {

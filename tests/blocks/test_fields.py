@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from archspec.building import build_plan
-from archspec.network import SegNet
-from archspec.planning import plan
+from archspec.network.build import build_plan
+from archspec.network.plan import plan
+from archspec.network.segnet import SegNet
 from archspec.spec.load import load
 from blocks.base import ComponentSpec, SpecError
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from archspec.building import build_plan
-from archspec.network import SegNet
-from archspec.planning import plan
+from archspec.network.build import build_plan
+from archspec.network.plan import plan
+from archspec.network.segnet import SegNet
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError, StageShape

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import search.trial
 import search.worker
-from archspec.network import SegNet
+from archspec.network.segnet import SegNet
 from archspec.nnunet_dataset import PreprocessedDataset
 from search.space import load_space
 from search.study import run

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from archspec.network.resolve import resolve
 from archspec.nnunet_dataset import PreprocessedDataset
-from archspec.resolving import resolve
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.ablation import RESULT, TABLE, ablate

@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from archspec.costing import cost_plan
-from archspec.planning import plan
+from archspec.network.plan import plan
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import list_specs, load
 from archspec.spec.yaml_file import Source, dump

@@ -8,9 +8,9 @@ import torch
 from optuna.trial import FixedTrial
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.building import build_plan
 from archspec.costing import cost_plan
-from archspec.planning import plan
+from archspec.network.build import build_plan
+from archspec.network.plan import plan
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
 from search.dry_run import Sample, dry_run

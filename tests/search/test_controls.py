@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from optuna.trial import FixedTrial
 from torch import Tensor, nn
 
-from archspec.building import build
+from archspec.network.build import build
 from archspec.phantom.painting import Side
 from archspec.phantom.reach import ReachTask
 from archspec.spec.schema import ArchSpec

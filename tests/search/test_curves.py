@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from archspec.resolving import resolve
+from archspec.network.resolve import resolve
 from archspec.spec.hashing import arch_hash, trial_hash
 from blocks.base import SpecError
 from search.curves import CurvePoint, append_points, describe_training, read_curves, read_points

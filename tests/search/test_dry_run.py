@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from archspec.costing import cost_plan
-from archspec.planning import plan
+from archspec.network.plan import plan
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.dry_run import dry_run

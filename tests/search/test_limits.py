@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 import archspec
 from archspec.costing import cost_plan
 from archspec.memory import training_memory
-from archspec.planning import plan
+from archspec.network.plan import plan
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.ledger import ended

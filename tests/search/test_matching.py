@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import FixedTrial
 
 from archspec.costing import cost, cost_plan
-from archspec.planning import Plan, plan
+from archspec.network.plan import Plan, plan
 from archspec.spec.hashing import trial_hash
 from archspec.spec.load import load
 from archspec.spec.yaml_file import Source, dump
@@ -99,7 +99,7 @@ def test_latency_is_matched_by_what_was_measured(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_step_takes_time() -> None:
-    from archspec.resolving import resolve
+    from archspec.network.resolve import resolve
 
     planned = resolve(host({"kind": "conv"}, {"kind": "identity"}))
     assert 0 < matching.step_seconds(planned, batch_size=1, repeats=3) < 10

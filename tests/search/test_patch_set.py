@@ -15,9 +15,9 @@ import torch
 from optuna.trial import TrialState
 from torch import Tensor, nn
 
-from archspec.building import build_plan
+from archspec.network.build import build_plan
+from archspec.network.resolve import resolve
 from archspec.nnunet_dataset import PreprocessedDataset, find_dataset
-from archspec.resolving import resolve
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.loading import Loading, load_batches

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from archspec.planning import plan
+from archspec.network.plan import plan
 from archspec.spec.load import load
 from search.loading import Loading
 from search.trial import (

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from archspec.planning import Plan, plan
-from archspec.resolving import resolve
+from archspec.network.plan import Plan, plan
+from archspec.network.resolve import resolve
 from archspec.spec.load import load
 from blocks.base import SpecError
 from search.variants import Variants, variants_json, variants_of, variants_text

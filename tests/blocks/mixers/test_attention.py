@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import archspec
-from archspec.planning import plan
+from archspec.network.plan import plan
 from archspec.spec.load import load
 from blocks.base import SpecError, StageShape
 from blocks.layers.axial_rope import AxialRope

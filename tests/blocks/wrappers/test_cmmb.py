@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from archspec.building import build_plan
-from archspec.planning import plan
+from archspec.network.build import build_plan
+from archspec.network.plan import plan
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError, StageShape
 from blocks.mixers.attention import AttentionMixerSpec

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from archspec.network import SegNet
+from archspec.network.segnet import SegNet
 from archspec.spec.yaml_file import parse
 from blocks.base import ComponentSpec, SpecError
 

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from archspec.building import build
-from archspec.official import (
+from archspec.network.build import build
+from archspec.network.published import (
     KeyTable,
     LoadReport,
     Size,

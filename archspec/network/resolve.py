@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from archspec.planning import Plan, plan
+from archspec.network.plan import Plan, plan
 from archspec.spec.load import SpecLike, apply_overrides, load_tree, validate, written_at
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import Source

@@ -4,10 +4,10 @@ from itertools import accumulate
 
 from torch import nn
 
-from archspec.initialising import initialise
-from archspec.network import SegNet, Stage
-from archspec.planning import Plan, StagePlan
-from archspec.resolving import resolve
+from archspec.network.initialise import initialise
+from archspec.network.plan import Plan, StagePlan
+from archspec.network.resolve import resolve
+from archspec.network.segnet import SegNet, Stage
 from archspec.spec.load import SpecLike
 from blocks.base import Grid
 from blocks.decoders.decoder import Decoder
