@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archspec.costing import Cost, cost
+    from archspec.costs.flops import Cost, cost
     from archspec.network.build import build
     from archspec.network.published import LoadReport, load_official
     from archspec.nnunet_export import export_nnunet
@@ -35,11 +35,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ArchSpec": "archspec.spec.schema",
-    "Cost": "archspec.costing",
+    "Cost": "archspec.costs.flops",
     "LoadReport": "archspec.network.published",
     "SpecError": "blocks.base",
     "build": "archspec.network.build",
-    "cost": "archspec.costing",
+    "cost": "archspec.costs.flops",
     "export_nnunet": "archspec.nnunet_export",
     "list_specs": "archspec.spec.load",
     "load": "archspec.spec.load",

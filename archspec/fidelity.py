@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-from archspec.costing import CONVENTION, Cost, cost_plan
+from archspec.costs.flops import CONVENTION, Cost, cost_plan
+from archspec.costs.memory import training_memory
 from archspec.fidelity_data import Dataset, Paper, Point, benchmarks, paper_of
-from archspec.memory import training_memory
 from archspec.network.plan import Plan, plan
 from archspec.spec.claims import ClaimSpec
 from archspec.spec.schema import ArchSpec

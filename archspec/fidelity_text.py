@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from archspec.costing import CONVENTION
+from archspec.costs.flops import CONVENTION
 from archspec.fidelity import RESULTS, SCALES, Compare, Page, Reading, independent
 from archspec.fidelity_data import Compared, Paper, Point
 from archspec.spec.claims import ClaimSpec

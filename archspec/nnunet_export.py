@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archspec.fitting import memory_size
+from archspec.costs.fit import memory_size
 from archspec.nnunet_commands import check_recipe, commands, environment, recipe_note
 from archspec.nnunet_contract import check_contract, network_arguments
 from archspec.nnunet_dataset import PreprocessedDataset, find_configurations

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from archspec.fitting import Fit
-from archspec.memory import training_memory
+from archspec.costs.fit import Fit
+from archspec.costs.memory import training_memory
 from archspec.network.plan import Plan, plan, total_stride
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.nnunet_stages import fit_stages

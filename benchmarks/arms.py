@@ -6,7 +6,7 @@ from typing import Any
 from experiment import Arm
 from optuna.trial import FixedTrial
 
-from archspec.costing import cost_plan
+from archspec.costs.flops import cost_plan
 from archspec.network.plan import plan
 from archspec.spec.load import load
 from blocks.base import Grid

@@ -22,7 +22,7 @@ import optuna
 import torch
 
 import archspec
-from archspec.costing import cost_plan
+from archspec.costs.flops import cost_plan
 from archspec.network.plan import Plan, plan
 from archspec.network.resolve import resolve
 from search.space import load_space

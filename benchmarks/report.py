@@ -18,7 +18,7 @@ import torch
 from experiment import Bench, Budget, Runner, Tables
 from verdicts import Difference, Row, differences, rows, text
 
-from archspec.costing import CONVENTION
+from archspec.costs.flops import CONVENTION
 from blocks.scan.dispatch import chosen
 
 RESULTS = Path(__file__).parent / "results"

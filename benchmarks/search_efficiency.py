@@ -25,7 +25,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from search_comparison import Interval, compare
 from search_replay import Known, Replay, Table, replay
 
-from archspec.costing import CONVENTION
+from archspec.costs.flops import CONVENTION
 from search.curves import read_curves
 from search.settings import StopperName
 from search.space import load_space

@@ -18,7 +18,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from search_curves import Params, Seconds, name_of, networks
 
-from archspec.costing import Cost, cost_plan
+from archspec.costs.flops import Cost, cost_plan
 from archspec.network.plan import Plan
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.spec.hashing import trial_hash

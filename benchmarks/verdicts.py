@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from experiment import Arm, Bench, Budget, Runner, label
 
-from archspec.memory import training_memory
+from archspec.costs.memory import training_memory
 from archspec.paired import hierarchical_bootstrap, holm
 
 _DRAWS = 4000

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from archspec.costing import CONVENTION
+from archspec.costs.flops import CONVENTION
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.spec.hashing import trial_hash
 from blocks.base import SpecError

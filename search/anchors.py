@@ -6,7 +6,7 @@ from typing import Any
 
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial
 
-from archspec.costing import cost_plan
+from archspec.costs.flops import cost_plan
 from archspec.network.plan import Plan, plan
 from archspec.nnunet_stages import fit_stages
 from archspec.spec.load import load

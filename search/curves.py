@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from archspec.costing import cost_plan
+from archspec.costs.flops import cost_plan
 from archspec.network.plan import Plan
 from archspec.spec.hashing import arch_hash, trial_hash
 from blocks.base import SpecError

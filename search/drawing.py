@@ -6,7 +6,7 @@ from collections.abc import Callable
 import optuna
 from optuna.trial import TrialState
 
-from archspec.costing import Cost, cost_plan
+from archspec.costs.flops import Cost, cost_plan
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.spec.hashing import arch_hash, trial_hash
 from archspec.spec.schema import ArchSpec

@@ -8,10 +8,10 @@ from typing import Any
 import optuna
 from optuna.trial import BaseTrial, FixedTrial
 
-from archspec.costing import CONVENTION, cost_plan
-from archspec.memory import training_memory
+from archspec.costs.flops import CONVENTION, cost_plan
+from archspec.costs.measure import profile_plan
+from archspec.costs.memory import training_memory
 from archspec.network.plan import Plan
-from archspec.profiling import profile_plan
 from archspec.spec.hashing import trial_hash
 from blocks.base import SpecError
 from search.anchors import anchor_spec_of, spec_anchors

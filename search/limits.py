@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
-from archspec.costing import Cost
-from archspec.fitting import memory_size
-from archspec.memory import training_memory
+from archspec.costs.fit import memory_size
+from archspec.costs.flops import Cost
+from archspec.costs.memory import training_memory
 from search.settings import LimitSettings
 
 

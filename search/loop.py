@@ -14,7 +14,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from archspec.costing import Cost
+from archspec.costs.flops import Cost
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import dump

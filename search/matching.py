@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from optuna.trial import BaseTrial
 from pydantic import Field, field_validator, model_validator
 
-from archspec.costing import cost_plan
+from archspec.costs.flops import cost_plan
 from archspec.network.plan import Plan, plan
 from archspec.spec.load import SpecLike, load, validate
 from archspec.spec.schema import ArchSpec

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from archspec.costing import cost_plan
-from archspec.diffing import changes, diff, diff_text
+from archspec.costs.diff import changes, diff, diff_text
+from archspec.costs.flops import cost_plan
 from archspec.network.plan import Plan, plan
 from archspec.spec.load import validate
 from archspec.spec.schema import ArchSpec

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from archspec.fitting import memory_size
+from archspec.costs.fit import memory_size
 from blocks.base import ComponentSpec, Count, SpecError
 from search.matching import MatchSpec
 

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
-from archspec.costing import CONVENTION
+from archspec.costs.flops import CONVENTION
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError

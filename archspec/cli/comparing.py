@@ -30,8 +30,8 @@ def diff(
 
     `archspec diff X X -s path=value` says what a change of X costs.
     """
-    from archspec.diffing import diff as compare
-    from archspec.diffing import diff_json, diff_text
+    from archspec.costs.diff import diff as compare
+    from archspec.costs.diff import diff_json, diff_text
     from archspec.network.resolve import resolve
     from blocks.base import SpecError
 
@@ -66,7 +66,7 @@ def profile(
     json_: Json = False,
 ) -> None:
     """Measure forward pass, training step, memory and energy, beside the estimates."""
-    from archspec.profiling import profile_plan, profile_text
+    from archspec.costs.measure import profile_plan, profile_text
 
     planned = planned_at(patch, spec, overrides)
     found = profile_plan(planned, device=device, batch=batch, amp=amp, repeats=repeats)

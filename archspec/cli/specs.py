@@ -79,8 +79,8 @@ def describe(
     Networks are compared at the first one's input. With --gpu-memory the exit code is 1 if one
     does not fit.
     """
-    from archspec.describing import compare_text, describe_json, describe_text, kinds_text
-    from archspec.fitting import Fit, memory_size
+    from archspec.costs.describe import compare_text, describe_json, describe_text, kinds_text
+    from archspec.costs.fit import Fit, memory_size
     from archspec.network.plan import Plan
 
     available = None if gpu_memory is None else memory_size(gpu_memory)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from archspec.costing import cost
+from archspec.costs.flops import cost
 from archspec.spec.hashing import arch_hash, trial_hash
 from archspec.spec.load import load, validate
 from archspec.spec.yaml_file import dump, parse

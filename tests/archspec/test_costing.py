@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import archspec
-from archspec.costing import Cost, cost_plan
+from archspec.costs.flops import Cost, cost_plan
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan, plan
 from archspec.spec.schema import ArchSpec

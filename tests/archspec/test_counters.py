@@ -5,8 +5,8 @@ import importlib.util
 import pytest
 from torch import Tensor, nn
 
-from archspec import counters
-from archspec.counters import count, counts_json, counts_text, small_plan
+from archspec.costs import counters
+from archspec.costs.counters import count, counts_json, counts_text, small_plan
 from archspec.spec.load import load
 
 

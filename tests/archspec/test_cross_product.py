@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.costing import cost_plan
+from archspec.costs.flops import cost_plan
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan, plan
 from archspec.network.segnet import SegNet

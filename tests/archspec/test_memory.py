@@ -11,8 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import archspec
-from archspec.costing import FusedAttention, on_meta
-from archspec.memory import saved_by_path, saved_bytes, training_memory
+from archspec.costs.flops import FusedAttention, on_meta
+from archspec.costs.memory import saved_by_path, saved_bytes, training_memory
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan, plan
 from archspec.spec.schema import ArchSpec
@@ -160,7 +160,7 @@ def test_transient_of_a_real_step() -> None:
 @pytest.mark.parametrize("amp", [False, True], ids=["float32", "amp"])
 @pytest.mark.parametrize("name", archspec.list_specs())
 def test_peak_on_cuda(name: str, amp: bool) -> None:
-    from archspec.profiling import profile_plan
+    from archspec.costs.measure import profile_plan
 
     planned = archspec.resolving.resolve(name, in_channels=4, patch_size=(96, 96, 96))
     found = profile_plan(planned, device="cuda", batch=1, amp=amp, repeats=1)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from archspec import costing, memory, meta_kernels
-from archspec.costing import cost_plan
-from archspec.memory import training_memory
-from archspec.meta_kernels import meta_result
+from archspec.costs import flops, memory, meta_kernels
+from archspec.costs.flops import cost_plan
+from archspec.costs.memory import training_memory
+from archspec.costs.meta_kernels import meta_result
 from archspec.network.plan import Plan, plan
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec
@@ -46,7 +46,7 @@ class Compared:
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> Compared:
     found = Compared()
-    for module in (costing, memory, meta_kernels):
+    for module in (flops, memory, meta_kernels):
         monkeypatch.setattr(module, "meta_result", found)
     return found
 

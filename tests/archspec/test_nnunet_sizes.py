@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from archspec.fitting import memory_size
-from archspec.memory import training_memory
+from archspec.costs.fit import memory_size
+from archspec.costs.memory import training_memory
 from archspec.network.plan import plan
 from archspec.nnunet_export import Export, export_nnunet
 from archspec.spec.load import load

@@ -8,9 +8,9 @@ import torch
 from typer.testing import CliRunner
 
 from archspec.cli.main import app
-from archspec.energy import energy_counter
+from archspec.costs.energy import energy_counter
+from archspec.costs.measure import profile_plan
 from archspec.network.resolve import resolve
-from archspec.profiling import profile_plan
 from blocks.base import SpecError
 
 ARGUMENTS = ["profile", "mamba-unet", "--patch", "32,32,32", "--repeats", "2"]

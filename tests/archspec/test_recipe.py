@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from archspec.memory import OPTIMIZER_STATES
+from archspec.costs.memory import OPTIMIZER_STATES
 from archspec.spec.load import load
 from archspec.training.recipe import TrainingSpec, build_optimizer, clip_gradients, rate, set_rate
 from blocks.base import ComponentSpec, SpecError

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 import archspec
 from archspec.cli.main import app
-from archspec.fitting import Fit
-from archspec.memory import training_memory
+from archspec.costs.fit import Fit
+from archspec.costs.memory import training_memory
 from archspec.network.resolve import resolve
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "text"

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from archspec.costing import cost_plan
+from archspec.costs.flops import cost_plan
 from archspec.network.plan import plan
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import list_specs, load

@@ -8,7 +8,7 @@ import torch
 from optuna.trial import FixedTrial
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.costing import cost_plan
+from archspec.costs.flops import cost_plan
 from archspec.network.build import build_plan
 from archspec.network.plan import plan
 from archspec.spec.hashing import arch_hash

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from archspec.costing import cost_plan
+from archspec.costs.flops import cost_plan
 from archspec.network.plan import plan
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError

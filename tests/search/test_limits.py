@@ -11,8 +11,8 @@ import pytest
 from optuna.trial import TrialState
 
 import archspec
-from archspec.costing import cost_plan
-from archspec.memory import training_memory
+from archspec.costs.flops import cost_plan
+from archspec.costs.memory import training_memory
 from archspec.network.plan import plan
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError

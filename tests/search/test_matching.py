@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial
 
-from archspec.costing import cost, cost_plan
+from archspec.costs.flops import cost, cost_plan
 from archspec.network.plan import Plan, plan
 from archspec.spec.hashing import trial_hash
 from archspec.spec.load import load

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.module_tracker import ModuleTracker
 
-from archspec.costing import FusedAttention, on_meta
-from archspec.meta_kernels import MetaKernels, meta_result
+from archspec.costs.meta_kernels import MetaKernels, meta_result
+from archspec.costs.trace import FusedAttention, on_meta
 from archspec.network.plan import Plan
 
 OPTIMIZER_STATES = {"sgd": 1, "adam": 2, "adamw": 2}

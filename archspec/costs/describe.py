@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from archspec.costing import CONVENTION, Cost, cost_plan
-from archspec.memory import training_memory
+from archspec.costs.flops import CONVENTION, Cost, cost_plan
+from archspec.costs.memory import training_memory
 from archspec.network.plan import Plan
 from archspec.tables import table
 

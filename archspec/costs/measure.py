@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archspec.costing import CONVENTION, cost_plan
-from archspec.energy import energy_counter
-from archspec.memory import training_memory
+from archspec.costs.energy import energy_counter
+from archspec.costs.flops import CONVENTION, cost_plan
+from archspec.costs.memory import training_memory
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan
 from archspec.training.devices import device_named

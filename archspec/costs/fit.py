@@ -4,7 +4,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from archspec.memory import training_memory
+from archspec.costs.memory import training_memory
 from archspec.network.plan import Plan, plan
 from blocks.base import Grid, SpecError
 

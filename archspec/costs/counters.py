@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archspec.costing import CONVENTION, Cost, cost_plan
+from archspec.costs.flops import CONVENTION, Cost, cost_plan
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan, plan
 from archspec.spec.schema import ArchSpec

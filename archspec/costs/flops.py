@@ -7,24 +7,23 @@ multiply-adds of convolutions, transposed convolutions, linear layers and attent
 Norms, activations and interpolation are not counted.
 
 The trace runs without autograd, and what is not counted only passes its shape on, so that a search
-can ask for thousands of costs; `archspec.memory` traces again, with autograd, for bytes.
+can ask for thousands of costs; `archspec.costs.memory` traces again, with autograd, for bytes.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
-from archspec.meta_kernels import MetaKernels, meta_result
-from archspec.network.build import build_plan
+from archspec.costs.memory import saved_bytes
+from archspec.costs.meta_kernels import MetaKernels, meta_result
+from archspec.costs.trace import FusedAttention, on_meta
 from archspec.network.plan import Plan
 from archspec.network.resolve import resolve
 from archspec.spec.load import SpecLike
@@ -59,8 +58,6 @@ class Cost:
 
         Traced when first asked for.
         """
-        from archspec.memory import saved_bytes
-
         return saved_bytes(self.planned)
 
 
@@ -105,26 +102,6 @@ def cost_plan(planned: Plan) -> Cost:
     return Cost(whole.params, whole.macs, whole.scan_flops, whole.by_kind, by_path, planned)
 
 
-def on_meta(planned: Plan, batch: int = 1) -> tuple[nn.Module, Tensor]:
-    """Return the network and an input of it, without memory and without initial values."""
-    with torch.device("meta"), _NoInit(), MetaKernels():
-        net = build_plan(planned)
-        x = torch.empty(batch, planned.in_channels, *planned.patch_size)
-    return net, x
-
-
-class FusedAttention(TorchFunctionMode):
-    """Trace attention as the fused kernel: on meta, PyTorch would take the unfused formula."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is F.scaled_dot_product_attention:
-            fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-            return fused(*args, **(kwargs or {}))[0]
-        return func(*args, **(kwargs or {}))
-
-
 class _ShapesOnly(FusedAttention):
     """Let norms, activations, interpolation only pass on the shape: their meta kernels are slow."""
 
@@ -139,31 +116,10 @@ class _ShapesOnly(FusedAttention):
         return super().__torch_function__(func, types, args, kwargs)
 
 
-# The CPU's fused attention counts as the GPU's does. PyTorch before 2.15 has no formula for it: its
-# own counter says nothing there, and is told too.
-flop_registry.setdefault(
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
-    flop_registry[torch.ops.aten._scaled_dot_product_flash_attention],
-)
-
 _SAME_SHAPE = frozenset(
     {F.layer_norm, F.instance_norm, F.batch_norm, F.group_norm}
     | {F.gelu, F.relu, F.leaky_relu, F.silu, F.dropout}
 )
-_INITIALISERS: frozenset[Callable[..., Any]] = frozenset(
-    value for name, value in vars(nn.init).items() if name.endswith("_") and callable(value)
-)
-
-
-class _NoInit(TorchFunctionMode):
-    """Leave out the initial values of parameters, which a meta tensor cannot hold."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in _INITIALISERS:
-            return args[0] if args else (kwargs or {})["tensor"]
-        return func(*args, **(kwargs or {}))
 
 
 class _Counter(MetaKernels):  # type: ignore[no-untyped-call]

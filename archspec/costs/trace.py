@@ -1,0 +1,58 @@
+"""Run a network on the meta device: modules without memory, attention as the fused kernel."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import flop_registry
+
+from archspec.costs.meta_kernels import MetaKernels
+from archspec.network.build import build_plan
+from archspec.network.plan import Plan
+
+
+def on_meta(planned: Plan, batch: int = 1) -> tuple[nn.Module, Tensor]:
+    """Return the network and an input of it, without memory and without initial values."""
+    with torch.device("meta"), _NoInit(), MetaKernels():
+        net = build_plan(planned)
+        x = torch.empty(batch, planned.in_channels, *planned.patch_size)
+    return net, x
+
+
+class FusedAttention(TorchFunctionMode):
+    """Trace attention as the fused kernel: on meta, PyTorch would take the unfused formula."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+            return fused(*args, **(kwargs or {}))[0]
+        return func(*args, **(kwargs or {}))
+
+
+# The CPU's fused attention counts as the GPU's does. PyTorch before 2.15 has no formula for it: its
+# own counter says nothing there, and is told too.
+flop_registry.setdefault(
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+    flop_registry[torch.ops.aten._scaled_dot_product_flash_attention],
+)
+
+
+_INITIALISERS: frozenset[Callable[..., Any]] = frozenset(
+    value for name, value in vars(nn.init).items() if name.endswith("_") and callable(value)
+)
+
+
+class _NoInit(TorchFunctionMode):
+    """Leave out the initial values of parameters, which a meta tensor cannot hold."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _INITIALISERS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
