@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from archspec.evaluation import mean, scored_labels
 from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.scoring.dice import mean, scored_labels
 from archspec.windows import best_window, crop
 from blocks.base import Grid, SpecError
 

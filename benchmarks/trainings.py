@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from archspec.evaluation import dice, mean, scored_labels
 from archspec.network.plan import Plan
 from archspec.network.resolve import resolve
 from archspec.nnunet_dataset import find_dataset
-from archspec.surface_metrics import surface_scores
+from archspec.scoring.dice import dice, mean, scored_labels
+from archspec.scoring.surface import surface_scores
 from search.curves import CurvePoint, Training, describe_training
 from search.data import CaseScores, TrialData
 from search.splitting import split_cases

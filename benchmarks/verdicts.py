@@ -9,7 +9,7 @@ import numpy as np
 from experiment import Arm, Bench, Budget, Runner, label
 
 from archspec.costs.memory import training_memory
-from archspec.paired import hierarchical_bootstrap, holm
+from archspec.scoring.statistics import hierarchical_bootstrap, holm
 
 _DRAWS = 4000
 _BISECTIONS = 12

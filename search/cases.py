@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from archspec.evaluation import dice, mean, mean_dice, scored_labels
+from archspec.scoring.dice import dice, mean, mean_dice, scored_labels
 from search.loading import Batch
 
 CaseScores = dict[str, dict[str, float]]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from archspec.paired import Interval, Scores, hierarchical_bootstrap, holm
+from archspec.scoring.statistics import Interval, Scores, hierarchical_bootstrap, holm
 from search.cases import CaseScores
 
 LEVEL = 0.05

@@ -36,15 +36,15 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Score masks: Dice, HD95, surface Dice, by case, class and size; compare two networks."""
-    from archspec.dataset_labels import DatasetLabels
-    from archspec.evaluating import (
+    from archspec.scoring.labels import DatasetLabels
+    from archspec.scoring.pairs import check_same_cases, compare
+    from archspec.scoring.scores import (
         CONVENTIONS,
         evaluate_folder,
         evaluation_json,
         evaluations_csv,
     )
-    from archspec.evaluating_pairs import check_same_cases, compare
-    from archspec.evaluating_text import evaluation_text
+    from archspec.scoring.text import evaluation_text
     from blocks.base import SpecError
 
     if csv is not None and csv.exists() and not force:

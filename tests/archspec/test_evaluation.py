@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from archspec.dataset_labels import DatasetLabels
-from archspec.evaluation import dice, mean, mean_dice
+from archspec.scoring.dice import dice, mean, mean_dice
+from archspec.scoring.labels import DatasetLabels
 from blocks.base import SpecError
 
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from archspec.paired import (
+from archspec.scoring.statistics import (
     Interval,
     cases_needed,
     hierarchical_bootstrap,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
-from archspec.surface_metrics import surface_scores
+from archspec.scoring.surface import surface_scores
 
 SPACINGS = [(1.0, 1.0, 1.0), (5.0, 1.0, 0.7), (0.4, 2.0)]
 Mask = NDArray[np.bool_]

@@ -15,7 +15,7 @@ from experiment import Arm, Bench, Budget, Runner, Tables
 from torch import Tensor, nn
 from trainings import Job, Outcome
 
-from archspec.paired import holm
+from archspec.scoring.statistics import holm
 from search.curves import read_points
 
 PATCH = (8, 8, 8)

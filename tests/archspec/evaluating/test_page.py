@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from archspec.evaluating import METRICS
+from archspec.scoring.scores import METRICS
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "text"
 PAGES = {

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from archspec.dataset_labels import DatasetLabels
-from archspec.evaluating import Evaluation, Scores, evaluate_folder
-from archspec.evaluating_pairs import compare
-from archspec.paired import paired_bootstrap
+from archspec.scoring.labels import DatasetLabels
+from archspec.scoring.pairs import compare
+from archspec.scoring.scores import Evaluation, Scores, evaluate_folder
+from archspec.scoring.statistics import paired_bootstrap
 
 
 def scored(root: Path, folder: str = "a") -> Evaluation:

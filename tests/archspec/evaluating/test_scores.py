@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from archspec.dataset_labels import DatasetLabels
-from archspec.evaluating import (
+from archspec.scoring.labels import DatasetLabels
+from archspec.scoring.scores import (
     METRICS,
     Evaluation,
     Scores,
@@ -21,7 +21,7 @@ from archspec.evaluating import (
     evaluations_csv,
     terciles,
 )
-from archspec.surface_metrics import surface_scores
+from archspec.scoring.surface import surface_scores
 
 OneCase = Callable[..., dict[str, Scores]]
 

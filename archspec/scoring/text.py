@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from archspec.evaluating import TERCILES
-from archspec.evaluating_pairs import BY_SIZE, COMPARED, FEWEST_PAIRS, OVERALL
+from archspec.scoring.pairs import BY_SIZE, COMPARED, FEWEST_PAIRS, OVERALL
+from archspec.scoring.scores import TERCILES
 from archspec.tables import table
 
 _WIDTH = 80

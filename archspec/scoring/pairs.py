@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from archspec.evaluating import TERCILES, Evaluation, Metric, number, terciles
-from archspec.evaluation import mean
-from archspec.mask_files import mask_names
-from archspec.paired import Interval, cases_needed, holm, paired_bootstrap, wilcoxon
+from archspec.scoring.dice import mean
+from archspec.scoring.masks import mask_names
+from archspec.scoring.scores import TERCILES, Evaluation, Metric, number, terciles
+from archspec.scoring.statistics import Interval, cases_needed, holm, paired_bootstrap, wilcoxon
 from blocks.base import SpecError
 
 COMPARED: tuple[Metric, ...] = ("dice", "surface_dice", "hd95_mm")

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from archspec.dataset_labels import DatasetLabels
-from archspec.evaluation import mean
-from archspec.mask_files import MaskFile, mask_names, read_mask
-from archspec.surface_metrics import bounding_box, surface_scores
+from archspec.scoring.dice import mean
+from archspec.scoring.labels import DatasetLabels
+from archspec.scoring.masks import MaskFile, mask_names, read_mask
+from archspec.scoring.surface import bounding_box, surface_scores
 from blocks.base import SpecError
 
 Metric = Literal["dice", "hd95_mm", "surface_dice", "boundary_precision"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from archspec.evaluation import Labels, scored_labels
-from archspec.mask_files import MaskFile
+from archspec.scoring.dice import Labels, scored_labels
+from archspec.scoring.masks import MaskFile
 from blocks.base import SpecError
 
 
