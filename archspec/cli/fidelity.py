@@ -25,8 +25,8 @@ def fidelity(
     The exit code is 1 if a claimed cost is not what is built and no note says why.
     """
     from archspec.costs.counters import count, counts_json, counts_text
-    from archspec.fidelity import fidelity_page, page_json
-    from archspec.fidelity_text import page_text, unexplained_text
+    from archspec.papers.compare import fidelity_page, page_json
+    from archspec.papers.text import page_text, unexplained_text
     from archspec.spec.load import list_specs, load
 
     loaded = [load(name) for name in specs or list_specs()]

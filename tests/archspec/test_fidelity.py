@@ -10,9 +10,9 @@ import pytest
 
 import archspec
 from archspec.cli.main import main
-from archspec.fidelity import RESULTS, Page, fidelity_page, page_json, used
-from archspec.fidelity_data import Benchmark, benchmarks, paper_of, papers
-from archspec.fidelity_text import page_text, shape
+from archspec.papers.compare import RESULTS, Page, fidelity_page, page_json, used
+from archspec.papers.data import Benchmark, benchmarks, paper_of, papers
+from archspec.papers.text import page_text, shape
 from archspec.spec.load import load
 from blocks.base import SpecError
 

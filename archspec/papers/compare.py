@@ -12,8 +12,8 @@ from typing import Any
 
 from archspec.costs.flops import CONVENTION, Cost, cost_plan
 from archspec.costs.memory import training_memory
-from archspec.fidelity_data import Dataset, Paper, Point, benchmarks, paper_of
 from archspec.network.plan import Plan, plan
+from archspec.papers.data import Dataset, Paper, Point, benchmarks, paper_of
 from archspec.spec.claims import ClaimSpec
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError

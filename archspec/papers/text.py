@@ -6,8 +6,8 @@ from itertools import groupby
 from typing import Any
 
 from archspec.costs.flops import CONVENTION
-from archspec.fidelity import RESULTS, SCALES, Compare, Page, Reading, independent
-from archspec.fidelity_data import Compared, Paper, Point
+from archspec.papers.compare import RESULTS, SCALES, Compare, Page, Reading, independent
+from archspec.papers.data import Compared, Paper, Point
 from archspec.spec.claims import ClaimSpec
 from archspec.tables import table
 
