@@ -15,10 +15,10 @@ import numpy as np
 
 from archspec.nnunet_dataset import PreprocessedDataset, find_dataset
 from archspec.phantom.axis import AxisTask
+from archspec.phantom.dataset import write_case, write_dataset
 from archspec.phantom.painting import Side
 from archspec.phantom.reach import ReachTask
 from archspec.phantom.task import Task
-from archspec.phantom.writing import write_case, write_dataset
 
 _VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 _DONE = "split.json"

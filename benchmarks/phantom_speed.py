@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from archspec.phantom.dataset import write_dataset
 from archspec.phantom.task import Task
 from archspec.phantom.tasks import TASKS
-from archspec.phantom.writing import write_dataset
 
 
 def measure(task: Task, folder: Path, num_volumes: int) -> dict[str, Any]:

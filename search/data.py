@@ -23,7 +23,7 @@ from torch import nn
 
 from archspec.nnunet_dataset import PreprocessedDataset
 from archspec.nnunet_loss import build_loss
-from archspec.phantom.limits import Limits
+from archspec.phantom.augmentation import Limits
 from search.cases import CaseScores, Predicted, output_scales, scores_by_case, scores_of_all
 from search.loading import Batch
 from search.splitting import split_cases

@@ -62,8 +62,8 @@ def phantom(
     """Write a synthetic nnU-Net raw dataset that isolates one capability."""
     from dataclasses import replace
 
+    from archspec.phantom.dataset import write_dataset
     from archspec.phantom.task import as_control
-    from archspec.phantom.writing import write_dataset
     from blocks.base import SpecError
 
     chosen = _task(task, level=level, distance=distance)

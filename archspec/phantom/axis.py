@@ -15,10 +15,10 @@ from typing import ClassVar, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from archspec.phantom.evidence import Twins, mark_twins, nearest_twin
-from archspec.phantom.limits import Limits
+from archspec.phantom.augmentation import Limits
 from archspec.phantom.painting import Point, Shape, Side, as_point, coin, ellipsoid
 from archspec.phantom.task import Marks, Task, Volume, one_of
+from archspec.phantom.twins import Twins, mark_twins, nearest_twin
 
 Direction = Literal["depth", "width", "diagonal"]
 _DIRECTIONS: tuple[Direction, ...] = get_args(Direction)

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from archspec.phantom.curves import wandering_curve
-from archspec.phantom.painting import Floats, Shape, coverage, curve_distance
+from archspec.phantom.painting import Floats, Shape, coverage, curve_distance, wandering_curve
 from archspec.phantom.task import Task, Volume
 from blocks.base import SpecError
 

@@ -13,8 +13,15 @@ from typing import ClassVar, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from archspec.phantom.curves import wandering_curve
-from archspec.phantom.painting import Floats, Shape, as_point, coverage, curve_distance, ellipsoid
+from archspec.phantom.painting import (
+    Floats,
+    Shape,
+    as_point,
+    coverage,
+    curve_distance,
+    ellipsoid,
+    wandering_curve,
+)
 from archspec.phantom.task import Task, Volume, one_of
 
 Difficulty = Literal["easy", "medium", "hard"]

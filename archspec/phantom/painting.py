@@ -8,12 +8,17 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 
 Point = tuple[float, float, float]
 Shape = tuple[int, int, int]
 Side = Literal[-1, 1]
 Floats = NDArray[np.float64]
 Box = tuple[slice, slice, slice]
+
+
+STEP = 0.4
+"""Voxels between the points of a curve: near enough for distances from it to be right to 0.02."""
 
 
 def as_point(values: Floats) -> Point:
@@ -92,3 +97,24 @@ def _box(shape: Shape, centre: Point, radii: Point) -> Box:
         for size, middle, radius in zip(shape, centre, radii, strict=True)
     )
     return depth, height, width
+
+
+def wandering_curve(
+    shape: Shape, rng: np.random.Generator, *, rim: float, num_bends: int
+) -> Floats:
+    """Return points (N, 3) from one end of W to the other, at least `rim` from the four sides."""
+    knots = np.linspace(0.0, shape[2] - 1.0, num_bends + 2)
+    sides = [
+        CubicSpline(knots, rng.uniform(rim, size - 1 - rim, len(knots)), bc_type="natural")
+        for size in shape[:2]
+    ]
+    along = np.linspace(0.0, shape[2] - 1.0, 4 * shape[2])
+    points = np.stack(
+        [
+            np.clip(side(along), rim, size - 1 - rim)
+            for side, size in zip(sides, shape[:2], strict=True)
+        ]
+        + [along],
+        axis=1,
+    )
+    return resample(points, STEP)

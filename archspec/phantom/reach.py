@@ -15,10 +15,10 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from archspec.phantom.evidence import Twins, mark_twins, nearest_twin
-from archspec.phantom.limits import Limits
+from archspec.phantom.augmentation import Limits
 from archspec.phantom.painting import Point, Shape, Side, as_point, coin, ellipsoid
 from archspec.phantom.task import Marks, Task, Volume
+from archspec.phantom.twins import Twins, mark_twins, nearest_twin
 from blocks.base import SpecError
 
 MIN_DISTANCE = 16

@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from archspec.phantom.limits import Limits
+from archspec.phantom.augmentation import Limits
 from archspec.phantom.painting import Floats, Point, Shape, Side, as_point, coin, ellipsoid
 from archspec.phantom.task import Marks, Task, Volume
 from blocks.base import SpecError

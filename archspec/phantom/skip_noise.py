@@ -13,8 +13,8 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from archspec.phantom.augmentation import Limits
 from archspec.phantom.fields import speckle
-from archspec.phantom.limits import Limits
 from archspec.phantom.painting import Floats, Shape
 from archspec.phantom.task import Marks, Task, Volume
 from blocks.base import SpecError

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from archspec.phantom.augmentation import Limits
 from archspec.phantom.fields import bias_field
-from archspec.phantom.limits import Limits
 from archspec.phantom.painting import Floats, Point, Shape
 from blocks.base import SpecError
 

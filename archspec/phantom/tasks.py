@@ -1,8 +1,8 @@
 """The tasks by name."""
 
 from archspec.phantom.axis import AxisTask
-from archspec.phantom.data import DataTask
 from archspec.phantom.detail import DetailTask
+from archspec.phantom.few_cases import DataTask
 from archspec.phantom.mixed_ct import MixedCTTask
 from archspec.phantom.mixed_mri import MixedMRITask
 from archspec.phantom.reach import ReachTask

@@ -15,10 +15,9 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from archspec.phantom.curves import STEP
-from archspec.phantom.evidence import centroid
-from archspec.phantom.limits import Limits
+from archspec.phantom.augmentation import Limits
 from archspec.phantom.painting import (
+    STEP,
     Floats,
     Point,
     Shape,
@@ -30,6 +29,7 @@ from archspec.phantom.painting import (
     resample,
 )
 from archspec.phantom.task import Marks, Task, Volume
+from archspec.phantom.twins import centroid
 from blocks.base import SpecError
 
 ROOT, FIRST_STRAND = 1, 2

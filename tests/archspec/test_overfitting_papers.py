@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from archspec.cli.main import app
+from archspec.phantom.dataset import write_dataset
 from archspec.phantom.reach import ReachTask
-from archspec.phantom.writing import write_dataset
 
 pytest.importorskip("nnunetv2")
 

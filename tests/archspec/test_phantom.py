@@ -10,8 +10,8 @@ import nibabel
 import numpy as np
 import pytest
 
+from archspec.phantom.dataset import write_dataset
 from archspec.phantom.reach import ReachTask, Scene
-from archspec.phantom.writing import write_dataset
 from blocks.base import SpecError
 
 TASK = ReachTask(distance=40)

@@ -8,14 +8,14 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from archspec.phantom.data import DataTask
+from archspec.phantom.dataset import write_dataset
+from archspec.phantom.few_cases import DataTask
 from archspec.phantom.mixed_mri import MixedMRITask
 from archspec.phantom.recall import DOT_PLACES, FIRST_TARGET, MAX_PAIRS, RecallTask
 from archspec.phantom.skip_noise import SkipNoiseTask
 from archspec.phantom.task import Task, Volume
 from archspec.phantom.tasks import TASKS
 from archspec.phantom.trace import FIRST_STRAND, TraceTask
-from archspec.phantom.writing import write_dataset
 from blocks.base import SpecError
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from archspec.phantom.dataset import write_dataset
 from archspec.phantom.task import Task
 from archspec.phantom.tasks import TASKS
-from archspec.phantom.writing import write_dataset
 
 LEVELS = [(name, task.levels[0]) for name, task in TASKS.items()]
 

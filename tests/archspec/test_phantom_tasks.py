@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from archspec.phantom.limits import Limits
+from archspec.phantom.augmentation import Limits
 from archspec.phantom.task import Task, Volume
 from archspec.phantom.tasks import TASKS, table, task_class
 from blocks.base import SpecError

@@ -15,8 +15,8 @@ import pytest
 
 import search.retraining
 from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.phantom.dataset import write_dataset
 from archspec.phantom.reach import ReachTask
-from archspec.phantom.writing import write_dataset
 from archspec.spec.yaml_file import dump
 from search.loop import Event, SearchLoop
 from search.space import load_space
