@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from archspec.costs.flops import Cost, cost
     from archspec.network.build import build
     from archspec.network.published import LoadReport, load_official
-    from archspec.nnunet_export import export_nnunet
+    from archspec.nnunet.export import export_nnunet
     from archspec.spec.load import list_specs, load
     from archspec.spec.schema import ArchSpec
     from blocks.base import SpecError
@@ -40,7 +40,7 @@ _HOMES = {
     "SpecError": "blocks.base",
     "build": "archspec.network.build",
     "cost": "archspec.costs.flops",
-    "export_nnunet": "archspec.nnunet_export",
+    "export_nnunet": "archspec.nnunet.export",
     "list_specs": "archspec.spec.load",
     "load": "archspec.spec.load",
     "load_official": "archspec.network.published",

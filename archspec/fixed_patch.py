@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.windows import best_window, crop
 from archspec.scoring.dice import mean, scored_labels
-from archspec.windows import best_window, crop
 from blocks.base import Grid, SpecError
 
 

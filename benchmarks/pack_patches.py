@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from archspec.nnunet_dataset import find_dataset
+from archspec.nnunet.dataset import find_dataset
 from blocks.base import SpecError
 from search.packing import pack
 from search.space import load_space

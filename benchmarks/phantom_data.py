@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from archspec.nnunet_dataset import PreprocessedDataset, find_dataset
+from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
 from archspec.phantom.axis import AxisTask
 from archspec.phantom.dataset import write_case, write_dataset
 from archspec.phantom.painting import Side

@@ -28,7 +28,7 @@ from optuna.trial import FixedTrial
 from phantom_data import Split
 from torch import nn
 
-from archspec.nnunet_dataset import find_dataset
+from archspec.nnunet.dataset import find_dataset
 from archspec.phantom.reach import ReachTask
 from search.curves import CurvePoint, append_points, describe_training, read_curves
 from search.data import Batch, TrialData

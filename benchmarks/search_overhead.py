@@ -21,7 +21,7 @@ from typing import Any
 import optuna
 import torch
 
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.yaml_file import dump
 from search.loop import SearchLoop
 from search.space import Space, load_space

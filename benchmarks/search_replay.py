@@ -20,7 +20,7 @@ from search_curves import Params, Seconds, name_of, networks
 
 from archspec.costs.flops import Cost, cost_plan
 from archspec.network.plan import Plan
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.hashing import trial_hash
 from search import drawing
 from search.curves import CurvePoint, Training

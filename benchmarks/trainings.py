@@ -16,12 +16,12 @@ from torch import nn
 
 from archspec.network.plan import Plan
 from archspec.network.resolve import resolve
-from archspec.nnunet_dataset import find_dataset
+from archspec.nnunet.dataset import find_dataset
+from archspec.nnunet.splits import split_cases
 from archspec.scoring.dice import dice, mean, scored_labels
 from archspec.scoring.surface import surface_scores
 from search.curves import CurvePoint, Training, describe_training
 from search.data import CaseScores, TrialData
-from search.splitting import split_cases
 from search.trial import METRICS, Rung, StoppedError, TrialTask, score_trained, train
 
 

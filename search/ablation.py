@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from archspec.costs.flops import CONVENTION
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.splits import split_cases
 from archspec.spec.hashing import trial_hash
 from blocks.base import SpecError
 from search.noise import Difference, Entrant, compare, matrix, shared_cases
 from search.retraining import Outcome, Progress, Retraining, retrain
 from search.settings import SearchSettings
-from search.splitting import split_cases
 from search.variants import Variant, Variants
 from search.worker import WorkerSettings
 

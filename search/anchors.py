@@ -8,7 +8,7 @@ from optuna.trial import BaseTrial, FixedTrial, FrozenTrial
 
 from archspec.costs.flops import cost_plan
 from archspec.network.plan import Plan, plan
-from archspec.nnunet_stages import fit_stages
+from archspec.nnunet.stages import fit_stages
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import Source

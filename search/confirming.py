@@ -10,7 +10,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from archspec.nnunet_dataset import PreprocessedDataset, find_dataset
+from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
+from archspec.nnunet.splits import split_cases
 from archspec.spec.load import load
 from blocks.base import SpecError
 from search.cases import CaseScores
@@ -18,7 +19,6 @@ from search.front import pareto_front
 from search.noise import Entrant, compare, matrix, shared_cases
 from search.retraining import Outcome, Progress, Retraining, retrain
 from search.settings import SearchSettings, of_earlier_release
-from search.splitting import split_cases
 from search.study import open_run
 from search.worker import WorkerSettings
 

@@ -21,12 +21,12 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from archspec.nnunet_dataset import PreprocessedDataset
-from archspec.nnunet_loss import build_loss
+from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.loss import build_loss
+from archspec.nnunet.splits import split_cases
 from archspec.phantom.augmentation import Limits
 from search.cases import CaseScores, Predicted, output_scales, scores_by_case, scores_of_all
 from search.loading import Batch
-from search.splitting import split_cases
 
 
 class TrialData:

@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import TrialState
 
 from archspec.costs.flops import Cost, cost_plan
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.hashing import arch_hash, trial_hash
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError

@@ -15,10 +15,10 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from archspec.costs.flops import Cost
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.windows import count_windows
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import dump
-from archspec.windows import count_windows
 from blocks.base import SpecError
 from search.anchors import anchor_spec_of, spec_anchors
 from search.drawing import Drawing

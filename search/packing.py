@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.splits import read_folds, split_cases
 from blocks.base import SpecError
 from search.data import TrialData
 from search.loading import Loading, load_batches
 from search.patch_set import PATCHES
-from search.splitting import read_folds, split_cases
 
 
 def pack(

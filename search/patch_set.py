@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.training.step import autocast_dtype
 from blocks.base import SpecError
 from search.cases import CaseScores, Predicted, output_scales, scores_by_case, scores_of_all

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
 from blocks.scan.dispatch import VARIABLE, candidates
 
 SESSIONS = "sessions.jsonl"

@@ -16,7 +16,8 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
 from archspec.costs.flops import CONVENTION
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.splits import split_cases
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.driver import WorkerPool
@@ -27,7 +28,6 @@ from search.opening import open_run as open_run
 from search.report_session import note_session
 from search.settings import SearchSettings, of_earlier_release
 from search.space import Space
-from search.splitting import split_cases
 from search.worker import WorkerSettings
 
 METRIC_NAMES = ("dice", "log10_flops")

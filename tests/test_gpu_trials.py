@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import search.worker
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.training.step import autocast_dtype
 from search.trial import CHECKPOINT, TrialTask
 from search.worker import Message, WorkerSettings

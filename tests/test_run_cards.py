@@ -56,4 +56,4 @@ def test_modules_are_there() -> None:
     pytest.importorskip("nnunetv2")
     for name in re.findall(r"python -m ([\w.]+)", CARDS):
         assert importlib.util.find_spec(name) is not None
-    assert importlib.util.find_spec("archspec.nnunet_trainers.nnUNetTrainerArchSpec") is not None
+    assert importlib.util.find_spec("archspec.nnunet.trainers.nnUNetTrainerArchSpec") is not None

@@ -58,7 +58,7 @@ def ablate(
     Goes on where an earlier call ended; writes ablation.json into the folder.
     """
     from archspec.network.resolve import resolve
-    from archspec.nnunet_dataset import find_dataset
+    from archspec.nnunet.dataset import find_dataset
     from blocks.base import SpecError
     from search.variants import variants_json, variants_of, variants_text
 

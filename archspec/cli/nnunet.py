@@ -43,7 +43,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace existing plans.")] = False,
 ) -> None:
     """Write plans with which stock nnU-Net trains and predicts the network."""
-    from archspec.nnunet_export import export_nnunet
+    from archspec.nnunet.export import export_nnunet
     from archspec.spec.load import load
 
     exported = export_nnunet(

@@ -48,7 +48,7 @@ def overfit(
     from archspec.cli.specs import patch_sizes
     from archspec.fixed_patch import fixed_patch
     from archspec.network.resolve import resolve
-    from archspec.nnunet_dataset import find_dataset
+    from archspec.nnunet.dataset import find_dataset
     from archspec.overfit_text import overfit_json, overfit_text
     from archspec.overfitting import overfit as train
     from archspec.spec.load import load

@@ -19,7 +19,7 @@ from archspec.cli.training_options import (
 )
 
 if TYPE_CHECKING:
-    from archspec.nnunet_dataset import PreprocessedDataset
+    from archspec.nnunet.dataset import PreprocessedDataset
     from search.space import Space
 
 _CONFIRM_SEEDS = 3
@@ -85,7 +85,7 @@ def search(
     new seeds and scored on them, as `archspec confirm` does at any time.
     """
     from archspec.cli.search_options import check_space_name, load, shorthands
-    from archspec.nnunet_dataset import find_dataset
+    from archspec.nnunet.dataset import find_dataset
     from blocks.base import SpecError
 
     # what costs nothing to check goes first: reading a space imports torch

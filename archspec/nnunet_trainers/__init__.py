@@ -1,0 +1,1 @@
+"""The former place of `archspec.nnunet.trainers`, for a `nnUNet_extTrainer` that names it."""

@@ -16,7 +16,7 @@ import archspec
 import blocks
 import search
 from archspec.cli.main import main
-from archspec.nnunet import ArchSpecNet
+from archspec.nnunet.network import ArchSpecNet
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load, validate
 from archspec.spec.yaml_file import dump, parse

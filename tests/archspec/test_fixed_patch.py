@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from archspec.fixed_patch import Target, fixed_patch
-from archspec.nnunet_dataset import find_dataset
-from archspec.windows import best_window, count_windows, crop
+from archspec.nnunet.dataset import find_dataset
+from archspec.nnunet.windows import best_window, count_windows, crop
 from blocks.base import SpecError
 
 AddCase = Callable[[str, Any], None]

@@ -20,8 +20,8 @@ import pytest
 import torch
 
 from archspec.network.build import build
-from archspec.nnunet import ArchSpecNet
-from archspec.nnunet_export import Export, export_nnunet
+from archspec.nnunet.export import Export, export_nnunet
+from archspec.nnunet.network import ArchSpecNet
 from archspec.spec.load import load
 from blocks.base import SpecError
 

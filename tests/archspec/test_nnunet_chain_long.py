@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import torch
 
-import archspec.nnunet_trainers
+import archspec.nnunet.trainers
 import archspec.spec.load
-from archspec.nnunet_export import export_nnunet
+from archspec.nnunet.export import export_nnunet
 from archspec.spec.load import load
 
 pytest.importorskip("nnunetv2")
@@ -76,7 +76,7 @@ class Data:
         folders = {f"nnUNet_{part}": str(self.root / part) for part in ("raw", "preprocessed")}
         return folders | {
             "nnUNet_results": str(self.root / "results"),
-            "nnUNet_extTrainer": str(Path(archspec.nnunet_trainers.__file__).parent),
+            "nnUNet_extTrainer": str(Path(archspec.nnunet.trainers.__file__).parent),
             "nnUNet_def_n_proc": "1",
             "nnUNet_n_proc_DA": "0",
         }
@@ -272,7 +272,7 @@ UNGUARDED = """
 import sys
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args
-from archspec.nnunet_export import export_nnunet
+from archspec.nnunet.export import export_nnunet
 with open("starts.txt", "a") as file:
     file.write("x")
 training = {"epochs": 1, "iterations": 2}

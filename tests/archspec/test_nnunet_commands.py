@@ -9,7 +9,7 @@ import pytest
 
 import archspec
 from archspec.cli.nnunet import folded
-from archspec.nnunet_export import export_nnunet
+from archspec.nnunet.export import export_nnunet
 from archspec.spec.yaml_file import dump
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -21,7 +21,7 @@ SPEC = {
     "decoder": {"kind": "sum"},
     "training": {"optimizer": "adamw", "lr": 3e-4, "schedule": "cosine"},
 }
-FOLDER = Path(archspec.__file__).parent / "nnunet_trainers"
+FOLDER = Path(archspec.__file__).parent / "nnunet" / "trainers"
 
 
 @pytest.fixture(autouse=True)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 import archspec
-from archspec import nnunet_contract
 from archspec.network.build import build, build_plan
 from archspec.network.plan import Plan, plan
-from archspec.nnunet import ArchSpecNet
-from archspec.nnunet_contract import check_contract, network_arguments, target_sizes
-from archspec.nnunet_export import NETWORK_CLASS
+from archspec.nnunet import contract as nnunet_contract
+from archspec.nnunet.contract import check_contract, network_arguments, target_sizes
+from archspec.nnunet.export import NETWORK_CLASS
+from archspec.nnunet.network import ArchSpecNet
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError

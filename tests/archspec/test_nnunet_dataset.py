@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from archspec.nnunet_dataset import find_dataset
+from archspec.nnunet.dataset import find_dataset
 from blocks.base import SpecError
 
 Rewrite = Callable[[Path, Callable[[dict[str, Any]], object]], None]
@@ -159,7 +159,7 @@ def test_import_needs_no_nnunet() -> None:
         "import sys; sys.modules['nnunetv2'] = None\n"
         "import archspec\n"
         "assert not [m for m in sys.modules if m.startswith('archspec.nnunet')]\n"
-        "import archspec.nnunet, archspec.nnunet_dataset, archspec.nnunet_export\n"
+        "import archspec.nnunet.network, archspec.nnunet.dataset, archspec.nnunet.export\n"
         "assert not [m for m in sys.modules if m.startswith('nnunetv2.')]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

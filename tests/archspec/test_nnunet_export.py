@@ -12,8 +12,8 @@ import pytest
 
 import archspec
 from archspec.network.plan import plan
-from archspec.nnunet import ArchSpecNet
-from archspec.nnunet_export import NETWORK_CLASS, export_nnunet
+from archspec.nnunet.export import NETWORK_CLASS, export_nnunet
+from archspec.nnunet.network import ArchSpecNet
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from archspec.nnunet_export import export_nnunet
-from archspec.nnunet_labels import check_labels, num_foreground_labels, num_segmentation_heads
+from archspec.nnunet.export import export_nnunet
+from archspec.nnunet.labels import check_labels, num_foreground_labels, num_segmentation_heads
 from blocks.base import SpecError
 
 Rewrite = Callable[[Path, Callable[[dict[str, Any]], object]], None]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from archspec.nnunet_loss import build_loss
+from archspec.nnunet.loss import build_loss
 
 pytest.importorskip("nnunetv2")
 

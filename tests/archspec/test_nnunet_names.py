@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from archspec.nnunet_export import Export, export_nnunet
-from archspec.nnunet_names import default_plans_name
+from archspec.nnunet.export import Export, export_nnunet
+from archspec.nnunet.names import default_plans_name
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
 

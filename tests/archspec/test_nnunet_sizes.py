@@ -10,7 +10,7 @@ import pytest
 from archspec.costs.fit import memory_size
 from archspec.costs.memory import training_memory
 from archspec.network.plan import plan
-from archspec.nnunet_export import Export, export_nnunet
+from archspec.nnunet.export import Export, export_nnunet
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError

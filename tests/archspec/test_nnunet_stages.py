@@ -11,10 +11,10 @@ import torch
 
 from archspec.network.build import build
 from archspec.network.plan import plan
-from archspec.nnunet import ArchSpecNet
-from archspec.nnunet_contract import check_contract, network_arguments
-from archspec.nnunet_export import export_nnunet
-from archspec.nnunet_stages import fit_stages
+from archspec.nnunet.contract import check_contract, network_arguments
+from archspec.nnunet.export import export_nnunet
+from archspec.nnunet.network import ArchSpecNet
+from archspec.nnunet.stages import fit_stages
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec

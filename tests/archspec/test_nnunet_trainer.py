@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import archspec.nnunet_trainers
-from archspec.nnunet_export import export_nnunet
+import archspec.nnunet.trainers
+from archspec.nnunet.export import export_nnunet
 from archspec.training.recipe import TrainingSpec, rate
 from blocks.base import ComponentSpec, SpecError
 
 pytest.importorskip("nnunetv2")
 
 NAME = "nnUNetTrainerArchSpec"
-FOLDER = Path(archspec.nnunet_trainers.__file__).parent
+FOLDER = Path(archspec.nnunet.trainers.__file__).parent
 SPEC: dict[str, Any] = {
     "name": "trained",
     "patch_size": (16, 16, 16),

@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 import search.retraining
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.phantom.dataset import write_dataset
 from archspec.phantom.reach import ReachTask
 from archspec.spec.yaml_file import dump

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import search.study
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
 from search.space import load_space
 from search.trial import CHECKPOINT, Rung, TrialTask
 from search.worker import Message

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import search.trial
 import search.worker
 from archspec.network.segnet import SegNet
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
 from search.space import load_space
 from search.study import run
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from archspec.nnunet_dataset import find_dataset
+from archspec.nnunet.dataset import find_dataset
 from archspec.training.step import Stepper
 from search.space import load_space
 from search.study import run

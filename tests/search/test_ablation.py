@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from archspec.network.resolve import resolve
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.ablation import RESULT, TABLE, ablate

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 import search.confirming
+from archspec.nnunet.splits import split_cases
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.confirmed_text import confirmed_text
 from search.confirming import RESULT, TABLE, confirm
 from search.retraining import read_trained
-from search.splitting import split_cases
 from search.trial import TrialTask
 from search.worker import Message
 

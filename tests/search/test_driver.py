@@ -9,7 +9,7 @@ import psutil
 from optuna.trial import TrialState
 
 import search.study
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.yaml_file import dump
 from search.loop import Event
 from search.space import load_space

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from archspec.network.build import build_plan
 from archspec.network.resolve import resolve
-from archspec.nnunet_dataset import PreprocessedDataset, find_dataset
+from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.loading import Loading, load_batches
@@ -70,7 +70,7 @@ def stored(patches: PreprocessedDataset, held_out: tuple[str, ...]) -> PatchSet:
 
 @pytest.fixture
 def held_out(dataset: PreprocessedDataset) -> tuple[str, ...]:
-    from search.splitting import split_cases
+    from archspec.nnunet.splits import split_cases
 
     return split_cases(dataset, fold=0, test_share=SHARE, seed=SEED).test
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import archspec.nnunet_dataset
+import archspec.nnunet.dataset
 import search.confirming
 import search.study
 from archspec.spec.yaml_file import dump
@@ -51,7 +51,7 @@ def searched(
         pool = fakes.FakePool(dice=dice, fate=fate)
         monkeypatch.setattr(search.study, "WorkerPool", lambda settings, jobs: pool)
         in_place_of_workers(scoring_pool(dice))
-        for module in (archspec.nnunet_dataset, search.confirming):
+        for module in (archspec.nnunet.dataset, search.confirming):
             monkeypatch.setattr(module, "find_dataset", lambda *_, **__: dataset)
         given = ("--data", 901, "--trials", trials, "--out", tmp_path / "run", "--device", "cpu")
         return cli("search", path, *given, *options)

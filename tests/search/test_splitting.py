@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.splits import split_cases
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.splitting import split_cases
 
 CASES = [f"case_{number:02d}" for number in range(20)]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import search.trial
 import search.worker
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
 from search.trial import CHECKPOINT, TrialTask
 from search.worker import Message, WorkerSettings
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archspec.nnunet_labels import check_labels, num_foreground_labels, num_segmentation_heads
+from archspec.nnunet.labels import check_labels, num_foreground_labels, num_segmentation_heads
 from blocks.base import SpecError
 
 _VARIABLE = "nnUNet_preprocessed"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from archspec.network.plan import Plan
-from archspec.nnunet import ArchSpecNet
+from archspec.nnunet.network import ArchSpecNet
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
 from blocks.base import SpecError

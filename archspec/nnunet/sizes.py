@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from archspec.costs.fit import Fit
 from archspec.costs.memory import training_memory
 from archspec.network.plan import Plan, plan, total_stride
-from archspec.nnunet_dataset import PreprocessedDataset
-from archspec.nnunet_stages import fit_stages
+from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.stages import fit_stages
 from archspec.spec.schema import ArchSpec
 from blocks.base import Grid, SpecError, per_axis
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from archspec.costs.fit import memory_size
-from archspec.nnunet_commands import check_recipe, commands, environment, recipe_note
-from archspec.nnunet_contract import check_contract, network_arguments
-from archspec.nnunet_dataset import PreprocessedDataset, find_configurations
-from archspec.nnunet_names import RESULTS, check_free, check_name, default_plans_name
-from archspec.nnunet_sizes import Network, settle
+from archspec.nnunet.commands import check_recipe, commands, environment, recipe_note
+from archspec.nnunet.contract import check_contract, network_arguments
+from archspec.nnunet.dataset import PreprocessedDataset, find_configurations
+from archspec.nnunet.names import RESULTS, check_free, check_name, default_plans_name
+from archspec.nnunet.sizes import Network, settle
 from archspec.spec.load import SpecLike, load
 from archspec.spec.schema import ArchSpec
 from blocks.base import Grid, SpecError

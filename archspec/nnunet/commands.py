@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from archspec.nnunet_dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.training.recipe import TrainingSpec
 from blocks.base import SpecError
 
 Recipe = Literal["spec", "nnunet"]
 TRAINER = "nnUNetTrainerArchSpec"
-TRAINERS = Path(__file__).parent / "nnunet_trainers"
+TRAINERS = Path(__file__).parent / "trainers"
 _VARIABLE = "nnUNet_extTrainer"
 
 
