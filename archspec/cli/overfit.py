@@ -10,8 +10,8 @@ from archspec.cli.specs import Json, Overrides, Spec
 from archspec.cli.training_options import Configuration, Data, Device, PlansName
 
 if TYPE_CHECKING:
-    from archspec.fixed_patch import FixedPatch
     from archspec.network.plan import Plan
+    from archspec.overfit.patch import FixedPatch
 
 _MOSTLY = 0.5
 """Share of padding above which a patch is called too large for its case."""
@@ -46,11 +46,11 @@ def overfit(
     """
     from archspec.cli.overfit_display import OverfitDisplay
     from archspec.cli.specs import patch_sizes
-    from archspec.fixed_patch import fixed_patch
     from archspec.network.resolve import resolve
     from archspec.nnunet.dataset import find_dataset
-    from archspec.overfit_text import overfit_json, overfit_text
-    from archspec.overfitting import overfit as train
+    from archspec.overfit.patch import fixed_patch
+    from archspec.overfit.text import overfit_json, overfit_text
+    from archspec.overfit.train import overfit as train
     from archspec.spec.load import load
     from archspec.training.devices import device_named
     from blocks.base import SpecError

@@ -6,8 +6,8 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from archspec.overfitting import Step
-from archspec.resolution_cap import Cap
+from archspec.overfit.cap import Cap
+from archspec.overfit.train import Step
 
 _EVERY = 100
 _SILENCE = 30.0

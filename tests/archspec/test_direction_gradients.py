@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from archspec.direction_gradients import direction_norms, gradient_norm, without_gradient
 from archspec.network.build import build
 from archspec.network.segnet import SegNet
+from archspec.overfit.gradients import direction_norms, gradient_norm, without_gradient
 from archspec.spec.schema import ArchSpec
 from blocks.mixers.conv import ConvMixerSpec
 from blocks.mixers.mamba import MambaMixerSpec

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from archspec.fixed_patch import Target, fixed_patch
 from archspec.nnunet.dataset import find_dataset
 from archspec.nnunet.windows import best_window, count_windows, crop
+from archspec.overfit.patch import Target, fixed_patch
 from blocks.base import SpecError
 
 AddCase = Callable[[str, Any], None]

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from archspec.cli.main import app
 from archspec.cli.overfit_display import OverfitDisplay
-from archspec.overfit_text import overfit_text
-from archspec.overfitting import Step
-from archspec.resolution_cap import Cap
+from archspec.overfit.cap import Cap
+from archspec.overfit.text import overfit_text
+from archspec.overfit.train import Step
 from blocks.base import SpecError
 
 pytest.importorskip("nnunetv2")
@@ -132,7 +132,7 @@ def test_interrupted(cli_case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("archspec.overfitting.gradient_not_finite", interrupt)
+    monkeypatch.setattr("archspec.overfit.train.gradient_not_finite", interrupt)
     done = run(cli_case, "--data", 901)
     assert done.exit_code == 130
     assert "stopped before the first step" in done.stderr

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from archspec.fixed_patch import FixedPatch, Target
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan, plan
-from archspec.non_finite import where_not_finite
-from archspec.overfit_text import overfit_json, overfit_text
-from archspec.overfitting import nnunet_loss, overfit
-from archspec.resolution_cap import resolution_cap
+from archspec.overfit.cap import resolution_cap
+from archspec.overfit.gradients import where_not_finite
+from archspec.overfit.patch import FixedPatch, Target
+from archspec.overfit.text import overfit_json, overfit_text
+from archspec.overfit.train import nnunet_loss, overfit
 from archspec.spec.schema import ArchSpec
 from blocks.decoders.mlp import MLPDecoderSpec
 from blocks.decoders.sum import SumDecoderSpec
@@ -71,7 +71,7 @@ def test_gradients_are_those_before_clipping(
     planned: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The only step is the first and the last."""
-    monkeypatch.setattr("archspec.overfitting.CLIP", 1e-3)
+    monkeypatch.setattr("archspec.overfit.train.CLIP", 1e-3)
     done = overfit(planned, patch_of(two_blocks()), steps=1)
     for path, norms in done.first.items():
         assert done.last[path] == pytest.approx(norms, rel=1e-4)
@@ -115,7 +115,7 @@ def test_other_parameters_without_gradient_are_named(
         )
         return net
 
-    monkeypatch.setattr("archspec.overfitting.build_plan", cut)
+    monkeypatch.setattr("archspec.overfit.train.build_plan", cut)
     patch = patch_of(two_blocks())
     done = overfit(planned, patch, steps=1)
     assert done.silent and all(name.startswith("stages.1.blocks.0.") for name in done.silent)
@@ -137,7 +137,7 @@ def test_not_finite(planned: Plan, monkeypatch: pytest.MonkeyPatch, broken: str)
             module.register_forward_hook(lambda *found: (found[-1] * 0).sqrt())
         return net
 
-    monkeypatch.setattr("archspec.overfitting.build_plan", sabotaged)
+    monkeypatch.setattr("archspec.overfit.train.build_plan", sabotaged)
     done = overfit(planned, patch_of(two_blocks()), steps=5)
     assert not done.reached
     assert done.failure is not None and "\n" not in done.failure

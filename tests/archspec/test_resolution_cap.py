@@ -7,9 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from archspec.fixed_patch import Target, mean_dice
 from archspec.network.plan import plan
-from archspec.resolution_cap import head_grid, resolution_cap
+from archspec.overfit.cap import head_grid, resolution_cap
+from archspec.overfit.patch import Target, mean_dice
 from archspec.spec.load import load
 from blocks.layers.resize import resize
 

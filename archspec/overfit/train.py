@@ -10,12 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.direction_gradients import Norms, direction_norms, without_gradient
-from archspec.fixed_patch import FixedPatch, Target, mean_dice
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan
-from archspec.non_finite import gradient_not_finite, where_not_finite
-from archspec.resolution_cap import Cap, head_grid, resolution_cap
+from archspec.overfit.cap import Cap, head_grid, resolution_cap
+from archspec.overfit.gradients import (
+    Norms,
+    direction_norms,
+    gradient_not_finite,
+    where_not_finite,
+    without_gradient,
+)
+from archspec.overfit.patch import FixedPatch, Target, mean_dice
 
 SHARE = 0.99
 """Of the cap, what has to be reached."""

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archspec.fixed_patch import Target, mean_dice
 from archspec.network.plan import Plan
+from archspec.overfit.patch import Target, mean_dice
 from blocks.base import Grid
 from blocks.layers.resize import resize
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from archspec.fixed_patch import FixedPatch
 from archspec.network.plan import Plan
-from archspec.overfitting import RECIPE, SHARE, Overfit, output_weights
+from archspec.overfit.patch import FixedPatch
+from archspec.overfit.train import RECIPE, SHARE, Overfit, output_weights
 from archspec.tables import table
 
 _SHOWN = 6

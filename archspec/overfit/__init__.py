@@ -1,0 +1,1 @@
+"""Can this network learn one patch? Its training, its cap, its gradients."""
