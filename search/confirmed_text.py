@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from archspec.tables import table
+from archspec.text import table
 
 _NO_TEST = (
     "The run has no test part (search.test_share): Dice is on the validation cases\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from archspec.spec.yaml_file import Source
-from archspec.tables import table
+from archspec.text import table
 from blocks.base import SpecError
 from search.control import ControlVerdict, control_source, frozen
 from search.opening import open_run

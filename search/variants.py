@@ -9,7 +9,7 @@ from archspec.costs.flops import CONVENTION, Cost, cost_plan
 from archspec.network.plan import Plan, plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
-from archspec.tables import table
+from archspec.text import table
 from blocks.base import ComponentSpec, SpecError
 from blocks.decoders import AnyDecoder
 from search.matching import MatchSpec, match_spec

@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 
 def doctor(json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print versions and devices, and run every scan backend; exit code 1 if one needs mending."""
-    from archspec.diagnosing import diagnose, diagnosis_text
+    from archspec.doctor import diagnose, diagnosis_text
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a warning says stands in the report

@@ -20,7 +20,7 @@ from archspec.costs.flops import CONVENTION, Cost, cost_plan
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan, plan
 from archspec.spec.schema import ArchSpec
-from archspec.tables import table
+from archspec.text import table
 from blocks.base import SpecError
 
 _AXES = (32, 48, 64, 96, 128)

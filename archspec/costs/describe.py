@@ -7,7 +7,7 @@ from typing import Any
 from archspec.costs.flops import CONVENTION, Cost, cost_plan
 from archspec.costs.memory import training_memory
 from archspec.network.plan import Plan
-from archspec.tables import table
+from archspec.text import table
 
 Description = dict[str, Any]
 MIB, GIB = 2**20, 2**30

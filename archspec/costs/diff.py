@@ -11,7 +11,7 @@ from archspec.costs.flops import CONVENTION, Cost, cost_plan
 from archspec.network.plan import Plan, plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
-from archspec.tables import table
+from archspec.text import table
 from blocks.base import SpecError
 
 _NOT_STRUCTURE = {"name", "title", "sources", "claims", "schema_version"}

@@ -8,7 +8,7 @@ import torch
 from archspec.network.plan import Plan
 from archspec.overfit.patch import FixedPatch
 from archspec.overfit.train import RECIPE, SHARE, Overfit, output_weights
-from archspec.tables import table
+from archspec.text import table
 
 _SHOWN = 6
 

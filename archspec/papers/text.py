@@ -9,7 +9,7 @@ from archspec.costs.flops import CONVENTION
 from archspec.papers.compare import RESULTS, SCALES, Compare, Page, Reading, independent
 from archspec.papers.data import Compared, Paper, Point
 from archspec.spec.claims import ClaimSpec
-from archspec.tables import table
+from archspec.text import table
 
 WIDTH = 80
 LEGEND = (

@@ -7,7 +7,7 @@ from typing import Any
 
 from archspec.scoring.pairs import BY_SIZE, COMPARED, FEWEST_PAIRS, OVERALL
 from archspec.scoring.scores import TERCILES
-from archspec.tables import table
+from archspec.text import table
 
 _WIDTH = 80
 _TITLES = {
