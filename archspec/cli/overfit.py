@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archspec.cli.options import Configuration, Data, Device, PlansName
 from archspec.cli.specs import Json, Overrides, Spec
-from archspec.cli.training_options import Configuration, Data, Device, PlansName
 
 if TYPE_CHECKING:
     from archspec.network.plan import Plan
@@ -44,7 +44,7 @@ def overfit(
 
     The exit code is 1 if that is not reached, or if the loss is not a number.
     """
-    from archspec.cli.overfit_display import OverfitDisplay
+    from archspec.cli.display import OverfitDisplay
     from archspec.cli.specs import patch_sizes
     from archspec.network.resolve import resolve
     from archspec.nnunet.dataset import find_dataset

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import archspec
-from archspec.cli.nnunet import folded
+from archspec.cli.export import folded
 from archspec.nnunet.export import export_nnunet
 from archspec.spec.yaml_file import dump
 

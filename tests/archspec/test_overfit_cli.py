@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from archspec.cli.display import OverfitDisplay
 from archspec.cli.main import app
-from archspec.cli.overfit_display import OverfitDisplay
 from archspec.overfit.cap import Cap
 from archspec.overfit.text import overfit_text
 from archspec.overfit.train import Step

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from archspec.cli.confirming import show_progress
-from archspec.cli.specs import Json, Overrides, Spec
-from archspec.cli.training_options import (
+from archspec.cli.confirm import show_progress
+from archspec.cli.options import (
     Configuration,
     DataOrNone,
     Device,
@@ -18,6 +17,7 @@ from archspec.cli.training_options import (
     PlansName,
     Threads,
 )
+from archspec.cli.specs import Json, Overrides, Spec
 
 
 def register(app: typer.Typer) -> None:

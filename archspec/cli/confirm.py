@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archspec.cli.reporting import Run
+from archspec.cli.options import Device, Jobs, PlansName, Threads
+from archspec.cli.report import Run
 from archspec.cli.specs import Json
-from archspec.cli.training_options import Device, Jobs, PlansName, Threads
 
 if TYPE_CHECKING:
     from search.retraining import Progress

@@ -1,16 +1,67 @@
-"""What a running overfit shows: one line that changes, or lines now and then off a terminal."""
+"""What a running search or overfit shows: a bar, or lines now and then off a terminal."""
 
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from archspec.overfit.cap import Cap
-from archspec.overfit.train import Step
+if TYPE_CHECKING:
+    from archspec.overfit.cap import Cap
+    from archspec.overfit.train import Step
+    from search.loop import Event
 
+_ENDS = ("done", "stopped", "failed")
 _EVERY = 100
 _SILENCE = 30.0
+
+
+class SearchDisplay:
+    """Show events of a search; the time left is estimated from the trials that ended."""
+
+    def __init__(self, total: int) -> None:
+        self.console = Console()
+        self.started = time.monotonic()
+        self.first_done: int | None = None
+        self.progress = Progress(
+            TextColumn("search"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.bar = self.progress.add_task("search", total=total, left="")
+
+    def __enter__(self) -> "SearchDisplay":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def show(self, event: "Event") -> None:
+        """Print one event and move the bar."""
+        if self.first_done is None:
+            self.first_done = event.done
+        left = self._left(event)
+        self.progress.update(self.bar, completed=event.done, left=left)
+        number = f"trial {event.number}" if event.number >= 0 else "search"
+        rest = f", {left}" if event.done < event.total else ""
+        suffix = f" [{event.done}/{event.total}{rest}]" if event.kind in _ENDS else ""
+        self.console.print(
+            f"{number}: {event.text}{suffix}", markup=False, highlight=False, soft_wrap=True
+        )
+
+    def _left(self, event: "Event") -> str:
+        assert self.first_done is not None
+        ended = event.done - self.first_done
+        if ended <= 0:
+            return "time left: known after the first trial"
+        seconds = (time.monotonic() - self.started) / ended * (event.total - event.done)
+        return f"about {seconds / 60:.1f} min left"
 
 
 class OverfitDisplay:
@@ -50,7 +101,7 @@ class OverfitDisplay:
             self.watch.join()
         self.progress.stop()
 
-    def show(self, step: Step, cap: Cap) -> None:
+    def show(self, step: "Step", cap: "Cap") -> None:
         """Move the bar; off a terminal print the first step and then some."""
         known = f"loss {step.loss:.3f}, Dice {step.dice:.3f} of cap {cap.mean:.3f}"
         self.text = f"after step {step.number}: {known}"

@@ -1,15 +1,31 @@
-"""Options of `archspec search` that stand for settings of the space, and checks without torch."""
+"""Options that verbs share which train on a dataset, and those of `search` that stand for settings.
+
+Checked without torch.
+"""
 
 import difflib
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from blocks.base import SpecError
 
 if TYPE_CHECKING:
     from search.space import Space
+
+_DATA = typer.Option(help="Dataset id or name, preprocessed by nnU-Net.")
+
+Data = Annotated[str, _DATA]
+DataOrNone = Annotated[str | None, _DATA]
+Jobs = Annotated[int, typer.Option(min=1, help="Worker processes; on CUDA one per GPU.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads per worker.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
+Configuration = Annotated[str, typer.Option(help="nnU-Net configuration.")]
+PlansName = Annotated[str, typer.Option(help="Plans the data were preprocessed with.")]
+Fold = Annotated[int, typer.Option(min=0, help="Fold: which cases validate.")]
 
 Shorthands = dict[str, str]
 """Override -> the option that stands for it, as typed."""
@@ -60,7 +76,7 @@ def check_space_name(space: str) -> None:
     )
 
 
-def load(space: str, overrides: Sequence[str], short: Shorthands) -> "Space":
+def space_with_options(space: str, overrides: Sequence[str], short: Shorthands) -> "Space":
     """Return the space with the overrides, then those of the options.
 
     Raises:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from archspec.cli.options import Data
 from archspec.cli.specs import Overrides, Spec, patch_sizes
-from archspec.cli.training_options import Data
 
 _WIDTH = 80
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archspec.cli.specs import Overrides
-from archspec.cli.training_options import (
+from archspec.cli.options import (
     Configuration,
     DataOrNone,
     Device,
@@ -17,6 +16,7 @@ from archspec.cli.training_options import (
     PlansName,
     Threads,
 )
+from archspec.cli.specs import Overrides
 
 if TYPE_CHECKING:
     from archspec.nnunet.dataset import PreprocessedDataset
@@ -84,7 +84,7 @@ def search(
     Trials see one seed each. Where test cases are held out, the front is then trained again with
     new seeds and scored on them, as `archspec confirm` does at any time.
     """
-    from archspec.cli.search_options import check_space_name, load, shorthands
+    from archspec.cli.options import check_space_name, shorthands, space_with_options
     from archspec.nnunet.dataset import find_dataset
     from blocks.base import SpecError
 
@@ -106,7 +106,7 @@ def search(
         max_memory=max_memory,
         test_share=test_share,
     )
-    loaded = load(space, overrides or (), short)
+    loaded = space_with_options(space, overrides or (), short)
     if control:
         from search.control import control_space
 
@@ -124,7 +124,7 @@ def search(
             )
         return
     assert dataset is not None and trials is not None and out is not None
-    from archspec.cli.progress import SearchDisplay
+    from archspec.cli.display import SearchDisplay
     from search.kept_settings import kept_settings, kept_text
     from search.study import run
 
@@ -154,7 +154,7 @@ def search(
 
 def _confirm(out: Path, asked: int | None, *, devices: list[str], threads: int, plans: str) -> None:
     """Train the front again, or say how; `asked` seeds, None for as many as are the default."""
-    from archspec.cli.confirming import show_confirmed, train_again
+    from archspec.cli.confirm import show_confirmed, train_again
     from search.report import front_rows, why_empty
 
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
