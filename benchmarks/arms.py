@@ -10,7 +10,8 @@ from archspec.costs.flops import cost_plan
 from archspec.network.plan import plan
 from archspec.spec.load import load
 from blocks.base import Grid
-from search.matching import MatchSpec, match_spec, step_seconds
+from search.matching import match_spec, step_seconds
+from search.settings import MatchSpec
 from search.space import load_space
 
 STAGES = ("encoder.stages.0.mixer", "encoder.stages.1.mixer")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from archspec.nnunet.dataset import find_dataset
 from blocks.base import SpecError
-from search.packing import pack
+from search.patch_set import pack
 from search.space import load_space
 
 

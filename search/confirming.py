@@ -16,9 +16,10 @@ from archspec.spec.load import load
 from blocks.base import SpecError
 from search.cases import CaseScores
 from search.front import pareto_front
+from search.kept_settings import of_earlier_release
 from search.noise import Entrant, compare, matrix, shared_cases
 from search.retraining import Outcome, Progress, Retraining, retrain
-from search.settings import SearchSettings, of_earlier_release
+from search.settings import SearchSettings
 from search.study import open_run
 from search.worker import WorkerSettings
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from search.settings import of_earlier_release
+from search.settings import SearchSettings
 from search.space import Space
 
 
@@ -42,3 +42,9 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
         else:
             found[key] = value
     return found
+
+
+def of_earlier_release(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's recorded settings, with what was done before there was a setting for it."""
+    before = SearchSettings(eta=1, stopper="none").model_dump(mode="json")
+    return {**before, **settings}

@@ -6,94 +6,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Annotated, Any
-
-from optuna.trial import BaseTrial
-from pydantic import Field, field_validator, model_validator
 
 from archspec.costs.flops import cost_plan
 from archspec.network.plan import Plan, plan
 from archspec.spec.load import SpecLike, load, validate
 from archspec.spec.schema import ArchSpec
-from archspec.spec.yaml_file import NodePath, Source, dotted
-from blocks.base import ComponentSpec, Count, Grid, SpecError
-from search.holes import Hole, Value
+from archspec.spec.tree import nodes_at, value_at, with_value
+from archspec.spec.yaml_file import Source, dotted
+from blocks.base import Grid, SpecError
+from search.settings import MatchSpec
 
 Measure = Callable[[Plan], float]
 
 _LARGEST_SCALE = 64.0
 _MAX_TRIED = 3000
 """How many combinations of widths around the common scale are listed at most."""
-
-
-class Budgets(ComponentSpec):
-    """Multiply-adds to choose from: a hole, so that a front has more than one cost."""
-
-    choice: tuple[float, ...]
-
-
-class MatchSpec(ComponentSpec):
-    """What all candidates cost: multiply-adds of a forward pass, or seconds of a training step.
-
-    `macs` may be a choice, which a space draws like any hole, under the name `search.match.macs`.
-    `widths` are the nodes that are scaled, by one factor as far as rounding to multiples of
-    `multiple` allows; `*` stands for every entry of a list. A node that a candidate does not have
-    is left out. `tolerance` is the share by which a candidate may miss. `latency` is the median
-    of `repeats` forward and backward passes of `batch_size` patches, in seconds of wall time.
-    """
-
-    macs: float | Budgets | None = None
-    latency: Annotated[float, Field(gt=0)] | None = None
-    widths: Annotated[tuple[str, ...], Field(min_length=1)] = ("encoder.stages.*.width",)
-    multiple: Count = 4
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.03
-    batch_size: Count = 2
-    repeats: Count = 5
-
-    @field_validator("macs", mode="before")
-    @classmethod
-    def _check_macs(cls, value: object) -> object:
-        """Refuse in one message what is neither of the two."""
-        if value is None or isinstance(value, Budgets) or _is_positive(value):
-            return value
-        several = value["choice"] if isinstance(value, dict) and set(value) == {"choice"} else ()
-        numbers = isinstance(several, list | tuple) and several and all(map(_is_positive, several))
-        if not numbers or len(set(several)) < len(several):
-            raise ValueError(
-                "must be a positive number of multiply-adds, or a choice of different ones such "
-                f"as {{choice: [20e6, 40e6]}}, got {value!r}"
-            )
-        return Budgets(choice=tuple(map(float, several)))
-
-    @model_validator(mode="after")
-    def _one_target(self) -> "MatchSpec":
-        if (self.macs is None) == (self.latency is None):
-            raise ValueError("give one of macs and latency")
-        return self
-
-    @property
-    def target(self) -> float:
-        value = self.latency if self.macs is None else self.macs
-        assert isinstance(value, float), "one of several budgets must be drawn first"
-        return value
-
-    @property
-    def budget(self) -> Hole | None:
-        """Return the hole that a choice of budgets is."""
-        if not isinstance(self.macs, Budgets):
-            return None
-        return Hole("search.match.macs", "choice", self.macs.choice)
-
-    def drawn(self, trial: BaseTrial) -> "MatchSpec":
-        """Return this with one budget: the only one, or the one drawn."""
-        return self if self.budget is None else self.at(self.budget.suggest(trial))
-
-    def at(self, macs: Value) -> "MatchSpec":
-        return self.model_copy(update={"macs": macs})
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 @dataclass(frozen=True)
@@ -253,35 +180,3 @@ def _around(base: list[int], scale: float, step: int) -> Iterator[tuple[int, ...
         )
 
     yield from sorted(product(*options), key=distortion)
-
-
-def nodes_at(tree: Any, pattern: tuple[str, ...], done: NodePath = ()) -> list[NodePath]:
-    """Return the paths of the numbers that a pattern names; `*` is every entry of a list."""
-    if not pattern:
-        return [done] if isinstance(tree, int) else []
-    key, rest = pattern[0], pattern[1:]
-    if isinstance(tree, list | tuple):
-        entries: list[tuple[str | int, Any]] = [
-            (i, item) for i, item in enumerate(tree) if key in ("*", str(i))
-        ]
-    else:
-        entries = [(key, tree[key])] if isinstance(tree, dict) and key in tree else []
-    return [path for name, item in entries for path in nodes_at(item, rest, (*done, name))]
-
-
-def value_at(tree: Any, path: NodePath) -> int:
-    """Return the number there."""
-    for key in path:
-        tree = tree[key]
-    assert isinstance(tree, int)
-    return tree
-
-
-def with_value(tree: Any, path: NodePath, value: int) -> Any:
-    """Return a copy of the tree with one node replaced."""
-    if not path:
-        return value
-    key, rest = path[0], path[1:]
-    if isinstance(tree, list):
-        return [with_value(item, rest, value) if i == key else item for i, item in enumerate(tree)]
-    return {**tree, key: with_value(tree[key], rest, value)}

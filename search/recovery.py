@@ -9,8 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from blocks.base import SpecError
 from search.anchors import ANCHOR_SPEC
-from search.heartbeat import GRACE
 from search.ledger import last_rung
+from search.opening import GRACE
 
 
 def recover(study: optuna.Study) -> None:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from search.report_axes import apart, dice_range
 from search.report_confirmed import Confirmed
 from search.report_plotly import (
     DICE,
@@ -12,6 +11,8 @@ from search.report_plotly import (
     STEP_SECONDS,
     Axis,
     Figure,
+    apart,
+    dice_range,
     figure,
     hover_text,
     log_axis,

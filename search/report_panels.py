@@ -3,8 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from search.report_axes import dice_range
-from search.report_plotly import DICE, GFLOPS, Figure, figure, log_axis
+from search.report_plotly import DICE, GFLOPS, Figure, dice_range, figure, log_axis
 from search.report_summary import HypervolumeHistory
 from search.report_trials import ReportTrial
 

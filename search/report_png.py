@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from search.report_axes import apart, dice_range, log_range, log_ticks
 from search.report_confirmed import Confirmed
 from search.report_figures import AGAIN, COLORS, WITHOUT_DICE
+from search.report_plotly import apart, dice_range, log_range, log_ticks
 from search.report_trials import ReportTrial, State, front_of
 
 _MARKERS: dict[State, str] = {

@@ -7,9 +7,9 @@ from typing import Any
 from archspec.network.plan import Plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
+from archspec.spec.tree import nodes_at, value_at, with_value
 from archspec.spec.yaml_file import NodePath
 from blocks.base import SpecError
-from search.matching import nodes_at, value_at, with_value
 
 WIDTHS = ("encoder.stages.*.width", "decoder.width", "decoder.bottleneck_width")
 _GRAINS = (4, 8, 24)

@@ -2,11 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from optuna.trial import BaseTrial
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from archspec.costs.fit import memory_size
+from archspec.spec.training import Positive
 from blocks.base import ComponentSpec, Count, SpecError
-from search.matching import MatchSpec
+from search.holes import Hole, Value
 
 StopperName = Literal["pash", "moasha", "none"]
 
@@ -19,9 +21,6 @@ def _check_memory(value: object) -> object:
     return value
 
 
-Positive = Annotated[float, Field(gt=0)]
-
-
 class LimitSettings(ComponentSpec):
     """What no trial may exceed; checked before it trains.
 
@@ -32,6 +31,76 @@ class LimitSettings(ComponentSpec):
     gflops: Positive | None = None
     params: Positive | None = None
     memory: Annotated[str, BeforeValidator(_check_memory)] | None = None
+
+
+class Budgets(ComponentSpec):
+    """Multiply-adds to choose from: a hole, so that a front has more than one cost."""
+
+    choice: tuple[float, ...]
+
+
+class MatchSpec(ComponentSpec):
+    """What all candidates cost: multiply-adds of a forward pass, or seconds of a training step.
+
+    `macs` may be a choice, which a space draws like any hole, under the name `search.match.macs`.
+    `widths` are the nodes that are scaled, by one factor as far as rounding to multiples of
+    `multiple` allows; `*` stands for every entry of a list. A node that a candidate does not have
+    is left out. `tolerance` is the share by which a candidate may miss. `latency` is the median
+    of `repeats` forward and backward passes of `batch_size` patches, in seconds of wall time.
+    """
+
+    macs: float | Budgets | None = None
+    latency: Annotated[float, Field(gt=0)] | None = None
+    widths: Annotated[tuple[str, ...], Field(min_length=1)] = ("encoder.stages.*.width",)
+    multiple: Count = 4
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.03
+    batch_size: Count = 2
+    repeats: Count = 5
+
+    @field_validator("macs", mode="before")
+    @classmethod
+    def _check_macs(cls, value: object) -> object:
+        """Refuse in one message what is neither of the two."""
+        if value is None or isinstance(value, Budgets) or _is_positive(value):
+            return value
+        several = value["choice"] if isinstance(value, dict) and set(value) == {"choice"} else ()
+        numbers = isinstance(several, list | tuple) and several and all(map(_is_positive, several))
+        if not numbers or len(set(several)) < len(several):
+            raise ValueError(
+                "must be a positive number of multiply-adds, or a choice of different ones such "
+                f"as {{choice: [20e6, 40e6]}}, got {value!r}"
+            )
+        return Budgets(choice=tuple(map(float, several)))
+
+    @model_validator(mode="after")
+    def _one_target(self) -> "MatchSpec":
+        if (self.macs is None) == (self.latency is None):
+            raise ValueError("give one of macs and latency")
+        return self
+
+    @property
+    def target(self) -> float:
+        value = self.latency if self.macs is None else self.macs
+        assert isinstance(value, float), "one of several budgets must be drawn first"
+        return value
+
+    @property
+    def budget(self) -> Hole | None:
+        """Return the hole that a choice of budgets is."""
+        if not isinstance(self.macs, Budgets):
+            return None
+        return Hole("search.match.macs", "choice", self.macs.choice)
+
+    def drawn(self, trial: BaseTrial) -> "MatchSpec":
+        """Return this with one budget: the only one, or the one drawn."""
+        return self if self.budget is None else self.at(self.budget.suggest(trial))
+
+    def at(self, macs: Value) -> "MatchSpec":
+        return self.model_copy(update={"macs": macs})
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 class SearchSettings(ComponentSpec):
@@ -67,9 +136,3 @@ class SearchSettings(ComponentSpec):
         else:
             steps = {self.steps // self.eta**power for power in range(self.rungs)}
         return tuple(sorted(steps - {0}))
-
-
-def of_earlier_release(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's recorded settings, with what was done before there was a setting for it."""
-    before = SearchSettings(eta=1, stopper="none").model_dump(mode="json")
-    return {**before, **settings}

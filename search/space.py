@@ -39,10 +39,9 @@ from blocks.base import Grid, SpecError
 from search.anchors import SPEC_KEY, anchor_spec_of, check_anchor, plan_anchor
 from search.expanding import expand_anchor, expand_overrides, put_holes, resolve_ties
 from search.filling import Filler
-from search.holes import Hole, Value, has_hole
+from search.holes import Hole, SpaceSize, Value, has_hole, size_of
 from search.matching import match_spec
 from search.settings import SearchSettings
-from search.sizing import SpaceSize, size_of
 
 
 @dataclass(frozen=True)

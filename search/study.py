@@ -21,12 +21,12 @@ from archspec.nnunet.splits import split_cases
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.driver import WorkerPool
-from search.heartbeat import Heartbeat
+from search.kept_settings import of_earlier_release
 from search.loop import Event, SearchLoop
-from search.opening import STUDY, open_storage, quiet
+from search.opening import STUDY, Heartbeat, open_storage, quiet
 from search.opening import open_run as open_run
 from search.report_session import note_session
-from search.settings import SearchSettings, of_earlier_release
+from search.settings import SearchSettings
 from search.space import Space
 from search.worker import WorkerSettings
 

@@ -12,7 +12,8 @@ from archspec.spec.schema import ArchSpec
 from archspec.text import table
 from blocks.base import ComponentSpec, SpecError
 from blocks.decoders import AnyDecoder
-from search.matching import MatchSpec, match_spec
+from search.matching import match_spec
+from search.settings import MatchSpec
 
 _TOLERANCES = (0.005, 0.03)
 _MULTIPLES = (8, 4, 1)

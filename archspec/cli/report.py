@@ -67,8 +67,7 @@ def control(
     A control is a run of `archspec search --control`; which of the runs are is read from them.
     Mixers are said to matter only where the interval over runs lies above 0.
     """
-    from search.control import compare_with_control
-    from search.control_runs import controls_among, verdict_json, verdict_text
+    from search.control_runs import compare_with_control, controls_among, verdict_json, verdict_text
 
     searches, controls = controls_among(runs)
     found = compare_with_control(searches, controls)

@@ -1,14 +1,12 @@
 """The start values that a spec asks for with `init`, where they are not PyTorch's."""
 
 import math
-from typing import Literal
 
 from torch import nn
 
+from archspec.spec.schema import Init
 from blocks.layers.scan_branch import ScanBranch
 from blocks.wrappers.basic import BasicBlock
-
-Init = Literal["default", "segformer", "nnunet"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from archspec.nnunet.dataset import PreprocessedDataset
-from archspec.training.recipe import TrainingSpec
+from archspec.spec.training import TrainingSpec
 from blocks.base import SpecError
 
 Recipe = Literal["spec", "nnunet"]

@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from archspec.sizes import PatchSize
 from blocks.base import ComponentSpec, Count
 
 Quantity = Literal[
@@ -28,6 +27,18 @@ Confidence = Literal["published", "code", "second_hand", "unverified", "derived"
 Text = Annotated[str, Field(min_length=1)]
 
 _VALUE = "must be a number, or the source's words where it gives none"
+
+
+def _check_patch(value: object) -> object:
+    if not isinstance(value, tuple) or len(value) not in (2, 3):
+        raise ValueError("must be a list of 2 or 3 sizes in voxels, e.g. [96, 96, 96]")
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in value):
+        raise ValueError("sizes must be positive integers, in voxels")
+    return value
+
+
+PatchSize = Annotated[tuple[int, ...], BeforeValidator(_check_patch)]
+"""A patch size as a spec states it."""
 
 
 def _check_value(value: object) -> object:

@@ -3,17 +3,17 @@
 import fnmatch
 import importlib.resources
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from archspec.spec.messages import did_you_mean, first_mistake, shown
+from archspec.spec.messages import did_you_mean, first_mistake
 from archspec.spec.schema import SCHEMA_VERSION, ArchSpec
+from archspec.spec.training import OF_OPTIMIZERS
+from archspec.spec.tree import frozen, replaced, split_path
 from archspec.spec.yaml_file import NodePath, Source, dotted, parse, read_text
-from archspec.training.recipe import OF_OPTIMIZERS
 from blocks.base import SpecError
 
 _OF_OPTIMIZERS = {("training", name) for name in OF_OPTIMIZERS}
@@ -50,7 +50,7 @@ def load_tree(source: str | Path | Mapping[str, Any]) -> Source:
         SpecError: no such bundled spec or file, or not YAML.
     """
     if isinstance(source, Mapping):
-        return Source("spec", _frozen(source))
+        return Source("spec", frozen(source))
     if not isinstance(source, str | os.PathLike):
         raise SpecError(f"{source!r}: not a spec; give a bundled name, a .yaml file or a mapping")
     text = os.fspath(source)
@@ -79,12 +79,12 @@ def apply_overrides(source: Source, overrides: Sequence[str]) -> Source:
     tree, marks = source.tree, dict(source.marks)
     for text in overrides:
         left, equals, right = text.partition("=")
-        path = _split_path(left)
+        path = split_path(left)
         where = f"-s {text}"
         if not equals or not path:
             raise SpecError(f"{where}  must read path=value, e.g. encoder.stages.0.width=32")
         value = parse(right or "null", where)
-        tree = _replaced(tree, path, value.tree, where)
+        tree = replaced(tree, path, value.tree, where)
         for old in [mark for mark in marks if mark[: len(path)] == path]:
             del marks[old]
         marks |= {(*path, *below): where for below in value.marks}
@@ -154,38 +154,6 @@ def _has_hole(tree: Any) -> bool:
 
 def _bundled() -> Any:
     return importlib.resources.files("archspec.specs")
-
-
-def _frozen(value: Any) -> Any:
-    """Return plain dicts and tuples, which strict validation takes, from any containers."""
-    if isinstance(value, Mapping):
-        return {key: _frozen(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(_frozen(item) for item in value)
-    return value
-
-
-def _split_path(text: str) -> NodePath:
-    parts = text.strip().replace("[", ".").replace("]", "").split(".")
-    return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts if part)
-
-
-def _replaced(tree: Any, path: NodePath, value: Any, where: str, done: NodePath = ()) -> Any:
-    if not path:
-        return value
-    key, rest = path[0], path[1:]
-    here = dotted(done) or "the spec"
-    if isinstance(tree, tuple):
-        if not isinstance(key, int) or key >= len(tree):
-            raise SpecError(
-                f"{where}  {here} is a list of {len(tree)}; {key} is not an index of it"
-            )
-        new = _replaced(tree[key], rest, value, where, (*done, key))
-        return (*tree[:key], new, *tree[key + 1 :])
-    if tree is not None and not isinstance(tree, dict):
-        raise SpecError(f"{where}  {here} is {shown(tree)}, which has no field {key!r}")
-    below = (tree or {}).get(key)
-    return {**(tree or {}), str(key): _replaced(below, rest, value, where, (*done, key))}
 
 
 def written_at(source: Source, path: NodePath) -> NodePath:

@@ -1,13 +1,11 @@
 """The spec: what the author of a network writes, validated and frozen."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from archspec.network.initialise import Init
-from archspec.sizes import PatchSize
-from archspec.spec.claims import ClaimSpec
-from archspec.training.recipe import TrainingSpec
+from archspec.spec.claims import ClaimSpec, PatchSize
+from archspec.spec.training import TrainingSpec
 from blocks.base import ComponentSpec, Count
 from blocks.decoders import AnyDecoder
 from blocks.downsample import AnyDownsample
@@ -24,6 +22,8 @@ from blocks.wrappers import AnyBlock
 from blocks.wrappers.residual import ResidualBlockSpec
 
 SCHEMA_VERSION = 1
+
+Init = Literal["default", "segformer", "nnunet"]
 
 
 class StageSpec(ComponentSpec):

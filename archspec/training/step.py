@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archspec.training.recipe import TrainingSpec, build_optimizer, clip_gradients, set_rate
+from archspec.spec.training import TrainingSpec
+from archspec.training.recipe import build_optimizer, clip_gradients, set_rate
 from search.loading import Batch
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 import archspec.nnunet.trainers
 from archspec.nnunet.export import export_nnunet
-from archspec.training.recipe import TrainingSpec, rate
+from archspec.spec.training import TrainingSpec
+from archspec.training.recipe import rate
 from blocks.base import ComponentSpec, SpecError
 
 pytest.importorskip("nnunetv2")

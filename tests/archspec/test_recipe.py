@@ -11,7 +11,8 @@ from torch import nn
 
 from archspec.costs.memory import OPTIMIZER_STATES
 from archspec.spec.load import load
-from archspec.training.recipe import TrainingSpec, build_optimizer, clip_gradients, rate, set_rate
+from archspec.spec.training import TrainingSpec
+from archspec.training.recipe import build_optimizer, clip_gradients, rate, set_rate
 from blocks.base import ComponentSpec, SpecError
 
 TRAINER_FIELDS = {"epochs", "iterations", "loss"}

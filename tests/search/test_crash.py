@@ -16,9 +16,8 @@ from optuna.trial import TrialState
 import search.study
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.heartbeat import Heartbeat
 from search.ledger import ended
-from search.opening import open_run
+from search.opening import Heartbeat, open_run
 
 
 def wide(tree: dict[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from archspec.spec.load import load
 from archspec.spec.yaml_file import Source, dump
 from blocks.base import SpecError
 from search import matching
-from search.matching import MatchSpec, match_spec
-from search.settings import SearchSettings
+from search.matching import match_spec
+from search.settings import MatchSpec, SearchSettings
 from search.space import load_space
 
 TARGET = 40e6

@@ -21,8 +21,7 @@ from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.loading import Loading, load_batches
-from search.packing import pack
-from search.patch_set import PatchSet
+from search.patch_set import PatchSet, pack
 from search.study import open_run
 
 SHARE, SEED = 0.25, 3

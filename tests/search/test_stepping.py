@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from archspec.training.recipe import TrainingSpec
+from archspec.spec.training import TrainingSpec
 from archspec.training.step import Stepper, autocast_dtype
 
 RECIPE = TrainingSpec(

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from search.settings import SearchSettings, of_earlier_release
+from search.kept_settings import of_earlier_release
+from search.settings import SearchSettings
 from search.stopping import (
     NeverStop,
     NonDominatedHalving,

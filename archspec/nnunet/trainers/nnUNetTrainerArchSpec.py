@@ -14,7 +14,8 @@ from torch import nn
 
 from archspec.nnunet.loss import build_loss
 from archspec.spec.load import load
-from archspec.training.recipe import TrainingSpec, build_optimizer, clip_gradients, set_rate
+from archspec.spec.training import TrainingSpec
+from archspec.training.recipe import build_optimizer, clip_gradients, set_rate
 from blocks.base import SpecError
 
 
