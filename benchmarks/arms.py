@@ -10,9 +10,9 @@ from archspec.costs.flops import cost_plan
 from archspec.network.plan import plan
 from archspec.spec.load import load
 from blocks.base import Grid
-from search.matching import match_spec, step_seconds
-from search.settings import MatchSpec
-from search.space import load_space
+from search.space.match import match_spec, step_seconds
+from search.space.settings import MatchSpec
+from search.space.space import load_space
 
 STAGES = ("encoder.stages.0.mixer", "encoder.stages.1.mixer")
 

@@ -25,7 +25,7 @@ import archspec
 from archspec.costs.flops import cost_plan
 from archspec.network.plan import Plan, plan
 from archspec.network.resolve import resolve
-from search.space import load_space
+from search.space.space import load_space
 
 
 def warm(planned: Plan, runs: int) -> float:

@@ -23,7 +23,7 @@ from experiment import Bench, Budget
 from phantom_data import Split
 
 from archspec.phantom.tasks import task_class
-from search.settings import MatchSpec
+from search.space.settings import MatchSpec
 
 RATES = (4e-3, 2e-3, 1e-3)
 QUICK = Budget(seeds=3, steps=486, rates=RATES, choose_at=3)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from archspec.nnunet.dataset import find_dataset
 from blocks.base import SpecError
-from search.patch_set import pack
-from search.space import load_space
+from search.space.space import load_space
+from search.trials.patch_set import pack
 
 
 def main() -> int:

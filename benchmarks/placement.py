@@ -26,7 +26,7 @@ from phantom_data import Split
 from archspec.phantom.axis import AxisTask
 from archspec.phantom.mixed_ct import MixedCTTask
 from archspec.phantom.reach import ReachTask
-from search.settings import MatchSpec
+from search.space.settings import MatchSpec
 
 RATES = (4e-3, 2e-3, 1e-3)
 QUICK = Budget(seeds=2, steps=972, rates=RATES, choose_at=4)

@@ -31,9 +31,9 @@ from torch import nn
 from archspec.nnunet.dataset import find_dataset
 from archspec.phantom.reach import ReachTask
 from search.curves import CurvePoint, append_points, describe_training, read_curves
-from search.data import Batch, TrialData
-from search.space import Space, load_space
-from search.trial import DivergedError, Rung, TrialTask, train
+from search.space.space import Space, load_space
+from search.trials.nnunet_data import Batch, TrialData
+from search.trials.train import DivergedError, Rung, TrialTask, train
 
 HERE = Path(__file__).parent
 SPACE = HERE / "spaces" / "search_curves.yaml"

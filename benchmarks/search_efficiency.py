@@ -27,8 +27,8 @@ from search_replay import Known, Replay, Table, replay
 
 from archspec.costs.flops import CONVENTION
 from search.curves import read_curves
-from search.settings import StopperName
-from search.space import load_space
+from search.space.settings import StopperName
+from search.space.space import load_space
 
 OUT = Path(__file__).parent / "results" / "search_efficiency.json"
 BASE = "TPE"

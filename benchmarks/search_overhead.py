@@ -23,10 +23,10 @@ import torch
 
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.yaml_file import dump
-from search.loop import SearchLoop
-from search.space import Space, load_space
-from search.trial import Rung, TrialTask
-from search.worker import Message
+from search.space.space import Space, load_space
+from search.study.loop import SearchLoop
+from search.trials.train import Rung, TrialTask
+from search.trials.worker import Message
 
 PATCH = [16, 32, 48]
 

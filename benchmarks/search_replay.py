@@ -22,14 +22,14 @@ from archspec.costs.flops import Cost, cost_plan
 from archspec.network.plan import Plan
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.hashing import trial_hash
-from search import drawing
 from search.curves import CurvePoint, Training
-from search.front import hypervolume, pareto_front
-from search.loop import SearchLoop
-from search.settings import StopperName
-from search.space import Space
-from search.trial import Rung, TrialTask
-from search.worker import Message
+from search.pareto import hypervolume, pareto_front
+from search.space.settings import StopperName
+from search.space.space import Space
+from search.study.loop import SearchLoop
+from search.study.run import draw as drawing
+from search.trials.train import Rung, TrialTask
+from search.trials.worker import Message
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from archspec.nnunet.splits import split_cases
 from archspec.scoring.dice import dice, mean, scored_labels
 from archspec.scoring.surface import surface_scores
 from search.curves import CurvePoint, Training, describe_training
-from search.data import CaseScores, TrialData
-from search.trial import METRICS, Rung, StoppedError, TrialTask, score_trained, train
+from search.trials.nnunet_data import CaseScores, TrialData
+from search.trials.train import METRICS, Rung, StoppedError, TrialTask, score_trained, train
 
 
 @dataclass(frozen=True, eq=False)

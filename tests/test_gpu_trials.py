@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import search.worker
+import search.trials.worker
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.training.step import autocast_dtype
-from search.trial import CHECKPOINT, TrialTask
-from search.worker import Message, WorkerSettings
+from search.trials.train import CHECKPOINT, TrialTask
+from search.trials.worker import Message, WorkerSettings
 
 pytestmark = [
     pytest.mark.gpu,
@@ -58,15 +58,17 @@ def trained(folder: Path, data: RandomData, monkeypatch: pytest.MonkeyPatch) -> 
     description = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "organ": 1}}
     settings = {"patch_size": list(PATCH), "spacing": [1, 1, 1], "data_identifier": "data"}
     dataset = PreprocessedDataset(folder, "Dataset901_X", "3d_fullres", {}, description, settings)
-    monkeypatch.setattr(search.worker, "_data", lambda settings: data)
+    monkeypatch.setattr(search.trials.worker, "_data", lambda settings: data)
     ours, theirs = Pipe()
     for _ in range(2):
         ours.send("go on")
     folder.mkdir(exist_ok=True)
     task = TrialTask(0, TREE, folder, 5, (3, 6))
-    said = search.worker._train(task, WorkerSettings(dataset, 0, 2, 1, loaders=2), "cuda:0", theirs)
+    said = search.trials.worker._train(
+        task, WorkerSettings(dataset, 0, 2, 1, loaders=2), "cuda:0", theirs
+    )
     assert said is not None
-    assert search.worker._free_memory("cuda:0")
+    assert search.trials.worker._free_memory("cuda:0")
     return said
 
 

@@ -60,7 +60,7 @@ def ablate(
     from archspec.network.resolve import resolve
     from archspec.nnunet.dataset import find_dataset
     from blocks.base import SpecError
-    from search.variants import variants_json, variants_of, variants_text
+    from search.retrain.variants import variants_json, variants_of, variants_text
 
     dataset = None
     if data is not None:
@@ -82,9 +82,9 @@ def ablate(
     if dataset is None:
         raise SpecError("ablate: needs --data (all but with --dry-run)")
     from archspec.training.devices import devices_for
-    from search.ablation import RESULT
-    from search.ablation import ablate as train_variants
-    from search.ablation_text import ablation_text
+    from search.retrain.ablate import RESULT
+    from search.retrain.ablate import ablate as train_variants
+    from search.retrain.ablate_text import ablation_text
 
     folder = out or Path(f"ablation-{planned.spec.name}-{dataset.name}")
     try:

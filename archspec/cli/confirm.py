@@ -12,7 +12,7 @@ from archspec.cli.report import Run
 from archspec.cli.specs import Json
 
 if TYPE_CHECKING:
-    from search.retraining import Progress
+    from search.retrain.retrain import Progress
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def train_again(
     run: Path, *, seeds: int, devices: list[str], threads: int, plans: str
 ) -> dict[str, Any]:
     """Return what confirmed.json holds, telling on standard error what is trained; a Ctrl-C too."""
-    from search.confirming import confirm as confirm_run
+    from search.retrain.confirm import confirm as confirm_run
 
     try:
         return confirm_run(
@@ -68,8 +68,8 @@ def train_again(
 
 def show_confirmed(found: dict[str, Any], run: Path) -> None:
     """Print the table of the front trained again, and where its figures are."""
-    from search.confirmed_text import confirmed_text
-    from search.confirming import RESULT
+    from search.retrain.confirm import RESULT
+    from search.retrain.confirm_text import confirmed_text
 
     print(f"{confirmed_text(found)}\nwrote {run / RESULT}")
 

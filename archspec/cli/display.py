@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from archspec.overfit.cap import Cap
     from archspec.overfit.train import Step
-    from search.loop import Event
+    from search.study.loop import Event
 
 _ENDS = ("done", "stopped", "failed")
 _EVERY = 100

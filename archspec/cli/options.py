@@ -14,7 +14,7 @@ import typer
 from blocks.base import SpecError
 
 if TYPE_CHECKING:
-    from search.space import Space
+    from search.space.space import Space
 
 _DATA = typer.Option(help="Dataset id or name, preprocessed by nnU-Net.")
 
@@ -82,7 +82,7 @@ def space_with_options(space: str, overrides: Sequence[str], short: Shorthands) 
     Raises:
         SpecError: as `load_space`; an option is named as it was typed.
     """
-    from search.space import load_space
+    from search.space.space import load_space
 
     try:
         return load_space(space, overrides=(*overrides, *short))

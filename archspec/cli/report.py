@@ -23,7 +23,7 @@ def report(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, write nothing.")] = False,
 ) -> None:
     """Write report.html, pareto.png and two tables into the run folder; print the front."""
-    from search.report import front_table, report_json, write_report
+    from search.report.write import front_table, report_json, write_report
 
     if json_:
         print(json.dumps(report_json(run)))
@@ -43,7 +43,7 @@ def best(
     """Write the spec with the best validation Dice (among those within the limit)."""
     from archspec.spec.yaml_file import dump
     from blocks.base import SpecError
-    from search.report import best_trial
+    from search.report.write import best_trial
 
     if out.exists() and not force:
         raise SpecError(f"{out}: exists already; give another -o, or --force")
@@ -67,7 +67,12 @@ def control(
     A control is a run of `archspec search --control`; which of the runs are is read from them.
     Mixers are said to matter only where the interval over runs lies above 0.
     """
-    from search.control_runs import compare_with_control, controls_among, verdict_json, verdict_text
+    from search.retrain.control import (
+        compare_with_control,
+        controls_among,
+        verdict_json,
+        verdict_text,
+    )
 
     searches, controls = controls_among(runs)
     found = compare_with_control(searches, controls)

@@ -20,7 +20,7 @@ from archspec.cli.specs import Overrides
 
 if TYPE_CHECKING:
     from archspec.nnunet.dataset import PreprocessedDataset
-    from search.space import Space
+    from search.space.space import Space
 
 _CONFIRM_SEEDS = 3
 
@@ -108,7 +108,7 @@ def search(
     )
     loaded = space_with_options(space, overrides or (), short)
     if control:
-        from search.control import control_space
+        from search.space.control import control_space
 
         loaded = control_space(loaded)
     from archspec.training.devices import devices_for
@@ -125,8 +125,8 @@ def search(
         return
     assert dataset is not None and trials is not None and out is not None
     from archspec.cli.display import SearchDisplay
-    from search.kept_settings import kept_settings, kept_text
-    from search.study import run
+    from search.study.record import kept_settings, kept_text
+    from search.study.run import run
 
     kept = kept_settings(out, loaded) if resume else {}
     if kept:
@@ -155,7 +155,7 @@ def search(
 def _confirm(out: Path, asked: int | None, *, devices: list[str], threads: int, plans: str) -> None:
     """Train the front again, or say how; `asked` seeds, None for as many as are the default."""
     from archspec.cli.confirm import show_confirmed, train_again
-    from search.report import front_rows, why_empty
+    from search.report.write import front_rows, why_empty
 
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     cases, points = len(record.get("test_cases") or ()), len(front_rows(out))
@@ -191,7 +191,7 @@ def _show_samples(
     seconds_per_step: float | None,
 ) -> None:
     """Print ten networks of the space at the dataset's sizes, or at the space's own."""
-    from search.dry_run import dry_run
+    from search.space.dry_run import dry_run
 
     found = dry_run(
         space,

@@ -30,7 +30,7 @@ def list_(
 ) -> None:
     """List the bundled specs, and the search spaces."""
     from archspec.spec.load import list_specs, load
-    from search.space import list_spaces
+    from search.space.space import list_spaces
 
     specs = {name: load(name).title for name in list_specs(pattern)}
     if json_:
@@ -44,7 +44,7 @@ def list_(
 
 def validate(spec: Spec, overrides: Overrides = None, patch: Patch = None) -> None:
     """Check a spec at its own patch size or --patch, or a search space with all its members."""
-    from search.space import is_space, load_space
+    from search.space.space import is_space, load_space
 
     if is_space(spec):
         space = load_space(spec, overrides=tuple(overrides or ()))

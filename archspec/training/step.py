@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from archspec.spec.training import TrainingSpec
 from archspec.training.recipe import build_optimizer, clip_gradients, set_rate
-from search.loading import Batch
+from search.trials.batches import Batch
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

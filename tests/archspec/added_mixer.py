@@ -21,7 +21,7 @@ from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load, validate
 from archspec.spec.yaml_file import dump, parse
 from blocks.mixers import AnyMixer
-from search.space import load_space
+from search.space.space import load_space
 
 NEW = "window_attention"
 preprocessed = Path(sys.argv[1])

@@ -118,7 +118,7 @@ def test_ignored_voxels_do_not_matter(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["dice_ce", "dice", "ce"])
 def test_trials_train_with_the_loss_of_the_recipe(kind: str) -> None:
-    from search.data import TrialData
+    from search.trials.nnunet_data import TrialData
 
     trainer = stand_in("classes")
     logits, targets = example(trainer)

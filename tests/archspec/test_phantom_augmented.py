@@ -48,7 +48,7 @@ def patches(task: Task, num_patches: int, *, stock: bool) -> Iterator[tuple[NDAr
     """Yield label and evidence of augmented patches as large as the volume."""
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-    from search.data import TrialData
+    from search.trials.nnunet_data import TrialData
 
     content = {} if stock else {"archspec": task.metadata()}
     data = object.__new__(TrialData)

@@ -12,7 +12,7 @@ from search_efficiency import METHODS, opened, run
 from search_replay import Known, Replay, Table, replay
 
 from search.curves import CurvePoint, describe_training, read_curves
-from search.space import load_space
+from search.space.space import load_space
 
 SPACE = """
 name: toy

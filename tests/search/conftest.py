@@ -13,15 +13,15 @@ from typing import Any
 import optuna
 import pytest
 
-import search.retraining
+import search.retrain.retrain
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.phantom.dataset import write_dataset
 from archspec.phantom.reach import ReachTask
 from archspec.spec.yaml_file import dump
-from search.loop import Event, SearchLoop
-from search.space import load_space
-from search.trial import TrialTask
-from search.worker import Message, WorkerSettings
+from search.space.space import load_space
+from search.study.loop import Event, SearchLoop
+from search.trials.train import TrialTask
+from search.trials.worker import Message, WorkerSettings
 
 NAME = "Dataset902_Small"
 
@@ -166,6 +166,6 @@ def in_place_of_workers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None
             pool.test = settings.held_out
             return pool
 
-        monkeypatch.setattr(search.retraining, "WorkerPool", make)
+        monkeypatch.setattr(search.retrain.retrain, "WorkerPool", make)
 
     return use

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import search.study
+import search.study.run.run
+
 from archspec.nnunet.dataset import PreprocessedDataset
-from search.space import load_space
-from search.trial import CHECKPOINT, Rung, TrialTask
-from search.worker import Message
+from search.space.space import load_space
+from search.trials.train import CHECKPOINT, Rung, TrialTask
+from search.trials.worker import Message
 
 Dice = Callable[[TrialTask, int], float]
 
@@ -110,10 +111,10 @@ def fake_dataset(folder: Path) -> PreprocessedDataset:
 
 def run_fake(space: Path, out: Path, trials: int, pool: FakePool, **options: Any) -> Any:
     """Run or resume a search in the folder with this pool."""
-    before = search.study.WorkerPool
-    search.study.WorkerPool = lambda settings, jobs: pool  # type: ignore[assignment, misc]
+    before = search.study.run.WorkerPool
+    search.study.run.WorkerPool = lambda settings, jobs: pool  # type: ignore[assignment, misc]
     try:
-        return search.study.run(
+        return search.study.run.run(
             load_space(space),
             fake_dataset(out.parent / "preprocessed"),
             folder=out,
@@ -121,7 +122,7 @@ def run_fake(space: Path, out: Path, trials: int, pool: FakePool, **options: Any
             **{"resume": (out / "run.json").is_file(), **options},
         )
     finally:
-        search.study.WorkerPool = before  # type: ignore[misc]
+        search.study.run.WorkerPool = before  # type: ignore[misc]
 
 
 def _killed_after(events: int, seconds: float, space: Path, out: Path, trials: int) -> int:

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import search.trial
-import search.worker
+import search.trials.train
+import search.trials.worker
 from archspec.network.segnet import SegNet
 from archspec.nnunet.dataset import PreprocessedDataset
-from search.space import load_space
-from search.study import run
+from search.space.space import load_space
+from search.study.run import run
 
 LOSSES = {1: math.nan, 2: math.inf, 3: -math.inf}
 SCORES = {4: math.nan}
@@ -51,7 +51,7 @@ class FaultyData:
         return {"mean": dice, "organ": dice}
 
 
-_train = search.trial.train
+_train = search.trials.train.train
 _count = itertools.count()
 
 
@@ -62,8 +62,8 @@ def logged_train(task: Any, planned: Any, data: Any, *rest: Any) -> Any:
     return _train(task, planned, FaultyData(next(_count)), *rest)  # type: ignore[arg-type]
 
 
-search.trial.train = logged_train
-search.worker._data = lambda settings: None  # type: ignore[assignment]
+search.trials.train.train = logged_train
+search.trials.worker._data = lambda settings: None  # type: ignore[assignment]
 
 if __name__ == "__main__":
     space, folder, trials = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

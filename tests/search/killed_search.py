@@ -13,8 +13,8 @@ import torch
 
 from archspec.nnunet.dataset import find_dataset
 from archspec.training.step import Stepper
-from search.space import load_space
-from search.study import run
+from search.space.space import load_space
+from search.study.run import run
 
 _step = Stepper.step
 

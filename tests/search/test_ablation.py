@@ -14,11 +14,11 @@ from archspec.network.resolve import resolve
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.ablation import RESULT, TABLE, ablate
-from search.ablation_text import ablation_text
-from search.retraining import read_trained
-from search.trial import TrialTask
-from search.variants import Variants, variants_of
+from search.retrain.ablate import RESULT, TABLE, ablate
+from search.retrain.ablate_text import ablation_text
+from search.retrain.retrain import read_trained
+from search.retrain.variants import Variants, variants_of
+from search.trials.train import TrialTask
 
 TREE: dict[str, Any] = {
     "name": "net",

@@ -17,12 +17,12 @@ from archspec.spec.hashing import arch_hash
 from archspec.spec.load import list_specs, load
 from archspec.spec.yaml_file import Source, dump
 from blocks.base import SpecError
-from search.anchors import SpecAnchor, anchor_spec_of, plan_anchor
-from search.control import control_space
-from search.ledger import ended
-from search.loop import Event, SearchLoop
-from search.settings import SearchSettings
-from search.space import Space, load_space
+from search.space.anchors import SpecAnchor, anchor_spec_of, plan_anchor
+from search.space.control import control_space
+from search.space.settings import SearchSettings
+from search.space.space import Space, load_space
+from search.study.ledger import ended
+from search.study.loop import Event, SearchLoop
 
 MakeLoop = Callable[..., SearchLoop]
 

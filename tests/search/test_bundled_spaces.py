@@ -13,8 +13,8 @@ from archspec.network.build import build_plan
 from archspec.network.plan import plan
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
-from search.dry_run import Sample, dry_run
-from search.space import list_spaces, load_space
+from search.space.dry_run import Sample, dry_run
+from search.space.space import list_spaces, load_space
 
 
 @pytest.mark.parametrize("name", list_spaces())

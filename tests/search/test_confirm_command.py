@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from archspec.spec.yaml_file import dump
-from search.confirming import TABLE
-from search.retraining import read_trained
+from search.retrain.confirm import TABLE
+from search.retrain.retrain import read_trained
 
 SPACE: dict[str, Any] = {
     "name": "tiny",

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-import search.confirming
+import search.retrain.confirm
 from archspec.nnunet.splits import split_cases
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.confirmed_text import confirmed_text
-from search.confirming import RESULT, TABLE, confirm
-from search.retraining import read_trained
-from search.trial import TrialTask
-from search.worker import Message
+from search.retrain.confirm import RESULT, TABLE, confirm
+from search.retrain.confirm_text import confirmed_text
+from search.retrain.retrain import read_trained
+from search.trials.train import TrialTask
+from search.trials.worker import Message
 
 CASES = [f"case_{number}" for number in range(20)]
 TREE: dict[str, Any] = {
@@ -96,7 +96,7 @@ def confirm_with(
 
     def call(run: Path, pool: Any, **options: Any) -> dict[str, Any]:
         dataset = fakes.fake_dataset(tmp_path / "preprocessed")
-        monkeypatch.setattr(search.confirming, "find_dataset", lambda *_, **__: dataset)
+        monkeypatch.setattr(search.retrain.confirm, "find_dataset", lambda *_, **__: dataset)
         in_place_of_workers(pool)
         return confirm(run, **options)
 

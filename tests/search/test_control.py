@@ -13,9 +13,9 @@ from optuna.trial import FixedTrial, create_trial
 
 from archspec.spec.yaml_file import Source, dump
 from blocks.base import SpecError
-from search.control import control_source, control_space
-from search.control_runs import ControlVerdict, compare_with_control
-from search.space import load_space
+from search.retrain.control import ControlVerdict, compare_with_control
+from search.space.control import control_source, control_space
+from search.space.space import load_space
 
 CONV, IDENTITY, TOM = {"kind": "conv", "act": "gelu"}, {"kind": "identity"}, {"kind": "tom"}
 BOTH = {"choice": ({"kind": "conv"}, IDENTITY)}

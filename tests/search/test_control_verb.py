@@ -7,11 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import search.study.run.run
 
-import search.study
 from archspec.spec.yaml_file import dump
-from search.control import control_space
-from search.space import load_space
+from search.space.control import control_space
+from search.space.space import load_space
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -41,8 +41,8 @@ def make(
     def run(name: str, *, seed: int, control: bool, overrides: tuple[str, ...] = ()) -> Path:
         space = load_space(mixed, overrides=overrides)
         pool = fakes.FakePool(dice=dice)
-        monkeypatch.setattr(search.study, "WorkerPool", lambda settings, jobs: pool)
-        search.study.run(
+        monkeypatch.setattr(search.study.run, "WorkerPool", lambda settings, jobs: pool)
+        search.study.run.run(
             control_space(space) if control else space,
             fakes.fake_dataset(tmp_path / "preprocessed"),
             folder=tmp_path / name,

@@ -21,7 +21,7 @@ from archspec.phantom.reach import ReachTask
 from archspec.spec.schema import ArchSpec
 from archspec.training.recipe import build_optimizer, clip_gradients, set_rate
 from blocks.base import ComponentSpec
-from search.space import load_space
+from search.space.space import load_space
 
 VOLUME = (16, 32, 144)
 DISTANCE = 96

@@ -10,14 +10,14 @@ from typing import Any
 
 import optuna
 import pytest
+import search.study.run.run
 import sqlalchemy
 from optuna.trial import TrialState
+from search.study.run.ledger import ended
+from search.study.run.storage import Heartbeat, open_run
 
-import search.study
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.ledger import ended
-from search.opening import Heartbeat, open_run
 
 
 def wide(tree: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def test_a_storage_that_cannot_be_written_ends_in_one_line(
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(
-            search.study,
+            search.study.run,
             "open_storage",
             lambda folder, create: _storage_with(folder, pragma, 400),
         )
@@ -150,7 +150,7 @@ def test_a_full_disk_under_a_worker_ends_the_search_and_loses_no_trial(
     space: Path, tmp_path: Path, fakes: SimpleNamespace
 ) -> None:
     """T19."""
-    from search.worker import Message
+    from search.trials.worker import Message
 
     out = tmp_path / "run"
     why = "checkpoint.pt: cannot be written: No space left on device"

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import search.study.run.run
 from optuna.trial import TrialState
+from search.study.run.loop import Event
 
-import search.study
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.yaml_file import dump
-from search.loop import Event
-from search.space import load_space
-from search.worker import WorkerSettings
+from search.space.space import load_space
+from search.trials.worker import WorkerSettings
 
 
 def _workers() -> list[psutil.Process]:
@@ -29,7 +29,7 @@ def test_faults_of_real_workers_end_their_trials_with_a_reason(
     def impatient(*args: Any, **given: Any) -> WorkerSettings:
         return WorkerSettings(*args, **given, grace=20.0)
 
-    monkeypatch.setattr(search.study, "WorkerSettings", impatient)
+    monkeypatch.setattr(search.study.run, "WorkerSettings", impatient)
     stalled: list[psutil.Process] = []
 
     def stop() -> None:
@@ -45,7 +45,7 @@ def test_faults_of_real_workers_end_their_trials_with_a_reason(
 
     path = tmp_path / "space.yaml"
     path.write_text(dump(space_tree), encoding="utf-8")
-    study = search.study.run(
+    study = search.study.run.run(
         load_space(path), dataset, folder=tmp_path / "run", trials=2, on_event=harm
     )
     killed, stopped, *heirs = study.trials

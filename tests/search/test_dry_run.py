@@ -10,8 +10,8 @@ from archspec.costs.flops import cost_plan
 from archspec.network.plan import plan
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.dry_run import dry_run
-from search.space import load_space
+from search.space.dry_run import dry_run
+from search.space.space import load_space
 
 Cli = Callable[..., tuple[int, str, str]]
 

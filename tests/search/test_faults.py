@@ -9,7 +9,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from archspec.spec.yaml_file import dump
-from search.study import open_run
+from search.study.run import open_run
 
 
 def test_faults_end_their_trials_and_the_search_goes_on(

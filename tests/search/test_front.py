@@ -8,7 +8,7 @@ import pytest
 from optuna._hypervolume import compute_hypervolume
 from optuna.trial import TrialState, create_trial
 
-from search.front import hypervolume, pareto_front
+from search.pareto import hypervolume, pareto_front
 
 Point = tuple[float, float]
 STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

@@ -16,11 +16,11 @@ from archspec.costs.memory import training_memory
 from archspec.network.plan import plan
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.ledger import ended
-from search.limits import check_limits
-from search.loop import Event, SearchLoop
-from search.settings import LimitSettings
-from search.space import load_space
+from search.space.limits import check_limits
+from search.space.settings import LimitSettings
+from search.space.space import load_space
+from search.study.ledger import ended
+from search.study.loop import Event, SearchLoop
 
 MakeLoop = Callable[..., SearchLoop]
 
@@ -41,7 +41,7 @@ def test_each_limit_is_told_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> No
     assert check_limits(small, found, batch=2, amp=False)[0].constraint > 0.29
     assert check_limits(LimitSettings(), found, batch=2, amp=False) == []
 
-    monkeypatch.setattr("search.limits.training_memory", None)
+    monkeypatch.setattr("search.space.limits.training_memory", None)
     too_big = LimitSettings(params=1, memory="1MB")
     assert [one.name for one in check_limits(too_big, found, batch=2, amp=False)] == ["params"]
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from blocks.base import SpecError
-from search.loading import (
+from search.trials.batches import (
     Batch,
     Loading,
     LoadingError,

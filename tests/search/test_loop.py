@@ -13,12 +13,12 @@ from optuna.trial import TrialState
 
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.ledger import ended, is_stopped
-from search.loop import Event, SearchLoop
-from search.space import load_space
-from search.stopping import ParetoHalving
-from search.trial import CHECKPOINT
-from search.worker import Message
+from search.space.space import load_space
+from search.study.ledger import ended, is_stopped
+from search.study.loop import Event, SearchLoop
+from search.study.stop import ParetoHalving
+from search.trials.train import CHECKPOINT
+from search.trials.worker import Message
 
 MakeLoop = Callable[..., SearchLoop]
 

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy
 
 from blocks.base import SpecError
-from search.opening import STUDY, open_run, open_storage, quiet
+from search.study.storage import STUDY, open_run, open_storage, quiet
 
 ROUNDS = 4
 

@@ -20,9 +20,9 @@ from archspec.network.resolve import resolve
 from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.loading import Loading, load_batches
-from search.patch_set import PatchSet, pack
-from search.study import open_run
+from search.study.run import open_run
+from search.trials.batches import Loading, load_batches
+from search.trials.patch_set import PatchSet, pack
 
 SHARE, SEED = 0.25, 3
 STRIDES = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
@@ -76,7 +76,7 @@ def held_out(dataset: PreprocessedDataset) -> tuple[str, ...]:
 
 @pytest.fixture
 def nnunet(dataset: PreprocessedDataset, held_out: tuple[str, ...]) -> Any:
-    from search.data import TrialData
+    from search.trials.nnunet_data import TrialData
 
     return TrialData(dataset, fold=0, batch_size=2, held_out=held_out)
 

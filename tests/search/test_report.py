@@ -11,8 +11,8 @@ import pytest
 import archspec
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.opening import open_run
-from search.report import best_trial, front_table, write_report
+from search.report.write import best_trial, front_table, write_report
+from search.study.storage import open_run
 
 # (GFLOPs, Dice): trial 1 costs more than trial 0 and is worth less
 TRIALS = [(0.1, 0.6), (0.2, 0.5), (0.3, 0.8), (0.9, 0.9)]

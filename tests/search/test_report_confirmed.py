@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-import search.confirming
+import search.retrain.confirm
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.confirming import RESULT, confirm
-from search.report import STALE, front_table, report_json, write_report
+from search.report.write import STALE, front_table, report_json, write_report
+from search.retrain.confirm import RESULT, confirm
 
 CASES = [f"case_{number}" for number in range(12)]
 NEVER_REPEATED = "no seed was repeated"
@@ -53,7 +53,7 @@ def make(
         (dataset.folder / "splits_final.json").write_text(json.dumps(folds), encoding="utf-8")
         fakes.run_fake(path, tmp_path / "run", 6, fakes.FakePool(dice=searched))
         if seeds:
-            monkeypatch.setattr(search.confirming, "find_dataset", lambda *_, **__: dataset)
+            monkeypatch.setattr(search.retrain.confirm, "find_dataset", lambda *_, **__: dataset)
             in_place_of_workers(scoring_pool(scored))
             confirm(tmp_path / "run", seeds=seeds)
         return tmp_path / "run"

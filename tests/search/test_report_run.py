@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from archspec.cli.main import app
 from archspec.spec.yaml_file import dump
-from search.front import hypervolume, pareto_front
-from search.opening import open_run
-from search.report import report_json, write_report
-from search.report_session import read_sessions
-from search.worker import Message
+from search.pareto import hypervolume, pareto_front
+from search.report.write import report_json, write_report
+from search.study.session import read_sessions
+from search.study.storage import open_run
+from search.trials.worker import Message
 
 CLASS = "<img src=x onerror=alert(1)>"
 SCRIPT = "</script><script>alert(2)</script>"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from archspec.spec.yaml_file import dump
-from search.report_session import SESSIONS, data_split, note_session, read_sessions
+from search.study.session import SESSIONS, data_split, note_session, read_sessions
 
 
 def test_every_start_is_noted(

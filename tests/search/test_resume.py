@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.opening import open_run
+from search.study.storage import open_run
 
 STEPS, RUNGS, TRIALS = 24, 3, 4
 

@@ -10,14 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import search.study.run.run
 
 import archspec.nnunet.dataset
-import search.confirming
-import search.study
+import search.retrain.confirm
 from archspec.spec.yaml_file import dump
-from search.confirming import RESULT
-from search.report import front_rows
-from search.space import load_space
+from search.report.write import front_rows
+from search.retrain.confirm import RESULT
+from search.space.space import load_space
 
 Cli = Callable[..., tuple[int, str, str]]
 CASES = [f"case_{number}" for number in range(12)]
@@ -49,9 +49,9 @@ def searched(
 
     def run(*options: object, trials: int = 6, fate: Any = None) -> tuple[int, str, str]:
         pool = fakes.FakePool(dice=dice, fate=fate)
-        monkeypatch.setattr(search.study, "WorkerPool", lambda settings, jobs: pool)
+        monkeypatch.setattr(search.study.run, "WorkerPool", lambda settings, jobs: pool)
         in_place_of_workers(scoring_pool(dice))
-        for module in (archspec.nnunet.dataset, search.confirming):
+        for module in (archspec.nnunet.dataset, search.retrain.confirm):
             monkeypatch.setattr(module, "find_dataset", lambda *_, **__: dataset)
         given = ("--data", 901, "--trials", trials, "--out", tmp_path / "run", "--device", "cpu")
         return cli("search", path, *given, *options)

@@ -8,8 +8,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.front import hypervolume, pareto_front
-from search.stopping import NeverStop, ParetoHalving, Stopper
+from search.pareto import hypervolume, pareto_front
+from search.study.stop import NeverStop, ParetoHalving, Stopper
 
 BUDGET = 60.0
 """In full trainings of an average network; starting a trial costs 0.02 of one."""

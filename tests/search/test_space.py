@@ -9,7 +9,7 @@ import pytest
 
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.space import Space, load_space
+from search.space.space import Space, load_space
 
 BASE: dict[str, Any] = {
     "name": "tiny",

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from search.kept_settings import of_earlier_release
-from search.settings import SearchSettings
-from search.stopping import (
+from search.space.settings import SearchSettings
+from search.study.record import of_earlier_release
+from search.study.stop import (
     NeverStop,
     NonDominatedHalving,
     ParetoHalving,

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-import search.confirming
+import search.retrain.confirm
 from blocks.base import SpecError
-from search.confirming import confirm
-from search.opening import open_run
-from search.report import best_trial, front_table, report_json, write_report
+from search.report.write import best_trial, front_table, report_json, write_report
+from search.retrain.confirm import confirm
+from search.study.storage import open_run
 
 STORED = Path(__file__).with_name("stored")
 SPACE = STORED / "first_release.yaml"
@@ -84,7 +84,7 @@ def test_its_front_can_be_confirmed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dataset = fakes.fake_dataset(run.parent / "preprocessed")
-    monkeypatch.setattr(search.confirming, "find_dataset", lambda *_, **__: dataset)
+    monkeypatch.setattr(search.retrain.confirm, "find_dataset", lambda *_, **__: dataset)
     pool = scoring_pool(lambda task, part, index: 0.5 + index / 100)
     in_place_of_workers(pool)
     found = confirm(run, seeds=2)

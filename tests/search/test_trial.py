@@ -15,8 +15,8 @@ from torch import Tensor
 
 from archspec.network.plan import plan
 from archspec.spec.load import load
-from search.loading import Loading
-from search.trial import (
+from search.trials.batches import Loading
+from search.trials.train import (
     CHECKPOINT,
     METRICS,
     CheckpointError,

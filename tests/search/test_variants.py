@@ -8,7 +8,7 @@ from archspec.network.plan import Plan, plan
 from archspec.network.resolve import resolve
 from archspec.spec.load import load
 from blocks.base import SpecError
-from search.variants import Variants, variants_json, variants_of, variants_text
+from search.retrain.variants import Variants, variants_json, variants_of, variants_text
 
 TREE: dict[str, Any] = {
     "name": "net",

@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import search.trial
-import search.worker
+import search.trials.train
+import search.trials.worker
 from archspec.nnunet.dataset import PreprocessedDataset
-from search.trial import CHECKPOINT, TrialTask
-from search.worker import Message, WorkerSettings
+from search.trials.train import CHECKPOINT, TrialTask
+from search.trials.worker import Message, WorkerSettings
 
 FakeData = runpy.run_path(str(Path(__file__).with_name("fake_training.py")))["FakeData"]
 
@@ -37,9 +37,9 @@ class Driver:
         ours, theirs = Pipe()
         for _ in self.task.rung_steps:
             ours.send(answer)
-        monkeypatch.setattr(search.worker, "_data", lambda settings: self.data)
-        said = search.worker._train(self.task, self.settings, "cpu", theirs)
-        assert search.worker._free_memory("cpu")
+        monkeypatch.setattr(search.trials.worker, "_data", lambda settings: self.data)
+        said = search.trials.worker._train(self.task, self.settings, "cpu", theirs)
+        assert search.trials.worker._free_memory("cpu")
         told = []
         while ours.poll():
             told.append(ours.recv())
@@ -84,14 +84,14 @@ def test_an_error_fails_the_trial_and_frees_what_it_held(
         held.append(weakref.ref(loss))
         raise kind(text)
 
-    build = search.trial.build_plan
+    build = search.trials.train.build_plan
 
     def watched(planned: Any) -> Any:
         net = build(planned)
         held.extend(weakref.ref(part) for part in (net, *net.parameters()))
         return net
 
-    monkeypatch.setattr(search.trial, "build_plan", watched)
+    monkeypatch.setattr(search.trials.train, "build_plan", watched)
     said, _ = Driver(task, dataset, FakeData(fail)).train("go on", monkeypatch)
     assert said.event == "failed"
     assert said.reason.startswith(reason) and "\n" not in said.reason
@@ -140,16 +140,16 @@ def test_a_worker_whose_device_is_spoiled_says_why_and_ends(
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     for name in ("_beat", "_die_with_parent"):
-        monkeypatch.setattr(search.worker, name, lambda *args: None)
-    monkeypatch.setattr(search.worker, "_free_memory", lambda device: works)
-    monkeypatch.setattr(search.worker, "_data", lambda settings: FakeData(fail))
+        monkeypatch.setattr(search.trials.worker, name, lambda *args: None)
+    monkeypatch.setattr(search.trials.worker, "_free_memory", lambda device: works)
+    monkeypatch.setattr(search.trials.worker, "_data", lambda settings: FakeData(fail))
     driver = Driver(task, dataset, FakeData())
     ours, theirs = Pipe()
     for number in range(2):
         ours.send(replace(driver.task, number=number))
     ours.send(None)  # no task: an error ends the worker
     with pytest.raises(AttributeError) if works else contextlib.nullcontext():
-        search.worker.work(theirs, driver.settings, "cpu", SimpleNamespace(value=0))
+        search.trials.worker.work(theirs, driver.settings, "cpu", SimpleNamespace(value=0))
     told = []
     while ours.poll():
         told.append(ours.recv())

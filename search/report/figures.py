@@ -1,0 +1,196 @@
+"""The interactive figures of all trials: the Pareto front, and what a step costs in seconds."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from search.report.confirmed import Confirmed
+from search.report.plotly import (
+    DICE,
+    GFLOPS,
+    STEP_SECONDS,
+    Axis,
+    Figure,
+    apart,
+    dice_range,
+    figure,
+    hover_text,
+    log_axis,
+)
+from search.report.trials import ReportTrial, State, front_of
+
+COLORS: dict[State, str] = {
+    "front": "#0072B2",
+    "dominated": "#8c959f",
+    "stopped": "#E69F00",
+    "over limit": "#9a5fb5",
+    "failed": "#D55E00",
+}
+"""The states that are drawn, in the order of the legend."""
+AGAIN = "#009E73"
+"""The colour of the front trained again."""
+SYMBOLS: dict[State, str] = {
+    "front": "circle",
+    "dominated": "circle",
+    "stopped": "triangle-down-open",
+    "over limit": "x",
+    "failed": "cross",
+}
+_NAMES: dict[State, str] = {"stopped": "stopped at a rung (its Dice there)"}
+WITHOUT_DICE: tuple[State, ...] = ("over limit", "failed")
+_WIDTH_OF_LABEL = 0.04  # of the axis; labels closer than this would cover each other
+
+
+def pareto_figure(trials: Sequence[ReportTrial], confirmed: Confirmed | None = None) -> Figure:
+    """Return Dice against GFLOPs; below it, at their FLOPs, the trials that have no Dice.
+
+    `confirmed` adds the front as it was trained again.
+    """
+    scored = [t for t in trials if t.gflops and t.dice is not None and t.state in COLORS]
+    others = [t for t in trials if t.gflops and t.dice is None and t.state in WITHOUT_DICE]
+    costs = [t.gflops or 1.0 for t in [*scored, *others]]
+    x = log_axis(costs, GFLOPS)
+    marks = confirmed.marks() if confirmed is not None else []
+    heights = [t.dice or 0.0 for t in scored]
+    heights += [end for _, _, mean, spread in marks for end in (mean - spread, mean + spread)]
+    y: Axis = {"title": {"text": DICE}, "range": list(dice_range(heights))}
+    data = [
+        _points(state, [t for t in scored if t.state == state], _gflops, _dice)
+        for state in ("dominated", "stopped")
+    ]
+    front = front_of(scored)
+    data.append(_front_line(front, x["range"], y["range"]))
+    anchors = [t for t in scored if t.anchor]
+    ring = {"symbol": "diamond-open", "size": 17, "color": "#1b1f24", "line": {"width": 1.5}}
+    data.append(
+        {
+            **_points("front", anchors, _gflops, _dice),
+            "name": "anchor (reference)",
+            "marker": ring,
+        }
+    )
+    if confirmed is not None:
+        data.append(_again(confirmed))
+    layout: dict[str, Any] = {"xaxis": x, "yaxis": y, "height": 520}
+    if others:
+        names: list[State] = [
+            s for s in ("over limit", "failed") if any(t.state == s for t in others)
+        ]
+        strip = 0.06 * len(names) + 0.02
+        y["domain"] = [strip + 0.05, 1.0]
+        x["anchor"] = "y2"
+        layout["yaxis2"] = {
+            "domain": [0, strip],
+            "type": "category",
+            "categoryarray": names[::-1],
+            "categoryorder": "array",
+            "range": [-0.6, len(names) - 0.4],
+            "fixedrange": True,
+        }
+        for state in names:
+            found = [t for t in others if t.state == state]
+            data.append({**_points(state, found, _gflops, lambda t: t.state), "yaxis": "y2"})
+    return figure([trace for trace in data if trace["x"]], layout)
+
+
+def _again(confirmed: Confirmed) -> dict[str, Any]:
+    """Return the front trained again: the mean over seeds, and their standard deviation as bars."""
+    marks = confirmed.marks()
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": confirmed.label,
+        "x": [gflops for _, gflops, _, _ in marks],
+        "y": [mean for _, _, mean, _ in marks],
+        "error_y": {"type": "data", "array": [spread for *_, spread in marks], "thickness": 1.5},
+        "customdata": [number for number, *_ in marks],
+        "text": [
+            f"<b>trial {number}</b>, trained again<br>{confirmed.part} Dice {mean:.4f}"
+            f", sd {spread:.4f} over {confirmed.seeds} seeds"
+            for number, _, mean, spread in marks
+        ],
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"symbol": "square", "color": AGAIN, "size": 8},
+    }
+
+
+def latency_figure(trials: Sequence[ReportTrial]) -> Figure | None:
+    """Return Dice and GFLOPs against the seconds of a step; None where no seconds are known."""
+    timed = [t for t in trials if t.seconds_per_step and t.gflops and t.dice is not None]
+    if not timed:
+        return None
+    seconds = [t.seconds_per_step or 1.0 for t in timed]
+    data = []
+    for state in ("front", "dominated", "stopped"):
+        found = [t for t in timed if t.state == state]
+        left = _points(state, found, _step_seconds, _dice)
+        right = _points(state, found, _gflops, _step_seconds)
+        data += [left, {**right, "xaxis": "x2", "yaxis": "y2", "showlegend": False}]
+    layout = {
+        "xaxis": {**log_axis(seconds, STEP_SECONDS), "domain": [0, 0.44]},
+        "yaxis": {"title": {"text": DICE}, "range": list(dice_range(t.dice or 0.0 for t in timed))},
+        "xaxis2": {
+            **log_axis([t.gflops or 1.0 for t in timed], GFLOPS),
+            "domain": [0.56, 1],
+            "anchor": "y2",
+        },
+        "yaxis2": {**log_axis(seconds, STEP_SECONDS), "anchor": "x2"},
+        "height": 400,
+    }
+    return figure([trace for trace in data if trace["x"]], layout)
+
+
+def _gflops(trial: ReportTrial) -> float | None:
+    return trial.gflops
+
+
+def _dice(trial: ReportTrial) -> float | None:
+    return trial.dice
+
+
+def _step_seconds(trial: ReportTrial) -> float | None:
+    return trial.seconds_per_step
+
+
+def _points(
+    state: State,
+    trials: Sequence[ReportTrial],
+    x: Callable[[ReportTrial], Any],
+    y: Callable[[ReportTrial], Any],
+) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": _NAMES.get(state, state),
+        "x": [x(trial) for trial in trials],
+        "y": [y(trial) for trial in trials],
+        "customdata": [trial.number for trial in trials],
+        "text": [hover_text(trial) for trial in trials],
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {
+            "symbol": SYMBOLS[state],
+            "color": COLORS[state],
+            "size": 10 if state == "front" else 8,
+        },
+    }
+
+
+def _front_line(
+    front: Sequence[ReportTrial], x_range: Sequence[float], y_range: Sequence[float]
+) -> dict[str, Any]:
+    """Return the front as steps; trial numbers where there is room for them."""
+    width, height = x_range[1] - x_range[0], y_range[1] - y_range[0]
+    places = [(math.log10(t.gflops or 1), t.dice or 0.0) for t in front]
+    labelled = apart(places, _WIDTH_OF_LABEL * width, _WIDTH_OF_LABEL * height)
+    hover = [hover_text(trial) for trial in front]
+    return {
+        **_points("front", front, _gflops, _dice),
+        "mode": "lines+markers+text",
+        "name": "Pareto front (trial numbers)",
+        "line": {"shape": "hv", "color": COLORS["front"], "width": 2},
+        "text": [str(t.number) if i in labelled else "" for i, t in enumerate(front)],
+        "textposition": "top left",
+        "textfont": {"color": COLORS["front"], "size": 12},
+        "hovertext": hover,
+        "hovertemplate": "%{hovertext}<extra></extra>",
+    }

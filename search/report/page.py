@@ -1,0 +1,88 @@
+"""The page of a report: one HTML file that needs no network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search.report.confirmed import Confirmed
+from search.report.figures import latency_figure, pareto_figure
+from search.report.panels import classes_figure, flops_figure, hypervolume_figure
+from search.report.plotly import Figure
+from search.report.summary import Change, Differences, budget, hypervolume_history, reasons
+from search.report.trials import ReportTrial, front_of
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the page shows of one trial; `costed` is the diff with costs, for the front."""
+
+    trial: ReportTrial
+    changes: list[Change]
+    costed: str | None
+
+
+def render_page(
+    record: dict[str, Any],
+    trials: Sequence[ReportTrial],
+    sessions: Sequence[dict[str, Any]],
+    confirmed: Confirmed | None = None,
+) -> str:
+    """Return the HTML; equal for equal arguments.
+
+    Everything that a run holds is text to Jinja, which escapes it, or JSON; the page forbids itself
+    to load anything.
+    """
+    from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    settings = record.get("settings", {})
+    last = sessions[-1] if sessions else {}
+    differences = Differences(trials, last.get("input"))
+    front = front_of(trials)
+    shown = confirmed if confirmed is not None and confirmed.current else None
+    history = hypervolume_history(trials, (settings.get("limits") or {}).get("gflops"))
+    figures: dict[str, Figure | None] = {
+        "pareto": pareto_figure(trials, shown),
+        "hypervolume": hypervolume_figure(history),
+        "flops": flops_figure(front, [differences.flops_by_kind(trial) for trial in front]),
+        "latency": latency_figure(trials),
+        "classes": classes_figure(front),
+    }
+    environment = Environment(
+        loader=PackageLoader("search.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html").render(
+        record=record,
+        settings=settings,
+        sessions=sessions,
+        split=last.get("split", {}),
+        trials=trials,
+        front=front,
+        confirmed=shown,
+        stale=confirmed is not None and shown is None,
+        anchors=[trial for trial in trials if trial.anchor],
+        classes=list(dict.fromkeys(name for t in front for name in t.scores or {})),
+        entries=[_entry(differences, trial) for trial in trials if trial.spec is not None],
+        base=differences.base,
+        history=history,
+        final=history.points[-1].hypervolume if history.points else 0.0,
+        budget=budget(trials),
+        reasons=reasons(trials),
+        dates=_dates(trials),
+        figures={name: found for name, found in figures.items() if found is not None},
+        plotly_js=Markup(get_plotlyjs()),
+    )
+
+
+def _entry(differences: Differences, trial: ReportTrial) -> _Entry:
+    base = differences.base
+    alone = base is None or trial.number == base.number
+    costed = differences.page(trial) if trial.state == "front" and not alone else None
+    return _Entry(trial, differences.changes(trial), costed)
+
+
+def _dates(trials: Sequence[ReportTrial]) -> tuple[str, str] | None:
+    """Return when the first and the last trial ended, to the second."""
+    ended = sorted(t.ended.isoformat(" ", "seconds") for t in trials if t.ended and t.trained)
+    return (ended[0], ended[-1]) if ended else None

@@ -1,0 +1,132 @@
+"""The picture of a report: the Pareto front among all trials."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from search.report.confirmed import Confirmed
+from search.report.figures import AGAIN, COLORS, WITHOUT_DICE
+from search.report.plotly import apart, dice_range, log_range, log_ticks
+from search.report.trials import ReportTrial, State, front_of
+
+_MARKERS: dict[State, str] = {
+    "front": "o",
+    "dominated": "o",
+    "stopped": "v",
+    "over limit": "x",
+    "failed": "P",
+}
+
+
+def draw(trials: Sequence[ReportTrial], png: Path, confirmed: Confirmed | None = None) -> None:
+    """Write the PNG: Dice against GFLOPs, and a strip with the trials that have no Dice.
+
+    `confirmed` adds the front as it was trained again, if it is of this front.
+    """
+    from matplotlib.figure import Figure
+
+    scored = [t for t in trials if t.gflops and t.dice is not None and t.state in COLORS]
+    others = [t for t in trials if t.gflops and t.dice is None and t.state in WITHOUT_DICE]
+    names = [state for state in WITHOUT_DICE if any(t.state == state for t in others)]
+    picture = Figure(figsize=(8, 5.2 + 0.25 * len(names)), layout="constrained")
+    rows = [1.0, 0.07 * len(names)] if names else [1.0]
+    grid = picture.subplots(len(rows), 1, sharex=True, height_ratios=rows, squeeze=False)[:, 0]
+    costs = [t.gflops or 1.0 for t in [*scored, *others]]
+    shown = confirmed if confirmed is not None and confirmed.current else None
+    _draw_scored(grid[0], scored, log_range(costs), shown)
+    if names:
+        _draw_others(grid[1], others, names)
+    bottom = grid[-1]
+    bottom.set_xscale("log")
+    low, high = log_range(costs)
+    bottom.set_xlim(10**low, 10**high)
+    ticks, labels = log_ticks(costs)
+    bottom.set_xticks(ticks, labels)
+    bottom.set_xticks([], minor=True)
+    bottom.set_xlabel("GFLOPs per patch (convention v1: multiply-add = 2, scan 9BLDN)")
+    picture.savefig(png, dpi=150)
+
+
+def _draw_scored(
+    axes: Any,
+    scored: Sequence[ReportTrial],
+    span: tuple[float, float],
+    confirmed: Confirmed | None,
+) -> None:
+    marks = confirmed.marks() if confirmed is not None else []
+    heights = [t.dice or 0.0 for t in scored]
+    heights += [end for _, _, mean, spread in marks for end in (mean - spread, mean + spread)]
+    bottom, top = dice_range(heights)
+    states: tuple[State, State] = ("dominated", "stopped")
+    for state in states:
+        found = [t for t in scored if t.state == state]
+        if found:
+            _scatter(axes, state, found, [t.dice for t in found])
+    front = front_of(scored)
+    x, y = [t.gflops or 1.0 for t in front], [t.dice or 0.0 for t in front]
+    axes.plot(
+        x,
+        y,
+        "o-",
+        color=COLORS["front"],
+        drawstyle="steps-post",
+        label="Pareto front (trial numbers)",
+    )
+    anchors = [t for t in scored if t.anchor]
+    if anchors:
+        axes.plot(
+            [t.gflops for t in anchors],
+            [t.dice for t in anchors],
+            "D",
+            markersize=12,
+            fillstyle="none",
+            color="black",
+            label="anchor (reference)",
+        )
+    if confirmed is not None:
+        axes.errorbar(
+            [gflops for _, gflops, _, _ in marks],
+            [mean for _, _, mean, _ in marks],
+            yerr=[spread for *_, spread in marks],
+            fmt="s",
+            markersize=5,
+            capsize=3,
+            color=AGAIN,
+            label=confirmed.label,
+        )
+    places = [(math.log10(cost), dice) for cost, dice in zip(x, y, strict=True)]
+    for index in apart(places, 0.04 * (span[1] - span[0]), 0.04 * (top - bottom)):
+        axes.annotate(
+            str(front[index].number),
+            (x[index], y[index]),
+            xytext=(-5, 5),
+            textcoords="offset points",
+            ha="right",
+            color=COLORS["front"],
+        )
+    axes.set_ylim(bottom, top)
+    axes.set_ylabel("validation Dice, mean of classes")
+    axes.grid(alpha=0.3)
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small"
+    )
+
+
+def _draw_others(axes: Any, others: Sequence[ReportTrial], names: Sequence[State]) -> None:
+    for height, state in enumerate(reversed(names)):
+        found = [t for t in others if t.state == state]
+        _scatter(axes, state, found, [height] * len(found))
+    axes.set_yticks(range(len(names)), list(reversed(names)))
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.grid(alpha=0.3, axis="x")
+
+
+def _scatter(axes: Any, state: State, found: Sequence[ReportTrial], heights: Any) -> None:
+    axes.scatter(
+        [t.gflops for t in found],
+        heights,
+        color=COLORS[state],
+        marker=_MARKERS[state],
+        label="stopped (Dice at its rung)" if state == "stopped" else state,
+    )

@@ -1,0 +1,200 @@
+"""The result of a run: the Pareto front as a table, a picture and an offline page."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
+from blocks.base import SpecError
+from search.report.confirmed import read_confirmed
+from search.report.page import render_page
+from search.report.png import draw
+from search.report.summary import budget, hypervolume_history, reasons
+from search.report.trials import ReportTrial, front_of, read_trials
+from search.retrain.confirm_text import confirmed_text
+from search.study.session import read_sessions
+from search.study.storage import open_run
+
+STALE = "confirmed.json is of another front than this one; archspec confirm trains what is missing"
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """A trial chosen from the front."""
+
+    number: int
+    spec: ArchSpec
+    summary: str
+
+
+def best_trial(folder: Path, *, max_gflops: float | None = None) -> BestTrial:
+    """Return the trial with the highest validation Dice within the limit.
+
+    Raises:
+        SpecError: no run, or no finished trial within the limit.
+    """
+    front = front_rows(folder)
+    if not front:
+        raise SpecError(f"{folder}: {why_empty(folder)}")
+    rows = [row for row in front if max_gflops is None or row["gflops"] <= max_gflops]
+    if not rows:
+        raise SpecError(
+            f"{folder}: no finished trial of at most {max_gflops:g} GFLOPs; the cheapest of the "
+            f"front has {front[0]['gflops']:.3g}"
+        )
+    row = rows[-1]
+    spec = load(folder / "trials" / f"{row['trial']:04d}" / "spec.yaml")
+    return BestTrial(
+        row["trial"], spec, f"validation Dice {row['dice']:.3f}, {row['gflops']:.3f} GFLOPs"
+    )
+
+
+def front_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the front, cheapest first: one row per trial, with Dice by class and group."""
+    trials, _ = _open(folder)
+    return _rows(front_of(trials))
+
+
+def why_empty(folder: Path) -> str:
+    """Say that no trial has finished, and what became of those that were drawn."""
+    return _why_empty(_open(folder)[0])
+
+
+def _why_empty(trials: Sequence[ReportTrial]) -> str:
+    """Return the states with how many trials each, and the commonest reason of each."""
+    commonest: dict[str, str] = {}
+    for state, reason, _ in reasons(trials):
+        commonest.setdefault(state, reason)
+    told = [
+        f"{spent.count} {spent.state}"
+        + (f" ({commonest[spent.state]})" if spent.state in commonest else "")
+        for spent in budget(trials)
+    ]
+    return "no trial has finished yet" + (f": {', '.join(told)}" if told else "")
+
+
+def front_table(folder: Path) -> str:
+    """Return the front as text, and below it what training it again showed, where that is known."""
+    trials, _ = _open(folder)
+    front = front_of(trials)
+    names = _score_names(front)
+    lines = ["trial   GFLOPs     params   Dice  " + "  ".join(names)]
+    for trial in front:
+        scores = "  ".join(f"{(trial.scores or {})[name]:.3f}".rjust(len(name)) for name in names)
+        lines.append(
+            f"{trial.number:5}{trial.gflops:9.3f}{trial.params:11,}{trial.dice:7.3f}  {scores}"
+        )
+    confirmed = read_confirmed(folder, front)
+    if confirmed is not None:
+        lines += ["", confirmed_text(confirmed.content) if confirmed.current else STALE]
+    return "\n".join(lines)
+
+
+def report_json(folder: Path) -> dict[str, Any]:
+    """Return plain data: all trials as in trials.csv, hypervolume, budget, reasons, sessions.
+
+    `confirmed` is what confirmed.json holds, or null; its `current` says that it is of this front.
+
+    Raises:
+        SpecError: no run there, or no trial has finished.
+    """
+    trials, record = _finished(folder)
+    settings, front = record.get("settings", {}), front_of(trials)
+    again = read_confirmed(folder, front)
+    history = hypervolume_history(trials, (settings.get("limits") or {}).get("gflops"))
+    return {
+        "run": record,
+        "sessions": read_sessions(folder),
+        "front": [trial.number for trial in front],
+        "confirmed": None if again is None else {"current": again.current, **again.content},
+        "trials": _rows(trials),
+        "hypervolume": {
+            "reference": {"gflops": history.reference_gflops, "dice": 0.0},
+            "points": [vars(point) for point in history.points],
+        },
+        "budget": [vars(spent) for spent in budget(trials)],
+        "reasons": [
+            {"state": state, "reason": reason, "trials": count}
+            for state, reason, count in reasons(trials)
+        ],
+    }
+
+
+def write_report(folder: Path) -> list[Path]:
+    """Write pareto.csv, trials.csv, pareto.png and report.html; return their paths.
+
+    Written again on every call: they are views of the study, not data.
+
+    Raises:
+        SpecError: no run there, or no trial has finished.
+    """
+    trials, record = _finished(folder)
+    files = [folder / name for name in ("pareto.csv", "trials.csv", "pareto.png", "report.html")]
+    confirmed = read_confirmed(folder, front_of(trials))
+    page = render_page(record, trials, read_sessions(folder), confirmed)
+    files[0].write_text(_csv(_rows(front_of(trials))), encoding="utf-8")
+    files[1].write_text(_csv(_rows(trials)), encoding="utf-8")
+    draw(trials, files[2], confirmed)
+    files[3].write_text(page, encoding="utf-8")
+    return files
+
+
+def _open(folder: Path) -> tuple[tuple[ReportTrial, ...], dict[str, Any]]:
+    study, record = open_run(folder)
+    return read_trials(folder, study, record.get("settings", {})), record
+
+
+def _finished(folder: Path) -> tuple[tuple[ReportTrial, ...], dict[str, Any]]:
+    trials, record = _open(folder)
+    if not any(trial.done for trial in trials):
+        raise SpecError(f"{folder}: {_why_empty(trials)}")
+    return trials, record
+
+
+def _score_names(trials: Sequence[ReportTrial]) -> list[str]:
+    return list(dict.fromkeys(name for trial in trials for name in trial.scores or {}))
+
+
+def _rows(trials: Sequence[ReportTrial]) -> list[dict[str, Any]]:
+    """Return one row per trial, all with the same columns; what is not known is empty."""
+    classes = _score_names(trials)
+    # a hole inside a member exists only in the trials that drew that member
+    holes = list(dict.fromkeys(name for trial in trials for name in trial.choices))
+    return [_row(trial, classes, holes) for trial in trials]
+
+
+def _row(trial: ReportTrial, classes: list[str], holes: list[str]) -> dict[str, Any]:
+    known = {
+        "trial": trial.number,
+        "dice": trial.dice,
+        "gflops": trial.gflops,
+        "gmac": None if trial.macs is None else trial.macs / 1e9,
+        "scan_gflops": None if trial.scan_flops is None else trial.scan_flops / 1e9,
+        "params": trial.params,
+        "seconds": trial.seconds,
+        "seconds_per_step": trial.seconds_per_step,
+        "step": trial.step,
+        "state": trial.state,
+        "anchor": trial.anchor,
+        "seed": trial.seed,
+        "reason": trial.reason,
+    }
+    # a class may be called like a column, say params
+    scores = {
+        f"dice of {name}" if name in known else name: (trial.scores or {}).get(name)
+        for name in classes
+    }
+    row = {**known, **scores, **{hole: trial.choices.get(hole) for hole in holes}}
+    return {name: "" if value is None else value for name, value in row.items()}
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,1 @@
+"""Training again: the front confirmed, parts ablated, searches set beside controls."""

@@ -1,0 +1,175 @@
+"""What each part of a network is worth: train it with the part exchanged, and compare."""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from archspec.costs.flops import CONVENTION
+from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.splits import split_cases
+from archspec.spec.hashing import trial_hash
+from blocks.base import SpecError
+from search.retrain.noise import Difference, Entrant, compare, matrix, shared_cases
+from search.retrain.retrain import Outcome, Progress, Retraining, retrain
+from search.retrain.variants import Variant, Variants
+from search.space.settings import SearchSettings
+from search.trials.worker import WorkerSettings
+
+RESULT, SETTINGS, TABLE = "ablation.json", "settings.json", "trainings.jsonl"
+_RUNGS = 2
+"""Where a killed training can go on from: half way and at the end."""
+
+
+def ablate(
+    variants: Variants,
+    dataset: PreprocessedDataset,
+    *,
+    folder: Path,
+    steps: int,
+    seeds: int = 3,
+    seed: int = 0,
+    batch_size: int = 2,
+    fold: int = 0,
+    test_share: float = 0.0,
+    devices: Sequence[str] = ("cpu",),
+    threads: int = 1,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> dict[str, Any]:
+    """Train the original and its variants with the same seeds, and return what was written.
+
+    They are compared on the fold's validation cases, by which nothing is chosen here; on test cases
+    where `test_share` asks for some. Trainings of an earlier call with the same settings stand.
+
+    Raises:
+        SpecError: the folder holds something else, or the split leaves too few cases.
+    """
+    split = split_cases(dataset, fold=fold, test_share=test_share, seed=seed)
+    settings = {
+        "network": trial_hash(variants.original.spec),
+        "dataset": dataset.name,
+        "configuration": dataset.configuration,
+        "fold": fold,
+        "test_cases": list(split.test),
+        "steps": steps,
+        "batch_size": batch_size,
+        "seed": seed,
+        "convention": CONVENTION,
+    }
+    _check_folder(folder, settings)
+    everyone = [variants.original, *variants.others]
+    jobs = {
+        one.name: [
+            Retraining(one.name, one.spec.tree(), 1000 * seed + number) for number in range(seeds)
+        ]
+        for one in everyone
+    }
+    outcome = retrain(
+        [job for own in jobs.values() for job in own],
+        table=folder / TABLE,
+        settings=WorkerSettings(dataset, fold, batch_size, threads, held_out=split.test),
+        rung_steps=SearchSettings(steps=steps, rungs=_RUNGS, eta=1).rung_steps,
+        devices=devices,
+        on_progress=on_progress,
+    )
+    part = "test" if split.test else "validation"
+    entrants = {name: _entrant(name, own, outcome, part) for name, own in jobs.items()}
+    found = {
+        **settings,
+        "name": variants.original.spec.name,
+        "seeds": seeds,
+        "compared_on": part,
+        **_result(variants, entrants, seed),
+        "failed": outcome.failed,
+        "left_out": variants.refused,
+    }
+    _write(folder / RESULT, found)
+    return found
+
+
+def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Make the folder, or see that it holds an ablation with these settings.
+
+    Raises:
+        SpecError: it holds something else, or cannot be written.
+    """
+    file = folder / SETTINGS
+    try:
+        if file.is_file():
+            old = json.loads(file.read_text(encoding="utf-8"))
+            changed = [key for key in settings if old.get(key) != settings[key]]
+            if changed:
+                raise SpecError(
+                    f"{folder}: holds an ablation with another {', '.join(changed)}; "
+                    "give another --out"
+                )
+            return
+        if folder.exists() and any(folder.iterdir()):
+            raise SpecError(f"{folder}: exists and is not an ablation; give another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(file, settings)
+    except OSError as error:
+        raise SpecError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(file)
+
+
+def _entrant(name: str, jobs: Sequence[Retraining], outcome: Outcome, part: str) -> Entrant:
+    trained = [one for job in jobs if (one := outcome.of(job)) is not None]
+    return Entrant(name, [one.test if part == "test" else one.validation for one in trained])
+
+
+def _result(variants: Variants, entrants: dict[str, Entrant], seed: int) -> dict[str, Any]:
+    original = entrants[variants.original.name]
+    trained = [entrant for entrant in entrants.values() if entrant.seeds]
+    cases = shared_cases(trained)
+    pairs = [(original, entrants[variant.name]) for variant in variants.others]
+    by_name = {one.b: one for one in compare(pairs, seed=seed)}
+    return {
+        "num_cases": len(cases),
+        "original": _dice(original, cases),
+        "parts": [
+            {
+                "part": variant.part,
+                "instead": variant.instead,
+                **_dice(entrants[variant.name], cases),
+                "worth": _worth(by_name.get(variant.name)),
+                "costs": _costs(variants.original, variant),
+            }
+            for variant in variants.others
+        ],
+    }
+
+
+def _dice(entrant: Entrant, cases: Sequence[str]) -> dict[str, Any]:
+    """Return the mean Dice over seeds and cases, and the means of the seeds."""
+    if not entrant.seeds or not cases:
+        return {"dice": None, "dice_by_seed": []}
+    means = [float(value) for value in matrix(entrant, cases).mean(axis=1)]
+    return {"dice": statistics.fmean(means), "dice_by_seed": means}
+
+
+def _worth(difference: Difference | None) -> dict[str, Any] | None:
+    """Return the original's Dice less the variant's, None where one of them has no training."""
+    if difference is None:
+        return None
+    content = asdict(difference)
+    found = {key: content[key] for key in ("mean", "low", "high", "p", "p_holm")}
+    finite = {key: None if value != value else value for key, value in found.items()}
+    return {**finite, "exceeds_noise": difference.exceeds_noise}
+
+
+def _costs(original: Variant, variant: Variant) -> dict[str, float]:
+    """Return what the original costs more than the variant."""
+    a, b = original.cost, variant.cost
+    return {
+        "gmac": (a.macs - b.macs) / 1e9,
+        "scan_gflop": (a.scan_flops - b.scan_flops) / 1e9,
+        "params": a.params - b.params,
+    }

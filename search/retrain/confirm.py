@@ -1,0 +1,179 @@
+"""Re-train the front of a run with new seeds, and look at the test cases once."""
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
+from archspec.nnunet.splits import split_cases
+from archspec.spec.load import load
+from blocks.base import SpecError
+from search.pareto import pareto_front
+from search.retrain.noise import Entrant, compare, matrix, shared_cases
+from search.retrain.retrain import Outcome, Progress, Retraining, retrain
+from search.space.settings import SearchSettings
+from search.study.record import of_earlier_release
+from search.study.run import open_run
+from search.trials.cases import CaseScores
+from search.trials.worker import WorkerSettings
+
+RESULT = "confirmed.json"
+TABLE = Path("confirm", "trainings.jsonl")
+_FIRST_SEED = 1 << 30
+"""Far from the seeds of searches, which are 1000 x their own seed + the trial's number."""
+
+
+def confirm(
+    folder: Path,
+    *,
+    seeds: int = 3,
+    devices: Sequence[str] = ("cpu",),
+    threads: int = 1,
+    plans_name: str = "nnUNetPlans",
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> dict[str, Any]:
+    """Train every point of the run's front `seeds` times, and return what `confirmed.json` holds.
+
+    Trainings go to the run's full number of steps and are not stopped. Those of an earlier call
+    stand. Test cases are scored at the end of each training, once; a run without a test part has
+    its validation cases compared, by which it chose.
+
+    Raises:
+        SpecError: no run, no finished trial, or the dataset is not what the run was made with.
+    """
+    study, record = open_run(folder)
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    points = pareto_front([(trial.values[1], trial.values[0]) for trial in finished])
+    if not points:
+        raise SpecError(f"{folder}: no trial has finished yet")
+    front = [finished[index] for index in points]
+    dataset = find_dataset(
+        record["dataset"], configuration=record["configuration"], plans_name=plans_name
+    )
+    search = SearchSettings.model_validate_json(json.dumps(of_earlier_release(record["settings"])))
+    held_out = _test_cases(folder, record, dataset)
+    settings = WorkerSettings(
+        dataset, record["fold"], search.batch_size, threads, held_out=held_out
+    )
+    jobs = {trial.number: _jobs(folder, trial, record["seed"], seeds) for trial in front}
+    outcome = retrain(
+        [job for own in jobs.values() for job in own],
+        table=folder / TABLE,
+        settings=settings,
+        rung_steps=search.rung_steps,
+        devices=devices,
+        on_progress=on_progress,
+    )
+    found = _result(front, jobs, outcome, tested=bool(held_out), seed=record["seed"])
+    found |= {
+        "dataset": record["dataset"],
+        "fold": record["fold"],
+        "steps": search.rung_steps[-1],
+        "seeds": seeds,
+        "test_cases": list(held_out),
+        "convention": record["convention"],
+    }
+    partial = folder / f"{RESULT}.partial"
+    partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / RESULT)
+    return found
+
+
+def _test_cases(
+    folder: Path, record: dict[str, Any], dataset: PreprocessedDataset
+) -> tuple[str, ...]:
+    """Return the run's test cases, if they still are training cases of its fold."""
+    held_out = tuple(record.get("test_cases") or ())
+    gone = set(held_out) - set(split_cases(dataset, fold=record["fold"]).train)
+    if gone:
+        raise SpecError(
+            f"{folder}: its test cases {', '.join(sorted(gone))} are no training cases of fold "
+            f"{record['fold']} of {dataset.name} any more; has splits_final.json changed?"
+        )
+    return held_out
+
+
+def _jobs(folder: Path, trial: FrozenTrial, seed: int, seeds: int) -> list[Retraining]:
+    spec = load(folder / "trials" / f"{trial.number:04d}" / "spec.yaml")
+    first = _FIRST_SEED + 1000 * seed
+    name = f"trial {trial.number}"
+    return [Retraining(name, spec.tree(), first + number) for number in range(seeds)]
+
+
+def _result(
+    front: Sequence[FrozenTrial],
+    jobs: dict[int, list[Retraining]],
+    outcome: Outcome,
+    *,
+    tested: bool,
+    seed: int,
+) -> dict[str, Any]:
+    parts = {
+        part: [_entrant(trial, jobs[trial.number], outcome, part) for trial in front]
+        for part in ("validation", "test")[: 1 + tested]
+    }
+    cases = {part: shared_cases([e for e in own if e.seeds]) for part, own in parts.items()}
+    compared = "test" if tested else "validation"
+    final = parts[compared]
+    differences = compare(list(zip(final[1:], final[:-1], strict=True)), seed=seed)
+    points = []
+    for index, trial in enumerate(front):
+        scores = {part: _summary(own[index], cases[part]) for part, own in parts.items()}
+        points.append(_point(trial, scores, compared))
+    return {
+        "compared_on": compared,
+        "num_cases": {part: len(own) for part, own in cases.items()},
+        "points": points,
+        "differences": [
+            {**_json(asdict(one)), "exceeds_noise": one.exceeds_noise} for one in differences
+        ],
+        "failed": outcome.failed,
+    }
+
+
+def _entrant(
+    trial: FrozenTrial, jobs: Sequence[Retraining], outcome: Outcome, part: str
+) -> Entrant:
+    trained = [one for job in jobs if (one := outcome.of(job)) is not None]
+    scores: list[CaseScores] = [one.test if part == "test" else one.validation for one in trained]
+    return Entrant(f"trial {trial.number}", scores)
+
+
+def _summary(entrant: Entrant, cases: Sequence[str]) -> dict[str, Any]:
+    """Return the mean over seeds and cases, and how the means of the seeds spread."""
+    if not entrant.seeds or not cases:
+        return {"mean": None, "sd": None, "seeds": []}
+    means = [float(value) for value in matrix(entrant, cases).mean(axis=1)]
+    spread = statistics.stdev(means) if len(means) > 1 else None
+    return {"mean": statistics.fmean(means), "sd": spread, "seeds": means}
+
+
+def _point(trial: FrozenTrial, scores: dict[str, dict[str, Any]], final: str) -> dict[str, Any]:
+    """Return a point; the drop is what the search saw less what the new trainings have."""
+    known, searched = trial.user_attrs, trial.values[0]
+    validation, last = scores["validation"]["mean"], scores[final]["mean"]
+    return {
+        "trial": trial.number,
+        "gflops": known["flops"] / 1e9,
+        "gmac": known["macs"] / 1e9,
+        "params": known["params"],
+        "searched": searched,
+        **scores,
+        "drop": None if last is None else searched - last,
+        "drop_by_seed": None if validation is None else searched - validation,
+        "drop_by_cases": None if None in (validation, last) else validation - last,
+    }
+
+
+def _json(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the mapping with null for NaN, which JSON does not have."""
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in content.items()
+    }

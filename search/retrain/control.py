@@ -1,0 +1,224 @@
+"""Searches beside their controls: which is whose, what the difference says, as text and JSON."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna import Study
+from optuna.trial import TrialState
+
+from archspec.spec.tree import frozen
+from archspec.spec.yaml_file import Source
+from archspec.text import table
+from blocks.base import SpecError
+from search.pareto import hypervolume
+from search.space.control import control_source
+from search.space.holes import size_of
+from search.study.ledger import Ledger, ended
+from search.study.record import of_earlier_release
+from search.study.storage import open_run
+
+_LEVEL = 0.95
+_SAME = ("dataset", "configuration", "fold", "convention")
+_SAME_SETTINGS = ("steps", "batch_size", "rungs", "eta", "stopper", "limits", "match")
+
+
+@dataclass(frozen=True)
+class ControlVerdict:
+    """Mean hypervolume of searches less that of their controls, with its 95 % interval.
+
+    The interval is Welch's for a difference of two means over seeds of searches: the numbers of
+    runs are small, and their spreads may differ. Its ends are NaN where either has one run.
+    """
+
+    searches: list[float]
+    controls: list[float]
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, searches: Sequence[float], controls: Sequence[float]) -> "ControlVerdict":
+        """Return the verdict on hypervolumes, one per run."""
+        return cls(list(searches), list(controls), *_welch(searches, controls))
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.searches) - statistics.fmean(self.controls)
+
+    def text(self) -> str:
+        """Return the verdict in one sentence; the strong word only where the interval allows it."""
+        runs = f"{len(self.searches)} and {len(self.controls)} runs"
+        if math.isnan(self.low):
+            return (
+                f"cannot tell whether mixers matter from {runs}: hypervolume {self.mean:+.4f} "
+                "against the control; repeat both searches with other seeds"
+            )
+        found = f"hypervolume {self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}], {runs}"
+        if self.low > 0:
+            return f"mixers matter: {found}"
+        if self.high < 0:
+            return f"the control is better: {found}"
+        return f"no difference shown between mixers and the control: {found}"
+
+
+def controls_among(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the searches and their controls: runs whose space has no mixer to leave out.
+
+    Raises:
+        SpecError: no run, runs of other spaces, or searches or controls are missing.
+    """
+    spaces = {folder: _space(folder) for folder in folders}
+    controls = [folder for folder in folders if _control(spaces[folder]) == spaces[folder]]
+    searches = [folder for folder in folders if folder not in controls]
+    if not searches or not controls:
+        missing = "search" if controls else "control (a run of archspec search --control)"
+        raise SpecError(
+            f"control: no {missing} among {', '.join(map(str, folders))}; give one of each at least"
+        )
+    first = searches[0]
+    for folder in searches:
+        if spaces[folder] != spaces[first]:
+            raise SpecError(f"{folder}: its space is not that of {first}")
+    for folder in controls:
+        if spaces[folder] != _control(spaces[first]):
+            raise SpecError(
+                f"{folder}: its space is not the control of {first}'s; give `archspec search "
+                "--control` the space and overrides that it was searched with"
+            )
+    return searches, controls
+
+
+def verdict_text(found: ControlVerdict, searches: Sequence[Path], controls: Sequence[Path]) -> str:
+    """Return a row per run, and the verdict."""
+    rows = [["run", "kind", "hypervolume"]]
+    for kind, folders, volumes in (
+        ("search", searches, found.searches),
+        ("control", controls, found.controls),
+    ):
+        pairs = zip(folders, volumes, strict=True)
+        rows += [[str(folder), kind, f"{volume:.4f}"] for folder, volume in pairs]
+    return "\n".join(
+        [
+            *table(rows),
+            "hypervolume: decades of FLOPs x validation Dice that a front dominates",
+            found.text(),
+        ]
+    )
+
+
+def verdict_json(
+    found: ControlVerdict, searches: Sequence[Path], controls: Sequence[Path]
+) -> dict[str, Any]:
+    """Return plain data; the ends of an interval that is unknown are null."""
+    ends = [None if math.isnan(end) else end for end in (found.low, found.high)]
+    return {
+        "searches": dict(zip(map(str, searches), found.searches, strict=True)),
+        "controls": dict(zip(map(str, controls), found.controls, strict=True)),
+        "difference": found.mean,
+        "low": ends[0],
+        "high": ends[1],
+        "verdict": found.text(),
+    }
+
+
+def _space(folder: Path) -> dict[str, Any]:
+    """Return the raw tree of the run's space, without its name."""
+    space = frozen(open_run(folder)[1].get("space"))
+    if not isinstance(space, dict):
+        raise SpecError(f"{folder}: its run.json tells no space")
+    return {key: value for key, value in space.items() if key != "name"}
+
+
+def _control(space: dict[str, Any]) -> Any:
+    return control_source(Source("run.json", space)).tree
+
+
+def compare_with_control(searches: Sequence[Path], controls: Sequence[Path]) -> ControlVerdict:
+    """Compare runs, one per seed, with runs of the control space at the same budget.
+
+    The hypervolume is over log10 FLOPs and validation Dice, as seen from Dice 0 and ten times the
+    FLOPs of the dearest finished trial of all runs.
+
+    Raises:
+        SpecError: no run, no finished trial, a run given twice, or runs that cannot be compared:
+            other data, other training, or fewer trials, unless its space has no more networks.
+            Test cases depend on the seed of a run; both sides must have held out the same.
+    """
+    folders = [*searches, *controls]
+    if not searches or not controls:
+        raise SpecError("control: give at least one search and one control")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise SpecError("control: a run is given twice; a seed counts once")
+    points: list[list[tuple[float, float]]] = []
+    first: dict[str, Any] | None = None
+    counts: dict[Path, tuple[int, bool]] = {}
+    held_out: dict[Path, tuple[str, ...]] = {}
+    for folder in folders:
+        study, record = open_run(folder)
+        budget = _budget(record)
+        first = first or budget
+        counts[folder] = len(ended(study)), _is_used_up(study, record)
+        held_out[folder] = tuple(record.get("test_cases") or ())
+        changed = [key for key in first if budget[key] != first[key]]
+        if changed:
+            raise SpecError(
+                f"{folder}: its {', '.join(changed)} differ from {folders[0]}'s; a control needs "
+                "the same budget on the same data"
+            )
+        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if not finished:
+            raise SpecError(f"{folder}: no trial has finished yet")
+        points.append([(trial.values[1], trial.values[0]) for trial in finished])
+    most = max(count for count, _ in counts.values())
+    for folder, (count, used_up) in counts.items():
+        if count < most and not used_up:
+            raise SpecError(
+                f"{folder}: its number of trials differ from others', {count} against {most}; a "
+                "control needs the same budget on the same data"
+            )
+    if {held_out[folder] for folder in searches} != {held_out[folder] for folder in controls}:
+        raise SpecError(
+            "control: searches and controls held other test cases out, so they trained on others; "
+            "give runs of the same seeds"
+        )
+    reference = (max(cost for own in points for cost, _ in own) + 1, 0.0)
+    volumes = [hypervolume(own, reference) for own in points]
+    return ControlVerdict.of(volumes[: len(searches)], volumes[len(searches) :])
+
+
+def _budget(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what two runs must have in common, beside the number of trials."""
+    settings = of_earlier_release(record.get("settings", {}))
+    return {
+        **{key: record.get(key) for key in _SAME},
+        **{key: settings.get(key) for key in _SAME_SETTINGS},
+    }
+
+
+def _is_used_up(study: Study, record: dict[str, Any]) -> bool:
+    """Say whether every network of the run's space was drawn: more trials would add nothing."""
+    if "space" not in record:
+        return False
+    size = size_of(frozen(record["space"]))
+    drawn = Ledger(study.get_trials(deepcopy=False)).num_drawn
+    return not size.ranges and drawn >= size.combinations
+
+
+def _welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    """Return the interval of mean(a) - mean(b); NaN where a spread is unknown."""
+    if len(a) < 2 or len(b) < 2:
+        return math.nan, math.nan
+    parts = [statistics.variance(values) / len(values) for values in (a, b)]
+    mean = statistics.fmean(a) - statistics.fmean(b)
+    if sum(parts) == 0:
+        return math.nan, math.nan  # equal to the last bit: one seed, run twice
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (len(values) - 1) for part, values in zip(parts, (a, b), strict=True)
+    )
+    from scipy.stats import t
+
+    half = float(t.ppf((1 + _LEVEL) / 2, freedom)) * math.sqrt(sum(parts))
+    return mean - half, mean + half

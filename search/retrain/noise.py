@@ -1,0 +1,103 @@
+"""Which differences between trained networks exceed the noise of seeds and cases."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from archspec.scoring.statistics import Interval, Scores, hierarchical_bootstrap, holm
+from search.trials.cases import CaseScores
+
+LEVEL = 0.05
+_DRAWS = 4000
+_BISECTIONS = 12
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean Dice of `a` less that of `b`, with its 95 % interval over seeds and cases.
+
+    `p_holm` is corrected for all differences that were asked for together. Ends and p are NaN where
+    there are fewer than two cases.
+    """
+
+    a: str
+    b: str
+    mean: float
+    low: float
+    high: float
+    p: float
+    p_holm: float = math.nan
+
+    @property
+    def exceeds_noise(self) -> bool:
+        return self.p_holm < LEVEL
+
+    def text(self, scale: float = 1.0, digits: int = 3) -> str:
+        """Return the difference and its interval, times the scale."""
+        if math.isnan(self.low):
+            return f"{scale * self.mean:+.{digits}f}"
+        ends = f"{scale * self.low:+.{digits}f}, {scale * self.high:+.{digits}f}"
+        return f"{scale * self.mean:+.{digits}f} [{ends}]"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A network that was trained with some seeds: its scores by case, one entry per seed."""
+
+    name: str
+    seeds: list[CaseScores]
+
+
+def shared_cases(entrants: Sequence[Entrant]) -> list[str]:
+    """Return the cases that have a mean Dice in every training of all entrants.
+
+    A case without foreground has none where none was predicted; counting it for some only would
+    compare different cases.
+    """
+    trainings = [seed for entrant in entrants for seed in entrant.seeds]
+    names = sorted(set.intersection(*(set(one) for one in trainings))) if trainings else []
+    return [case for case in names if all(math.isfinite(one[case]["mean"]) for one in trainings)]
+
+
+def matrix(entrant: Entrant, cases: Sequence[str]) -> Scores:
+    """Return the mean Dice, (seeds, cases)."""
+    rows = [[seed[case]["mean"] for case in cases] for seed in entrant.seeds]
+    return np.array(rows, dtype=np.float64).reshape(len(entrant.seeds), len(cases))
+
+
+def compare(pairs: Sequence[tuple[Entrant, Entrant]], *, seed: int) -> list[Difference]:
+    """Return a - b for each pair, on the cases that all of them share.
+
+    A pair with an entrant that has no training, or without a case, is left out.
+    """
+    everyone = [entrant for pair in pairs for entrant in pair if entrant.seeds]
+    cases = shared_cases(everyone)
+    found = []
+    for a, b in pairs if cases else ():
+        if a.seeds and b.seeds:
+            first, second = matrix(a, cases), matrix(b, cases)
+            interval = hierarchical_bootstrap(first, second, seed, draws=_DRAWS)
+            p = _p_value(first, second, interval, seed)
+            found.append(Difference(a.name, b.name, *interval, p))
+    corrected = holm([difference.p for difference in found])
+    return [replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True)]
+
+
+def _p_value(first: Scores, second: Scores, interval: Interval, seed: int) -> float:
+    """Return the smallest level at which the interval leaves out 0; at least 1 / draws."""
+    if math.isnan(interval.low):
+        return math.nan
+
+    def excludes(alpha: float) -> bool:
+        found = hierarchical_bootstrap(first, second, seed, level=1 - alpha, draws=_DRAWS)
+        return found.excludes_zero
+
+    low, high = 1 / _DRAWS, 1.0
+    if excludes(low):
+        return low
+    for _ in range(_BISECTIONS):
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if excludes(middle) else (middle, high)
+    return high

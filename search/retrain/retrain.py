@@ -1,0 +1,234 @@
+"""Train given specs with given seeds to the end, once each, and keep their scores by case.
+
+Every training that ended is a line of a JSONL file. A killed run goes on from the last checkpoint
+of what it was training, and never repeats what has a line.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from archspec.spec.hashing import trial_hash
+from archspec.spec.load import load
+from blocks.base import SpecError
+from search.trials.cases import CaseScores
+from search.trials.pool import WorkerPool
+from search.trials.train import TrialTask
+from search.trials.worker import Message, WorkerSettings
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """A spec to train with a seed; `name` is what messages call it."""
+
+    name: str
+    tree: dict[str, Any]
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return trial_hash(load(self.tree)), self.seed
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training that ended: Dice by case, class and group, and their `mean`.
+
+    `test` is empty where there is no test part. `seconds` are those of training.
+    """
+
+    name: str
+    trial_hash: str
+    seed: int
+    steps: int
+    seconds: float
+    validation: CaseScores
+    test: CaseScores
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.trial_hash, self.seed
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Something to show: what happened to a training; `done` of `total` have ended."""
+
+    name: str
+    text: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The trainings asked for that ended well, and why others did not."""
+
+    trained: list[Trained]
+    failed: dict[str, str]
+
+    def of(self, job: Retraining) -> Trained | None:
+        """Return what became of a training, None where it failed."""
+        key = job.key
+        return next((one for one in self.trained if one.key == key), None)
+
+
+def retrain(
+    jobs: Sequence[Retraining],
+    *,
+    table: Path,
+    settings: WorkerSettings,
+    rung_steps: tuple[int, ...],
+    devices: Sequence[str],
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Outcome:
+    """Train what has no line in the table yet, and return all that was asked for.
+
+    Checkpoints lie in a folder beside the table. A training that failed has no line: the next call
+    tries it again.
+
+    Raises:
+        SpecError: another process writes this table, or nothing can be written.
+    """
+    table.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(table.with_suffix(".lock"), timeout=0):
+            return _Runner(jobs, table, settings, rung_steps, on_progress).run(devices)
+    except Timeout:
+        raise SpecError(f"{table}: another process is writing it; wait for its end") from None
+
+
+def read_trained(table: Path) -> list[Trained]:
+    """Return the lines of the table; one that a kill cut off does not count."""
+    if not table.is_file():
+        return []
+    found = []
+    for line in table.read_text(encoding="utf-8").splitlines():
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue
+        for part in ("validation", "test"):
+            content[part] = {
+                case: {k: math.nan if v is None else v for k, v in scores.items()}
+                for case, scores in content[part].items()
+            }
+        found.append(Trained(**content))
+    return found
+
+
+class _Runner:
+    """The loop that keeps workers busy and writes down what they say."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Retraining],
+        table: Path,
+        settings: WorkerSettings,
+        rung_steps: tuple[int, ...],
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self.table = table
+        self.settings = settings
+        self.rung_steps = rung_steps
+        self.on_progress = on_progress
+        self.jobs = {job.key: job for job in jobs}  # equal networks are trained once
+        self.trained = {
+            one.key: one
+            for one in read_trained(table)
+            if one.steps == rung_steps[-1] and one.key in self.jobs
+        }
+        self.failed: dict[str, str] = {}
+        self.lost: set[int] = set()
+
+    def run(self, devices: Sequence[str]) -> Outcome:
+        waiting = [
+            self._task(number, job)
+            for number, (key, job) in enumerate(self.jobs.items())
+            if key not in self.trained
+        ]
+        tasks = {task.number: task for task in waiting}
+        if waiting:
+            self._show("", f"{len(waiting)} of {len(self.jobs)} trainings to do")
+            with WorkerPool(self.settings, list(devices)[: len(waiting)]) as pool:
+                while waiting or pool.num_busy:
+                    while waiting and pool.num_idle:
+                        pool.submit(waiting.pop(0))
+                    for message in pool.messages():
+                        if self._handle(message, list(self.jobs.values())[message.number]):
+                            waiting.insert(0, tasks[message.number])
+        return Outcome(list(self.trained.values()), self.failed)
+
+    def _task(self, number: int, job: Retraining) -> TrialTask:
+        digest, seed = job.key
+        folder = self.table.with_suffix("") / f"{digest}-{seed}-{self.rung_steps[-1]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return TrialTask(number, job.tree, folder, seed, self.rung_steps, by_case=True)
+
+    def _handle(self, message: Message, job: Retraining) -> bool:
+        """Record what a worker said; say whether its training is to be tried again."""
+        name = f"{job.name}, seed {job.seed}"
+        if message.event == "storage":
+            raise SpecError(message.reason)
+        if message.event == "lost" and message.number not in self.lost:
+            self.lost.add(message.number)
+            self._show(name, f"{message.reason}; tried again")
+            return True
+        if message.event in ("failed", "lost"):
+            self.failed[name] = message.reason
+            self._show(name, f"failed: {message.reason}")
+        elif message.event == "rung":
+            assert message.rung is not None
+            self._show(name, f"step {message.rung.step}: Dice {message.rung.scores['mean']:.3f}")
+        else:
+            self._record(message, job)
+            self._show(name, "trained and scored")
+        return False
+
+    def _record(self, message: Message, job: Retraining) -> None:
+        assert message.rung is not None and message.cases is not None
+        digest, seed = job.key
+        validation, test = message.cases
+        done = Trained(
+            job.name,
+            digest,
+            seed,
+            message.rung.step,
+            message.rung.seconds,
+            validation,
+            test,
+        )
+        _append(self.table, done)
+        self.trained[done.key] = done
+
+    def _show(self, name: str, text: str) -> None:
+        done = len(self.trained) + len(self.failed)
+        self.on_progress(Progress(name, text, done, len(self.jobs)))
+
+
+def _append(table: Path, done: Trained) -> None:
+    """Add a line, on the disk when this returns; NaN, which JSON does not have, is null."""
+    content = asdict(replace(done, validation=_finite(done.validation), test=_finite(done.test)))
+    try:
+        whole = (
+            not table.is_file() or table.read_bytes().endswith(b"\n") or not table.stat().st_size
+        )
+        with table.open("a", encoding="utf-8") as file:
+            file.write(("" if whole else "\n") + json.dumps(content) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise SpecError(f"{table}: cannot be written: {error.strerror}") from error
+
+
+def _finite(cases: CaseScores) -> Any:
+    return {
+        case: {name: None if math.isnan(score) else score for name, score in scores.items()}
+        for case, scores in cases.items()
+    }

@@ -1,0 +1,1 @@
+"""The space: holes in a spec, how they are filled, limited, matched, and what is tried first."""

@@ -1,0 +1,49 @@
+"""Fill the holes of a raw tree with values."""
+
+from collections.abc import Callable
+from typing import Any
+
+from archspec.spec.yaml_file import NodePath, Source, dotted
+from search.space.holes import Hole, Value, parse_hole
+
+
+class Filler:
+    """Walk a tree and fill its holes by `pick`; note where what was filled in stands.
+
+    With `every`, the members that were not picked are visited too, so that `pick` sees all holes.
+    """
+
+    def __init__(self, source: Source, pick: Callable[[Hole], Value], *, every: bool) -> None:
+        self.source = source
+        self.pick = pick
+        self.every = every
+        self.marks = dict(source.marks)
+
+    def fill(self, node: Any, path: NodePath, at: NodePath, scope: tuple[str, int]) -> Any:
+        """Return the node filled.
+
+        `path` is its place in the filled tree, `at` its place in the text; `scope` is the name of
+        the enclosing member and how much of the path that name stands for.
+        """
+        if at in self.source.marks:
+            self.marks[path] = self.source.marks[at]
+        if isinstance(node, tuple):
+            items = enumerate(node)
+            return tuple(self.fill(item, (*path, i), (*at, i), scope) for i, item in items)
+        if not isinstance(node, dict):
+            return node
+        hole = parse_hole(f"{self.source.where(at)}  ", scope[0] + dotted(path[scope[1] :]), node)
+        if hole is None:
+            return {
+                key: self.fill(item, (*path, key), (*at, key), scope) for key, item in node.items()
+            }
+        value = self.pick(hole)
+        if hole.kind != "choice":
+            return value
+        filled = None
+        for index, option in enumerate(hole.options):
+            if option == value or self.every:
+                inner = (f"{hole.name}[{option}].", len(path))
+                member = self.fill(node["choice"][index], path, (*at, "choice", index), inner)
+                filled = member if option == value else filled
+        return filled

@@ -1,0 +1,182 @@
+"""Widths that give candidates one cost, so that what is compared is the mixer and not the size."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from archspec.costs.flops import cost_plan
+from archspec.network.plan import Plan, plan
+from archspec.spec.load import SpecLike, load, validate
+from archspec.spec.schema import ArchSpec
+from archspec.spec.tree import nodes_at, value_at, with_value
+from archspec.spec.yaml_file import Source, dotted
+from blocks.base import Grid, SpecError
+from search.space.settings import MatchSpec
+
+Measure = Callable[[Plan], float]
+
+_LARGEST_SCALE = 64.0
+_MAX_TRIED = 3000
+"""How many combinations of widths around the common scale are listed at most."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Widths that were tried, what they cost, and how far they leave a common scale."""
+
+    widths: tuple[int, ...]
+    cost: float
+    spec: ArchSpec
+
+    def miss(self, target: float) -> float:
+        return abs(self.cost / target - 1)
+
+
+def match_spec(
+    spec: Source | SpecLike,
+    target: MatchSpec,
+    *,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    patch_size: Grid | None = None,
+    device: str = "cpu",
+) -> ArchSpec:
+    """Return the spec with its widths scaled to the target's cost.
+
+    Of the widths within the tolerance, the first found is taken in the order of how little they
+    change the widths' ratios.
+
+    Raises:
+        SpecError: the spec is wrong, no node has the name of a width, or no widths come near
+            enough; the message names the nearest.
+    """
+    loaded = validate(spec) if isinstance(spec, Source) else load(spec)
+    tree = loaded.tree()
+    paths = [
+        path for pattern in target.widths for path in nodes_at(tree, tuple(pattern.split(".")))
+    ]
+    base = [value_at(tree, path) for path in paths]
+    if not paths:
+        raise SpecError(f"match.widths: {', '.join(target.widths)} names no width of {loaded.name}")
+    tried: dict[tuple[int, ...], _Found] = {}
+    measure = _measure(target, device)
+
+    def cost(widths: tuple[int, ...]) -> _Found:
+        if widths not in tried:
+            changed = tree
+            for path, width in zip(paths, widths, strict=True):
+                changed = with_value(changed, path, width)
+            candidate = load(changed)
+            planned = plan(
+                candidate,
+                in_channels=in_channels,
+                num_classes=num_classes,
+                patch_size=patch_size,
+            )
+            tried[widths] = _Found(widths, measure(planned), candidate)
+        return tried[widths]
+
+    scale = _scale(base, target, cost)
+    for widths in _around(base, scale, target.multiple):
+        if _hopeless(widths, tried.values(), target):
+            continue
+        found = cost(widths)
+        if found.miss(target.target) <= target.tolerance:
+            return found.spec
+    nearest = min(tried.values(), key=lambda found: found.miss(target.target))
+    names = ", ".join(
+        f"{dotted(path)}={width}" for path, width in zip(paths, nearest.widths, strict=True)
+    )
+    unit, shown = ("MACs", f"{nearest.cost:,.0f}")
+    if target.macs is None:
+        unit, shown = ("seconds", f"{nearest.cost:.4f}")
+    raise SpecError(
+        f"match: no widths of {loaded.name} in multiples of {target.multiple} cost "
+        f"{target.target:,.10g} {unit} within {100 * target.tolerance:g} %; nearest: {names} with "
+        f"{shown}"
+    )
+
+
+def step_seconds(planned: Plan, *, batch_size: int, repeats: int, device: str = "cpu") -> float:
+    """Return the median wall time in seconds of forward and backward, after two to warm up."""
+    import torch
+
+    from archspec.network.build import build_plan
+
+    net = build_plan(planned).to(device)
+    x = torch.randn(batch_size, planned.in_channels, *planned.patch_size, device=device)
+    times = []
+    for _ in range(repeats + 2):
+        started = time.perf_counter()
+        net(x).square().mean().backward()
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[2:])
+
+
+def _measure(target: MatchSpec, device: str) -> Measure:
+    if target.macs is not None:
+        return lambda planned: float(cost_plan(planned).macs)
+    return lambda planned: step_seconds(
+        planned, batch_size=target.batch_size, repeats=target.repeats, device=device
+    )
+
+
+def _scale(base: list[int], target: MatchSpec, cost: Callable[[tuple[int, ...]], _Found]) -> float:
+    """Return the factor at which the rounded widths first cost at least the target."""
+    low, high = 1 / _LARGEST_SCALE, 1.0
+    while high < _LARGEST_SCALE and cost(_rounded(base, high, target)).cost < target.target:
+        low, high = high, 2 * high
+    while high > low and cost(_rounded(base, high / 2, target)).cost >= target.target:
+        high /= 2
+        low = high / 2
+        if high <= 1 / _LARGEST_SCALE:
+            return high
+    low = max(low, high / 2)
+    while _rounded(base, low, target) != _rounded(base, high, target) and high / low > 1.002:
+        middle = math.sqrt(low * high)
+        if cost(_rounded(base, middle, target)).cost < target.target:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _rounded(base: list[int], scale: float, target: MatchSpec) -> tuple[int, ...]:
+    step = target.multiple
+    return tuple(max(round(width * scale / step), 1) * step for width in base)
+
+
+def _hopeless(widths: tuple[int, ...], tried: Iterable[_Found], target: MatchSpec) -> bool:
+    """Say whether a wider one was too cheap already, or a narrower one too dear."""
+    for found in tried:
+        pairs = list(zip(widths, found.widths, strict=True))
+        if found.cost < target.target * (1 - target.tolerance):
+            if all(width <= other for width, other in pairs):
+                return True
+        elif found.cost > target.target * (1 + target.tolerance) and all(
+            width >= other for width, other in pairs
+        ):
+            return True
+    return False
+
+
+def _around(base: list[int], scale: float, step: int) -> Iterator[tuple[int, ...]]:
+    """Yield rounded widths near the scale, those nearest to the base's ratios first."""
+    most = max((int(_MAX_TRIED ** (1 / len(base))) - 1) // 2, 1)
+    options = []
+    for width in base:
+        middle = round(width * scale / step)
+        away = min(max(middle // 2, 1), most)
+        options.append([n * step for n in range(max(middle - away, 1), middle + away + 1)])
+
+    def distortion(widths: tuple[int, ...]) -> float:
+        return sum(
+            math.log(width / (old * scale)) ** 2 for width, old in zip(widths, base, strict=True)
+        )
+
+    yield from sorted(product(*options), key=distortion)

@@ -1,0 +1,138 @@
+"""The section `search` of a space: how trials train, what stops them, what is tried first."""
+
+from typing import Annotated, Any, Literal
+
+from optuna.trial import BaseTrial
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from archspec.costs.fit import memory_size
+from archspec.spec.training import Positive
+from blocks.base import ComponentSpec, Count, SpecError
+from search.space.holes import Hole, Value
+
+StopperName = Literal["pash", "moasha", "none"]
+
+
+def _check_memory(value: object) -> object:
+    try:
+        memory_size(value if isinstance(value, str) else "")
+    except SpecError:
+        raise ValueError(f"must be a size such as 12GB or 11.5GiB, got {value!r}") from None
+    return value
+
+
+class LimitSettings(ComponentSpec):
+    """What no trial may exceed; checked before it trains.
+
+    `gflops` are 1e9 FLOPs of one patch in convention v1, `memory` is the estimate for a training
+    step at the search's batch size (AMP on CUDA, float32 on a CPU), e.g. 12GB.
+    """
+
+    gflops: Positive | None = None
+    params: Positive | None = None
+    memory: Annotated[str, BeforeValidator(_check_memory)] | None = None
+
+
+class Budgets(ComponentSpec):
+    """Multiply-adds to choose from: a hole, so that a front has more than one cost."""
+
+    choice: tuple[float, ...]
+
+
+class MatchSpec(ComponentSpec):
+    """What all candidates cost: multiply-adds of a forward pass, or seconds of a training step.
+
+    `macs` may be a choice, which a space draws like any hole, under the name `search.match.macs`.
+    `widths` are the nodes that are scaled, by one factor as far as rounding to multiples of
+    `multiple` allows; `*` stands for every entry of a list. A node that a candidate does not have
+    is left out. `tolerance` is the share by which a candidate may miss. `latency` is the median
+    of `repeats` forward and backward passes of `batch_size` patches, in seconds of wall time.
+    """
+
+    macs: float | Budgets | None = None
+    latency: Annotated[float, Field(gt=0)] | None = None
+    widths: Annotated[tuple[str, ...], Field(min_length=1)] = ("encoder.stages.*.width",)
+    multiple: Count = 4
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.03
+    batch_size: Count = 2
+    repeats: Count = 5
+
+    @field_validator("macs", mode="before")
+    @classmethod
+    def _check_macs(cls, value: object) -> object:
+        """Refuse in one message what is neither of the two."""
+        if value is None or isinstance(value, Budgets) or _is_positive(value):
+            return value
+        several = value["choice"] if isinstance(value, dict) and set(value) == {"choice"} else ()
+        numbers = isinstance(several, list | tuple) and several and all(map(_is_positive, several))
+        if not numbers or len(set(several)) < len(several):
+            raise ValueError(
+                "must be a positive number of multiply-adds, or a choice of different ones such "
+                f"as {{choice: [20e6, 40e6]}}, got {value!r}"
+            )
+        return Budgets(choice=tuple(map(float, several)))
+
+    @model_validator(mode="after")
+    def _one_target(self) -> "MatchSpec":
+        if (self.macs is None) == (self.latency is None):
+            raise ValueError("give one of macs and latency")
+        return self
+
+    @property
+    def target(self) -> float:
+        value = self.latency if self.macs is None else self.macs
+        assert isinstance(value, float), "one of several budgets must be drawn first"
+        return value
+
+    @property
+    def budget(self) -> Hole | None:
+        """Return the hole that a choice of budgets is."""
+        if not isinstance(self.macs, Budgets):
+            return None
+        return Hole("search.match.macs", "choice", self.macs.choice)
+
+    def drawn(self, trial: BaseTrial) -> "MatchSpec":
+        """Return this with one budget: the only one, or the one drawn."""
+        return self if self.budget is None else self.at(self.budget.suggest(trial))
+
+    def at(self, macs: Value) -> "MatchSpec":
+        return self.model_copy(update={"macs": macs})
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+class SearchSettings(ComponentSpec):
+    """How trials train and which are tried first; the section `search` of a space file.
+
+    `steps` are optimizer steps of `batch_size` patches. The validation cases are scored at every
+    one of `rungs` rungs, each with `eta` times the steps of the one before, the last at the end
+    (eta 1 spaces them evenly); `validate_every` steps scores them in between too, and rungs are
+    judged by the mean of up to three scores. Each anchor gives values to some holes; the others
+    take their first or lowest one. An anchor `{spec: unet}` is that spec, with the recipe of the
+    space, and narrower where it exceeds a limit. `holes` opens nodes by their paths. `match` scales
+    the widths of every network that is drawn until it costs what all cost. `test_share` of the
+    cases neither train nor validate: `archspec confirm` scores them.
+    """
+
+    steps: Count = 1000
+    batch_size: Annotated[int, Field(ge=1)] = 2
+    rungs: Count = 4
+    eta: Count = 3
+    validate_every: Count | None = None
+    stopper: StopperName = "pash"
+    limits: LimitSettings = LimitSettings()
+    anchors: tuple[dict[str, Any], ...] = ()
+    holes: dict[str, Any] = Field(default_factory=dict)
+    match: MatchSpec | None = None
+    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def rung_steps(self) -> tuple[int, ...]:
+        """Return the steps at which trials are scored, the last at the end."""
+        if self.eta == 1:
+            steps = {self.steps * rung // self.rungs for rung in range(1, self.rungs + 1)}
+        else:
+            steps = {self.steps // self.eta**power for power in range(self.rungs)}
+        return tuple(sorted(steps - {0}))

@@ -1,0 +1,190 @@
+"""Short ways to write a space, written out when it is loaded: wildcards, holes by path, ties."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from archspec.spec.yaml_file import NodePath, Source, dotted
+from blocks.base import SpecError
+from search.space.holes import hole_kind
+
+
+def expand_overrides(source: Source, overrides: Sequence[str]) -> tuple[str, ...]:
+    """Return the overrides with every `*` written out as the indices or keys that stand there.
+
+    Raises:
+        SpecError: nothing stands there.
+    """
+    expanded: list[str] = []
+    for text in overrides:
+        left, equals, right = text.partition("=")
+        if "*" not in left:
+            expanded.append(text)
+            continue
+        for path in matching_paths(source.tree, _split(left), f"-s {text}"):
+            expanded.append(f"{'.'.join(map(str, path))}{equals}{right}")
+    return tuple(expanded)
+
+
+def matching_paths(tree: Any, pattern: NodePath, where: str) -> list[NodePath]:
+    """Return the paths that the pattern means; `*` is every index or key at its place.
+
+    Raises:
+        SpecError: a `*` stands where there is no list or mapping.
+    """
+    paths: list[NodePath] = [()]
+    for part in pattern:
+        paths = [
+            (*path, key)
+            for path in paths
+            for key in ([part] if part != "*" else _keys(_node(tree, path)))
+        ]
+    if not paths:
+        raise SpecError(f"{where}  {dotted(pattern)}: no such node; * is an index or key")
+    return paths
+
+
+def put_holes(source: Source, holes: dict[str, Any]) -> Source:
+    """Return the source with the holes of `search.holes` at the paths that their keys mean.
+
+    Raises:
+        SpecError: a key matches nothing, or leads through a scalar or past a list.
+    """
+    tree, marks = source.tree, dict(source.marks)
+    for key, hole in holes.items():
+        at: NodePath = ("search", "holes", key)
+        where = source.where(at)
+        if not isinstance(hole, dict) or hole_kind(hole) is None:
+            raise SpecError(f"{where}  {key}: must be a hole, e.g. {{choice: [4, 8]}}")
+        if _split(key)[:1] == ("search",):
+            raise SpecError(
+                f"{where}  {key}: no node of the network; of the settings only match.macs may be "
+                "a choice, written there itself"
+            )
+        for path in matching_paths(tree, _split(key), where):
+            tree = _put(tree, path, hole, f"{where}  {key}")
+            for old in [mark for mark in marks if mark[: len(path)] == path]:
+                del marks[old]
+            below = {mark[len(at) :]: text for mark, text in source.marks.items() if _in(mark, at)}
+            marks |= {(*path, *rest): text for rest, text in below.items()}
+    return Source(source.name, tree, marks)
+
+
+def resolve_ties(source: Source) -> Source:
+    """Return the source with every `{tie: name}` replaced by the hole of that name.
+
+    Raises:
+        SpecError: no hole has the name, or two that differ.
+    """
+    named: dict[str, tuple[NodePath, Any]] = {}
+    for path, node in _holes(source.tree, ()):
+        name = node.get("name")
+        if name is None:
+            continue
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
+            raise SpecError(f"{source.where(path)}  {dotted(path)}: name must be a word, e.g. w1")
+        if name in named and named[name][1] != node:
+            first = source.where(named[name][0])
+            raise SpecError(
+                f"{source.where(path)}  {dotted(path)}: another hole is named {name} ({first}); "
+                f"write {{tie: {name}}} to give both the same value"
+            )
+        named.setdefault(name, (path, node))
+    marks = dict(source.marks)
+
+    def resolved(node: Any, path: NodePath, inside: tuple[str, ...]) -> Any:
+        if isinstance(node, tuple):
+            return tuple(resolved(item, (*path, i), inside) for i, item in enumerate(node))
+        if not isinstance(node, dict):
+            return node
+        if set(node) != {"tie"}:
+            inner = (*inside, node["name"]) if hole_kind(node) and "name" in node else inside
+            return {key: resolved(item, (*path, key), inner) for key, item in node.items()}
+        name = node["tie"]
+        if name not in named or name in inside:
+            what = "is inside that hole itself" if name in inside else "no hole has that name"
+            raise SpecError(
+                f"{source.where(path)}  {dotted(path)}: tie: {name!r}: {what}; "
+                f"named holes: {', '.join(named) or 'none'}"
+            )
+        origin, hole = named[name]
+        below = {m[len(origin) :]: text for m, text in source.marks.items() if _in(m, origin)}
+        marks.update({(*path, *rest): text for rest, text in below.items() if rest})
+        return resolved(hole, path, (*inside, name))
+
+    tree = resolved(source.tree, (), ())
+    return Source(source.name, tree, marks)
+
+
+def expand_anchor(
+    anchor: dict[str, Any], names: Iterable[str], where: dict[str, str]
+) -> dict[str, Any]:
+    """Return the anchor with every key that holds a `*` replaced by the holes that it matches.
+
+    A key without one goes before. `*` stands for one part of a name between dots.
+
+    Raises:
+        SpecError: a key matches no hole.
+    """
+    names = list(names)
+    expanded: dict[str, Any] = {}
+    for key, value in anchor.items():
+        if "*" in key:
+            pattern = re.compile(re.escape(key).replace(r"\*", "[^.]*"))
+            found = [name for name in names if pattern.fullmatch(name)]
+            if not found:
+                raise SpecError(f"{where[key]}  anchor {key}: no such hole ({', '.join(names)})")
+            expanded |= dict.fromkeys(found, value)
+    return {**expanded, **{key: value for key, value in anchor.items() if "*" not in key}}
+
+
+def _split(text: str) -> NodePath:
+    parts = text.strip().replace("[", ".").replace("]", "").split(".")
+    return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts if part)
+
+
+def _keys(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        return list(node)
+    return list(range(len(node))) if isinstance(node, tuple) else []
+
+
+def _node(tree: Any, path: NodePath) -> Any:
+    for key in path:
+        if isinstance(tree, dict):
+            tree = tree.get(str(key))
+        elif isinstance(tree, tuple) and isinstance(key, int) and key < len(tree):
+            tree = tree[key]
+        else:
+            return None
+    return tree
+
+
+def _put(tree: Any, path: NodePath, value: Any, where: str) -> Any:
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(tree, tuple):
+        if not isinstance(key, int) or key >= len(tree):
+            raise SpecError(f"{where}: {key} is not an index of a list of {len(tree)}")
+        return (*tree[:key], _put(tree[key], rest, value, where), *tree[key + 1 :])
+    if tree is not None and not isinstance(tree, dict):
+        raise SpecError(f"{where}: there is {tree!r}, which has no field {key!r}")
+    return {**(tree or {}), str(key): _put((tree or {}).get(str(key)), rest, value, where)}
+
+
+def _holes(node: Any, path: NodePath) -> Iterator[tuple[NodePath, dict[str, Any]]]:
+    """Yield every hole with its path in the text."""
+    if isinstance(node, dict) and hole_kind(node) is not None:
+        yield path, node
+    items = node.items() if isinstance(node, dict) else enumerate(node) if _is_list(node) else ()
+    for key, item in items:
+        yield from _holes(item, (*path, key))
+
+
+def _is_list(node: Any) -> bool:
+    return isinstance(node, tuple)
+
+
+def _in(mark: NodePath, path: NodePath) -> bool:
+    return mark[: len(path)] == path

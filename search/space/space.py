@@ -1,0 +1,283 @@
+"""A search space: a spec's raw tree with holes, and a section `search` beside it.
+
+A hole may stand at any node: `{choice: [...]}`, `{int: [low, high], step: s}` or
+`{float: [low, high], log: true}`. A member of a choice may hold holes of its own, which exist only
+where that member is drawn. A hole is named by its path (`encoder.stages.1.width`, inside a member
+`decoder[mlp].width`) or by a `name` of its own, and `{tie: that name}` elsewhere takes the same
+value:
+
+    stages:
+      - {width: {choice: [8, 16], name: width}, mixer: {kind: conv}}
+      - {width: {tie: width}, mixer: {kind: conv}}
+
+`search.holes` opens nodes by path, where `*` stands for every index or key: in
+
+    search: {holes: {encoder.stages.*.mixer: {choice: [{kind: conv}, {kind: mamba}]}}}
+
+every stage gets a hole of its own, or with a `name` in it all the same one. Overrides (`-s`) and
+the keys of anchors take `*` too. `search: {match: {macs: 40e6}}` gives all networks one cost, and
+`{match: {macs: {choice: [20e6, 40e6]}}}` one of those, drawn like any hole.
+"""
+
+import importlib.resources
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import BaseTrial
+from pydantic import ValidationError
+
+from archspec.network.plan import Plan, plan
+from archspec.network.resolve import plan_source
+from archspec.spec.load import apply_overrides, validate
+from archspec.spec.messages import first_mistake
+from archspec.spec.schema import ArchSpec
+from archspec.spec.yaml_file import Source, dotted, parse, read_text
+from blocks.base import Grid, SpecError
+from search.space.anchors import SPEC_KEY, anchor_spec_of, check_anchor, plan_anchor
+from search.space.fill import Filler
+from search.space.holes import Hole, SpaceSize, Value, has_hole, size_of
+from search.space.match import match_spec
+from search.space.settings import SearchSettings
+from search.space.shorthand import expand_anchor, expand_overrides, put_holes, resolve_ties
+
+
+@dataclass(frozen=True)
+class Space:
+    """A loaded space; every member of every hole has been validated alone."""
+
+    source: Source
+    settings: SearchSettings
+
+    @property
+    def name(self) -> str:
+        return str(self.source.tree.get("name", "space"))
+
+    def suggest(self, trial: BaseTrial) -> ArchSpec:
+        """Draw a spec, its widths as they are written.
+
+        Raises:
+            SpecError: the combination is not a valid spec.
+        """
+        return validate(self._filled({}, trial))
+
+    def draw(
+        self,
+        trial: BaseTrial,
+        *,
+        in_channels: int | None = None,
+        num_classes: int | None = None,
+        patch_size: Grid | None = None,
+        spacing: Sequence[float] | None = None,
+        device: str = "cpu",
+    ) -> Plan:
+        """Draw a spec, match its widths where the settings ask for it, and plan it for the sizes.
+
+        A trial of a spec anchor gives that spec. `device` is where a latency to match is timed.
+
+        Raises:
+            SpecError: the combination is not a valid spec, does not fit the sizes, or cannot be
+                matched.
+        """
+        if anchor_spec_of(trial) is not None:
+            return plan_anchor(
+                trial,
+                self.source,
+                self.settings,
+                in_channels=in_channels,
+                num_classes=num_classes,
+                patch_size=patch_size,
+                spacing=spacing,
+                amp=device.startswith("cuda"),
+            )
+        spec, match = self.suggest(trial), self.settings.match
+        if match is not None:
+            spec = match_spec(
+                spec,
+                match.drawn(trial),
+                in_channels=in_channels,
+                num_classes=num_classes,
+                patch_size=patch_size,
+                device=device,
+            )
+        return plan(spec, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+
+    def anchors(self) -> list[dict[str, Value]]:
+        """Return the parameters of the anchors in the space, complete, as Optuna enqueues them."""
+        anchors: list[dict[str, Value]] = []
+        for given in self.settings.anchors:
+            if SPEC_KEY in given:
+                continue
+            chosen: dict[str, Value] = {}
+            validate(self._filled(given, None, chosen))
+            for hole in self._budgets():
+                chosen[hole.name] = given.get(hole.name, hole.options[0])
+            anchors.append(chosen)
+        return anchors
+
+    def holes(self) -> list[Hole]:
+        """Return every hole, those inside members of choices and that of `match` included."""
+        found: list[Hole] = []
+
+        def note(hole: Hole) -> Value:
+            found.append(hole)
+            return hole.options[0]
+
+        Filler(self.source, note, every=True).fill(self.source.tree, (), (), ("", 0))
+        return [*{hole.name: hole for hole in found}.values(), *self._budgets()]
+
+    def size(self) -> SpaceSize:
+        """Return how many combinations of values there are, the invalid ones included."""
+        found = size_of(self.source.tree)
+        budgets = math.prod(len(hole.options) for hole in self._budgets())
+        return replace(found, combinations=found.combinations * budgets)
+
+    def _budgets(self) -> list[Hole]:
+        """Return the hole of `match`, if it is one."""
+        budget = None if self.settings.match is None else self.settings.match.budget
+        return [] if budget is None else [budget]
+
+    def _filled(
+        self,
+        values: Mapping[str, Any],
+        trial: BaseTrial | None,
+        chosen: dict[str, Value] | None = None,
+    ) -> Source:
+        """Return the tree with every hole filled: by `values`, else drawn, else its first."""
+
+        def pick(hole: Hole) -> Value:
+            default = hole.options[0] if trial is None else hole.suggest(trial)
+            value: Value = values.get(hole.name, default)
+            if chosen is not None:
+                chosen[hole.name] = value
+            return value
+
+        filler = Filler(self.source, pick, every=False)
+        tree = filler.fill(self.source.tree, (), (), ("", 0))
+        return Source(self.source.name, tree, filler.marks)
+
+
+def list_spaces() -> list[str]:
+    """Return the names of the bundled spaces."""
+    names = (p.name for p in _bundled().iterdir())
+    return sorted(name[:-5] for name in names if name.endswith(".yaml"))
+
+
+def is_space(name: str | Path) -> bool:
+    """Say whether this names a bundled space, or a YAML file with a hole or a section `search`."""
+    path = Path(name)
+    if str(name) in list_spaces():
+        return True
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        return False
+    tree = parse(read_text(path), str(path)).tree
+    return isinstance(tree, dict) and ("search" in tree or has_hole(tree))
+
+
+def _bundled() -> Any:
+    return importlib.resources.files("archspec.specs") / "search"
+
+
+def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
+    """Read a space, from a file or bundled under specs/search, and validate every member.
+
+    Raises:
+        SpecError: one line: where, what, what is allowed.
+    """
+    names = list_spaces()
+    if str(path) in names:
+        text = (_bundled() / f"{path}.yaml").read_text(encoding="utf-8")
+        source = parse(text, f"search/{path}.yaml")
+    elif Path(path).suffix in (".yaml", ".yml"):
+        source = parse(read_text(Path(path)), str(path))
+    else:
+        raise SpecError(f"{path}: not a bundled space ({', '.join(names)}), and not a .yaml file")
+    source = apply_overrides(source, expand_overrides(source, overrides))
+    if not isinstance(source.tree, dict):
+        raise SpecError(f"{source.where(())}  a space must be a mapping, a spec with holes")
+    settings = _settings(source, source.tree.get("search", {}))
+    source = put_holes(source, settings.holes)
+    tree = {key: value for key, value in source.tree.items() if key != "search"}
+    source = resolve_ties(Source(source.name, tree, source.marks))
+    _check_sizes(source)
+    space = _with_anchors(Space(source, settings.model_copy(update={"holes": {}})))
+    _validate_members(space)
+    return space
+
+
+def _check_sizes(source: Source) -> None:
+    """Refuse holes in sizes: they would be drawn, and change nothing."""
+    for size in ("patch_size", "in_channels", "num_classes"):
+        if has_hole(source.tree.get(size)):
+            raise SpecError(
+                f"{source.where((size,))}  {size}: no hole can stand here, for a search trains at "
+                "the dataset's; give one value, which serves where no dataset is given"
+            )
+
+
+def _with_anchors(space: Space) -> Space:
+    """Return the space with wildcards in the keys of anchors written out."""
+    names = [hole.name for hole in space.holes()]
+    anchors = tuple(
+        expand_anchor(
+            anchor,
+            names,
+            {key: space.source.where(("search", "anchors", index, key)) for key in anchor},
+        )
+        for index, anchor in enumerate(space.settings.anchors)
+    )
+    return replace(space, settings=space.settings.model_copy(update={"anchors": anchors}))
+
+
+def _settings(source: Source, tree: Any) -> SearchSettings:
+    try:
+        return SearchSettings.model_validate(tree)
+    except ValidationError as errors:
+        below, mistake = first_mistake(errors, SearchSettings)
+        path = ("search", *below)
+        raise SpecError(f"{source.where(path)}  {dotted(path)}: {mistake}") from None
+
+
+def _validate_members(space: Space) -> None:
+    holes = space.holes()
+    if not holes:
+        raise SpecError(
+            f"{space.source.where(())}  no holes: write e.g. depth: {{choice: [1, 2]}} to open one"
+        )
+    for index, anchor in enumerate(space.settings.anchors):
+        check_anchor(space.source, index, anchor, holes)
+    for hole in holes:
+        parents = _parents(hole.name, holes)
+        for option in hole.options:
+            plan_source(space._filled({**parents, hole.name: option}, None))
+    for anchor in space.anchors():
+        plan_source(space._filled(anchor, None))
+    _check_budgets(space)
+
+
+def _check_budgets(space: Space) -> None:
+    """Refuse a budget of multiply-adds that the first network has no widths for."""
+    match = space.settings.match
+    if match is None or match.macs is None:
+        return
+    first = validate(space._filled({}, None))
+    for macs in (match.target,) if match.budget is None else match.budget.options:
+        try:
+            match_spec(first, match.at(macs))
+        except SpecError as error:
+            raise SpecError(
+                f"{space.source.where(('search', 'match', 'macs'))}  search.{error}; at the "
+                f"space's own patch_size {list(first.patch_size)}"
+            ) from None
+
+
+def _parents(name: str, holes: list[Hole]) -> dict[str, Value]:
+    """Return the options that must be chosen for a hole inside a member to be reached."""
+    return {
+        hole.name: option
+        for hole in holes
+        for option in hole.options
+        if hole.kind == "choice" and name.startswith(f"{hole.name}[{option}].")
+    }

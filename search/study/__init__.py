@@ -1,0 +1,1 @@
+"""The study: the loop that asks and tells, its storage, its record, its resuming."""

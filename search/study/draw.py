@@ -1,0 +1,110 @@
+"""Draw the next network: valid, not yet tried, and within the limits; the others are told so."""
+
+import math
+from collections.abc import Callable
+
+import optuna
+from optuna.trial import TrialState
+
+from archspec.costs.flops import Cost, cost_plan
+from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.spec.hashing import arch_hash, trial_hash
+from archspec.spec.schema import ArchSpec
+from blocks.base import SpecError
+from search.space.limits import check_limits
+from search.space.space import Space
+from search.study.ledger import Ledger
+
+_MAX_REPEATS = 100
+_MAX_DRAWS = 1000
+"""Draws in a row that give nothing to train, before the space is taken for used up."""
+
+Emit = Callable[[str, int, str], None]
+
+
+class Drawing:
+    """Ask Optuna for networks that train on the device; on CUDA that is under AMP."""
+
+    def __init__(
+        self, space: Space, dataset: PreprocessedDataset, study: optuna.Study, device: str
+    ) -> None:
+        self.space = space
+        self.dataset = dataset
+        self.study = study
+        self.device = device
+        self.size = space.size()
+        self._over: dict[str, int] = {}  # arch_hash over the limits -> its first trial
+        self._cheapest = math.inf  # FLOPs of those
+
+    def draw(self, ledger: Ledger, emit: Emit) -> tuple[optuna.Trial, ArchSpec, Cost, str] | None:
+        """Return a trial, its spec and cost, and its hash; None where nothing is left to draw."""
+        repeats, over, mistake = 0, 0, ""
+        while repeats < _MAX_REPEATS and repeats + over < _MAX_DRAWS and not self._used_up(ledger):
+            trial = self.study.ask()
+            try:
+                planned = self.space.draw(
+                    trial,
+                    in_channels=self.dataset.num_channels,
+                    num_classes=self.dataset.num_classes,
+                    patch_size=self.dataset.patch_size,
+                    spacing=self.dataset.spacing,
+                    device=self.device,
+                )
+            except SpecError as error:
+                repeats, mistake = repeats + 1, str(error)
+                ledger.draw(trial)
+                self._reject(trial, f"invalid: {error}")
+                continue
+            ledger.draw(trial)
+            spec = planned.spec
+            key = trial_hash(spec)
+            twin = ledger.twin(key, trial)
+            if twin is not None:
+                repeats += 1
+                self._reject(trial, f"same network and recipe as trial {twin}")
+                continue
+            cost = cost_plan(planned)
+            network = arch_hash(spec)
+            known = network in self._over
+            if not self._exceeds(trial, network, cost, emit):
+                return trial, spec, cost, key
+            repeats, over = repeats + known, over + (not known)
+        why = f"{over} draws over the limits, {repeats} known or invalid"
+        if self._used_up(ledger):
+            why = f"every one of the {self.size.combinations:,} combinations was drawn"
+        if self._over:
+            why += f"; the cheapest over a limit has {self._cheapest / 1e9:.3g} GFLOPs"
+        if mistake:
+            why += f"; the last that was invalid: {mistake}"
+        emit("note", -1, f"stopped early, nothing new to train: {why}")
+        return None
+
+    def _used_up(self, ledger: Ledger) -> bool:
+        """Say whether every combination was drawn, and none is queued to be gone on with."""
+        if self.size.ranges or ledger.num_drawn < self.size.combinations:
+            return False
+        return not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+
+    def _exceeds(self, trial: optuna.Trial, network: str, cost: Cost, emit: Emit) -> bool:
+        """Tell Optuna how the network stands to the limits; reject it where it exceeds one.
+
+        A network that was refused before is refused without a word.
+        """
+        settings = self.space.settings
+        amp = self.device.startswith("cuda")
+        found = check_limits(settings.limits, cost, batch=settings.batch_size, amp=amp)
+        for excess in found:
+            trial.set_constraint(excess.name, excess.constraint)
+        over = [excess.text for excess in found if excess.constraint > 0]
+        if over:
+            trial.set_user_attr("flops", cost.flops)
+            trial.set_user_attr("params", cost.params)
+            self._reject(trial, "; ".join(over))
+            self._cheapest = min(self._cheapest, cost.flops)
+            if self._over.setdefault(network, trial.number) == trial.number:
+                emit("rejected", trial.number, f"not trained: {'; '.join(over)}")
+        return bool(over)
+
+    def _reject(self, trial: optuna.Trial, reason: str) -> None:
+        trial.set_user_attr("rejected", reason)
+        self.study.tell(trial, state=TrialState.PRUNED)

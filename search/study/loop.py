@@ -1,0 +1,274 @@
+"""The driver's loop: what is asked of Optuna, handed to workers, and told back.
+
+All changes of the study happen here, in one process.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+from archspec.costs.flops import Cost
+from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.windows import count_windows
+from archspec.spec.schema import ArchSpec
+from archspec.spec.yaml_file import dump
+from blocks.base import SpecError
+from search.space.anchors import anchor_spec_of, spec_anchors
+from search.space.space import Space
+from search.study.draw import Drawing
+from search.study.ledger import Ledger, last_rung
+from search.study.recovery import queue_again, recover, this_host
+from search.study.stop import make_stopper
+from search.trials.pool import WorkerPool
+from search.trials.train import CHECKPOINT, METRICS, Rung, TrialTask
+from search.trials.worker import Message
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something to show: a trial started, reached a rung, or ended; `done` of `total` ended."""
+
+    kind: str
+    number: int
+    text: str
+    done: int
+    total: int
+
+
+class SearchLoop:
+    """Draw, submit, record, until `total` trials have ended."""
+
+    def __init__(
+        self,
+        space: Space,
+        dataset: PreprocessedDataset,
+        folder: Path,
+        study: optuna.Study,
+        total: int,
+        seed: int,
+        on_event: Callable[[Event], None],
+        *,
+        device: str = "cpu",
+    ) -> None:
+        self.space = space
+        self.dataset = dataset
+        self.folder = folder
+        self.study = study
+        self.total = total
+        self.seed = seed
+        self.on_event = on_event
+        self.drawing = Drawing(space, dataset, study, device)
+        self.live: dict[int, optuna.Trial] = {}
+        self.rung_steps = space.settings.rung_steps
+        self.stopper = make_stopper(space.settings)
+        self.ledger = Ledger([])
+
+    def num_left(self) -> int:
+        return max(self.total - self.ledger.num_ended, 0)
+
+    def live_ids(self) -> list[int]:
+        """Return Optuna's ids of the trials being trained, for their heartbeats."""
+        return [trial._trial_id for trial in list(self.live.values())]
+
+    def recover(self) -> None:
+        """Queue anchors that were never queued, and again what a killed search left RUNNING.
+
+        Raises:
+            SpecError: another driver lives.
+        """
+        for params in self.space.anchors():
+            self.study.enqueue_trial(params, skip_if_exists=True)
+        self._queue_specs()
+        recover(self.study)
+        self._read_study()
+
+    def _queue_specs(self) -> None:
+        """Queue anchors that are specs; Optuna's own check would take those of one recipe for one.
+
+        Lost ones are queued again with their attributes, so that one trial of each is enough.
+        """
+        known = [
+            (anchor_spec_of(trial), trial.system_attrs.get("fixed_params"))
+            for trial in self.study.get_trials(deepcopy=False)
+        ]
+        for anchor in spec_anchors(self.space.source, self.space.settings):
+            if (anchor.name, anchor.params) not in known:
+                self.study.enqueue_trial(anchor.params, user_attrs=anchor.attributes)
+
+    def _read_study(self) -> None:
+        trials = self.study.get_trials(deepcopy=False)
+        self.ledger = Ledger(trials)
+        for trial in trials:
+            for rung in trial.user_attrs.get("rungs", []):
+                if "flops" not in trial.user_attrs or rung["step"] not in self.rung_steps[:-1]:
+                    continue
+                dice = Rung(**{k: v for k, v in rung.items() if k != "stop"}).dice
+                if math.isfinite(dice):  # as when it was recorded
+                    self.stopper.remember(
+                        self.rung_steps.index(rung["step"]),
+                        dice,
+                        math.log10(trial.user_attrs["flops"]),
+                        trial.user_attrs.get("origin", trial.number),
+                    )
+
+    def drive(self, pool: WorkerPool) -> None:
+        """Keep workers busy until enough trials have ended."""
+        while True:
+            while pool.num_idle and self.num_left() > pool.num_busy:
+                task = self._next_task()
+                if task is None:
+                    break
+                pool.submit(task)
+            if not pool.num_busy:
+                return
+            for message in pool.messages():
+                self._handle(message, pool)
+
+    def _next_task(self) -> TrialTask | None:
+        """Draw what to train next; None where there seems to be nothing."""
+        drawn = self.drawing.draw(self.ledger, self._emit)
+        return None if drawn is None else self._task(*drawn)
+
+    def _task(self, trial: optuna.Trial, spec: ArchSpec, cost: Cost, key: str) -> TrialTask:
+        folder = self.folder / "trials" / f"{trial.number:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{self.space.name}-{trial.number:04d}"
+        if anchor_spec_of(trial) is not None:
+            name = f"{name}-{spec.name}"
+        named = spec.model_copy(update={"name": name})
+        (folder / "spec.yaml").write_text(dump(named.tree()), encoding="utf-8")
+        seed = trial.user_attrs.get("seed")
+        seed = 1000 * self.seed + trial.number if seed is None else seed
+        resumed = trial.user_attrs.get("resumed_from")
+        if resumed is not None:
+            _inherit(self.folder / "trials" / f"{resumed:04d}", folder)
+        attributes = {
+            "seed": seed,
+            "trial_hash": key,
+            "flops": cost.flops,
+            "macs": cost.macs,
+            "scan_flops": cost.scan_flops,
+            "params": cost.params,
+            **self._of_volume(cost),
+            "host": this_host(),
+            "started": time.time(),
+        }
+        for name, value in attributes.items():
+            trial.set_user_attr(name, value)
+        self.live[trial.number] = trial
+        self.ledger.start(key, trial)
+        text = f"{cost.flops / 1e9:.3f} GFLOPs, {cost.params:,} parameters"
+        if resumed is not None:
+            text += f", goes on with trial {resumed}"
+        self._emit("start", trial.number, text)
+        every = self.space.settings.validate_every
+        return TrialTask(trial.number, spec.tree(), folder, seed, self.rung_steps, every)
+
+    def _of_volume(self, cost: Cost) -> dict[str, int]:
+        """Return the FLOPs of a case of the median shape, by windows that overlap by half.
+
+        Nothing where plans name no shape, and in 2-D, where they do not name the slices.
+        """
+        shape = self.dataset.settings.get("median_image_size_in_voxels")
+        patch = self.dataset.patch_size
+        if shape is None or len(patch) < 3 or len(shape) != len(patch):
+            return {}
+        windows = count_windows(shape, patch)
+        return {"windows_per_volume": windows, "flops_per_volume": windows * cost.flops}
+
+    def _handle(self, message: Message, pool: WorkerPool) -> None:
+        """Record what a worker said.
+
+        Raises:
+            SpecError: nothing can be written any more.
+        """
+        if message.event == "storage":
+            raise SpecError(message.reason)
+        trial = self.live[message.number]
+        try:
+            if message.event == "failed":
+                self._fail(trial, message.reason)
+            elif message.event == "lost":
+                self._lose(trial, message.reason)
+            elif message.rung is not None and message.event == "rung":
+                self._record(trial, message.rung, pool)
+            elif message.rung is not None:
+                self._finish(trial, message.rung)
+        except UpdateFinishedTrialError:  # given up by another driver while this one was stalled
+            del self.live[trial.number]
+            if message.event == "rung":
+                pool.stop(trial.number)
+            self._read_study()
+            self._emit("refused", trial.number, "too late: given up and queued again meanwhile")
+
+    def _record(self, trial: optuna.Trial, rung: Rung, pool: WorkerPool) -> None:
+        """Record a rung together with what was decided there: a resumed search decides no other."""
+        rungs = trial.user_attrs.get("rungs", [])
+        if rungs and rung.step <= rungs[-1]["step"]:  # recorded before the trial was lost
+            return
+        flops, origin = trial.user_attrs["flops"], trial.user_attrs.get("origin", trial.number)
+        index = self.rung_steps.index(rung.step)
+        goes_on = not math.isfinite(rung.dice) or self.stopper.decide(
+            index, rung.dice, math.log10(flops), origin
+        )
+        trial.set_user_attr("rungs", [*rungs, {**vars(rung), "stop": not goes_on}])
+        self._emit("rung", trial.number, f"step {rung.step}: Dice {rung.dice:.3f}")
+        if not goes_on:
+            pool.stop(trial.number)
+            self.study.tell(trial, state=TrialState.PRUNED)
+            self._end(trial, "stopped", f"at step {rung.step}: cheaper ones are ahead")
+
+    def _lose(self, trial: optuna.Trial, reason: str) -> None:
+        """Queue a trial whose worker died or stalled; once, unless it came to a rung since."""
+        step = last_rung(self._frozen(trial)).get("step", 0)
+        if trial.user_attrs.get("retried_at") == step:
+            self._fail(trial, f"{reason}, and so before")
+            return
+        trial.set_user_attr("lost", reason)
+        queue_again(self.study, self._frozen(trial), retried_at=step)
+        self.study.tell(trial, state=TrialState.FAIL)
+        self.ledger.lose(trial.user_attrs["trial_hash"], trial)
+        del self.live[trial.number]
+        self._emit("lost", trial.number, f"{reason}; queued again")
+
+    def _frozen(self, trial: optuna.Trial) -> optuna.trial.FrozenTrial:
+        return self.study._storage.get_trial(trial._trial_id)
+
+    def _finish(self, trial: optuna.Trial, last: Rung) -> None:
+        trial.set_user_attr("scores", last.scores)
+        trial.set_user_attr("seconds", last.seconds)
+        dice = last.scores["mean"]
+        if not math.isfinite(dice):  # Optuna would take an infinite value as a result
+            self._fail(trial, "no Dice: no foreground in the validation cases")
+            return
+        self.study.tell(trial, [dice, math.log10(trial.user_attrs["flops"])])
+        self._end(trial, "done", f"Dice {dice:.3f} in {last.time_text}")
+
+    def _fail(self, trial: optuna.Trial, reason: str) -> None:
+        trial.set_user_attr("reason", reason)
+        self.study.tell(trial, state=TrialState.FAIL)
+        self._end(trial, "failed", reason)
+
+    def _end(self, trial: optuna.Trial, kind: str, text: str) -> None:
+        del self.live[trial.number]
+        self.ledger.end()
+        self._emit(kind, trial.number, text)
+
+    def _emit(self, kind: str, number: int, text: str) -> None:
+        self.on_event(Event(kind, number, text, self.ledger.num_ended, self.total))
+
+
+def _inherit(old: Path, new: Path) -> None:
+    """Copy checkpoint and metrics of the trial that is gone on with."""
+    for name in (METRICS, CHECKPOINT):
+        if (old / name).is_file():
+            partial = new / f"{name}.partial"
+            shutil.copyfile(old / name, partial)
+            partial.replace(new / name)

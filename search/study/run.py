@@ -1,0 +1,193 @@
+"""Run or resume a search: an Optuna study under one driver, trials in worker processes.
+
+The run folder holds `study.db` (Optuna, SQLite), `space.yaml`, `run.json` and, per trial,
+`trials/0007/{spec.yaml, metrics.jsonl, checkpoint.pt}`.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import OperationalError
+
+from archspec.costs.flops import CONVENTION
+from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.splits import split_cases
+from archspec.spec.yaml_file import dump
+from blocks.base import SpecError
+from search.space.settings import SearchSettings
+from search.space.space import Space
+from search.study.loop import Event, SearchLoop
+from search.study.record import of_earlier_release
+from search.study.session import note_session
+from search.study.storage import STUDY, Heartbeat, open_storage, quiet
+from search.study.storage import open_run as open_run
+from search.trials.pool import WorkerPool
+from search.trials.worker import WorkerSettings
+
+METRIC_NAMES = ("dice", "log10_flops")
+
+
+def run(
+    space: Space,
+    dataset: PreprocessedDataset,
+    *,
+    folder: Path,
+    trials: int,
+    devices: Sequence[str] = ("cpu",),
+    threads: int = 1,
+    fold: int = 0,
+    seed: int = 0,
+    resume: bool = False,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> optuna.Study:
+    """Train until the study has `trials` trials that ended, and return it.
+
+    Trials that a killed search left behind are gone on with from their last rung. `devices` names
+    one device per worker. A resumed run keeps its settings where the space does not give them.
+
+    Raises:
+        SpecError: the folder exists and `resume` is off, another search uses it, its space, dataset
+            or fold differ, or nothing can be written there.
+    """
+    space = _with_settings_of(folder, space)
+    record = {
+        "space": space.source.tree,
+        "settings": space.settings.model_dump(mode="json"),
+        "dataset": dataset.name,
+        "configuration": dataset.configuration,
+        "fold": fold,
+        "seed": seed,
+        "convention": CONVENTION,
+        "synthetic_task": dataset.dataset_json.get("archspec", {}).get("task"),
+    }
+    _check_data(dataset, fold)
+    held_out = _test_cases(space, dataset, fold, seed)
+    record["test_cases"] = held_out or None  # None in runs of releases without a test part, too
+    record = json.loads(json.dumps(record))
+    _check_folder(folder, record, resume=resume)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "run.lock", timeout=0), quiet():
+            _write_record(folder, record)
+            note_session(folder, dataset, fold=fold, devices=devices, threads=threads)
+            storage = open_storage(folder, create=True)
+            study = _open_study(folder, storage, space, record)
+            search = SearchLoop(
+                space, dataset, folder, study, trials, seed, on_event, device=devices[0]
+            )
+            search.recover()
+            if search.num_left() == 0:
+                on_event(
+                    Event("note", -1, f"all {trials} trials have ended already", trials, trials)
+                )
+            else:
+                size = space.settings.batch_size
+                settings = WorkerSettings(dataset, fold, size, threads, held_out=held_out)
+                jobs = list(devices)[: search.num_left()]
+                with Heartbeat(storage, search.live_ids), WorkerPool(settings, jobs) as pool:
+                    search.drive(pool)
+            return study
+    except Timeout:
+        raise SpecError(f"{folder}: another search is running in this folder") from None
+    except (OSError, StorageInternalError, OperationalError) as error:
+        raise SpecError(
+            f"{folder}: cannot be written: {_cause(error)}; make room or give write access, then "
+            "go on with --resume"
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """Return the reason that the system or SQLite gives, in one line."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error).splitlines()[0]
+
+
+def _with_settings_of(folder: Path, space: Space) -> Space:
+    """Return the space with the settings of the run in the folder, but for those it gives itself.
+
+    A new release has new settings and other defaults; a run goes on as it began.
+    """
+    file = folder / "run.json"
+    if not file.is_file():
+        return space
+    old = of_earlier_release(json.loads(file.read_text(encoding="utf-8")).get("settings", {}))
+    now = space.settings.model_dump(mode="json", include=space.settings.model_fields_set)
+    return replace(space, settings=SearchSettings.model_validate_json(json.dumps({**old, **now})))
+
+
+def _check_data(dataset: PreprocessedDataset, fold: int) -> None:
+    """Refuse what every worker would stumble over."""
+    cases = len(list(dataset.data_folder.glob("*.pkl")))
+    splits = dataset.folder / "splits_final.json"
+    folds = len(json.loads(splits.read_text(encoding="utf-8"))) if splits.is_file() else 5
+    number = dataset.name[7:10]
+    if cases == 0:
+        raise SpecError(
+            f"{dataset.data_folder}: no preprocessed cases; run nnUNetv2_preprocess -d {number} "
+            f"-c {dataset.configuration}"
+        )
+    if cases < 5 and not splits.is_file():
+        raise SpecError(f"{dataset.name}: {cases} cases, but a split into 5 folds needs 5")
+    if fold >= folds:
+        raise SpecError(f"--fold {fold}: {dataset.name} has folds 0 to {folds - 1}")
+
+
+def _test_cases(
+    space: Space, dataset: PreprocessedDataset, fold: int, seed: int
+) -> tuple[str, ...]:
+    """Return the test part; nnU-Net is imported for it only where there is one."""
+    share = space.settings.test_share
+    return split_cases(dataset, fold=fold, test_share=share, seed=seed).test if share else ()
+
+
+def _check_folder(folder: Path, record: dict[str, Any], *, resume: bool) -> None:
+    file = folder / "run.json"
+    if not file.is_file():
+        if folder.exists() and any(folder.iterdir()):
+            raise SpecError(f"{folder}: exists and is not a run; give another --out")
+        return
+    if not resume:
+        raise SpecError(f"{folder}: a run is there already; go on with --resume, or another --out")
+    old = json.loads(file.read_text(encoding="utf-8"))
+    old["settings"] = of_earlier_release(old.get("settings", {}))
+    changed = [key for key in record if old.get(key) != record[key]]
+    if changed:
+        raise SpecError(
+            f"{folder}: cannot resume, {', '.join(changed)} differ from the run's; "
+            "give what it was started with, or another --out"
+        )
+
+
+def _open_study(
+    folder: Path, storage: optuna.storages.RDBStorage, space: Space, record: dict[str, Any]
+) -> optuna.Study:
+    (folder / "space.yaml").write_text(
+        dump({**space.source.tree, "search": space.settings.model_dump(mode="json")}),
+        encoding="utf-8",
+    )
+    study = optuna.create_study(
+        study_name=STUDY,
+        storage=storage,
+        directions=["maximize", "minimize"],
+        load_if_exists=True,
+    )
+    study.set_metric_names(list(METRIC_NAMES))
+    # Optuna does not store the generator's state: another seed on resume, or draws repeat
+    study.sampler = optuna.samplers.TPESampler(seed=record["seed"] + len(study.get_trials()))
+    return study
+
+
+def _write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write run.json first of all, and whole: it is what makes the folder a run."""
+    partial = folder / "run.json.partial"
+    partial.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    partial.replace(folder / "run.json")

@@ -1,0 +1,71 @@
+"""What trials ask of the data they train on, and how they are scored, whoever reads it."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from archspec.scoring.dice import dice, mean, mean_dice, scored_labels
+from search.trials.batches import Batch
+
+CaseScores = dict[str, dict[str, float]]
+"""Dice by case, and by class, group and `mean`."""
+
+
+class Cases(Protocol):
+    """Cases that train, validate and test; the test part is opened by `score_cases` alone."""
+
+    validation_cases: list[str]
+    test_cases: list[str]
+
+    def batches(self, strides: list[list[int]], *, deep_supervision: bool) -> Iterator[Batch]:
+        """Yield augmented patches (B, C, *patch) and targets (B, 1, *patch), one list per output.
+
+        Draws from the global generators of Python, numpy and torch: seed them before.
+        """
+
+    def loss(self, strides: list[list[int]], *, deep_supervision: bool, kind: str) -> nn.Module:
+        """Return the recipe's loss, with nnU-Net's weights per output under deep supervision."""
+
+    def score(self, net: nn.Module, device: torch.device) -> dict[str, float]:
+        """Return the mean validation Dice per class and group, and `mean` over the classes."""
+
+    def score_cases(self, net: nn.Module, device: torch.device, cases: list[str]) -> CaseScores:
+        """Return Dice by case and class and group, and `mean` over the classes, as `score` does.
+
+        NaN where a class is neither in the case nor predicted.
+        """
+
+
+Predicted = Iterator[tuple[str, NDArray[Any], NDArray[Any]]]
+"""Each case with its prediction and its reference, label maps (*grid)."""
+
+
+def scores_of_all(predicted: Predicted, dataset_json: dict[str, Any]) -> dict[str, float]:
+    """Return the mean Dice per class and group, and `mean` over the classes."""
+    classes, groups = scored_labels(dataset_json)
+    pairs = [(prediction, reference) for _, prediction, reference in predicted]
+    scores = mean_dice(pairs, {**classes, **groups})
+    return {"mean": mean(scores[name] for name in classes), **scores}
+
+
+def scores_by_case(predicted: Predicted, dataset_json: dict[str, Any]) -> CaseScores:
+    """Return Dice by case and class and group, and `mean` over the classes.
+
+    NaN where a class is neither in the case nor predicted.
+    """
+    classes, groups = scored_labels(dataset_json)
+    found: CaseScores = {}
+    for case, prediction, reference in predicted:
+        scores = {k: dice(prediction, reference, v) for k, v in {**classes, **groups}.items()}
+        found[case] = {"mean": mean(scores[name] for name in classes), **scores}
+    return found
+
+
+def output_scales(strides: list[list[int]]) -> list[list[float]]:
+    """Return each output's scale against the patch, as nnU-Net derives it from plans."""
+    scales: list[list[float]] = (1 / np.cumprod(np.vstack(strides), axis=0))[:-1].tolist()
+    return scales

@@ -1,0 +1,210 @@
+"""Patches and cases in one .npz file, for a machine with a GPU and without nnU-Net.
+
+`pack` writes it where nnU-Net is: training patches as its loader gives them, augmented, and the
+preprocessed validation and test cases. The rest is PyTorch and MONAI. Trials of a patch set draw
+from the same patches, so theirs is less augmentation than nnU-Net's; compare them with each other.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.splits import read_folds, split_cases
+from archspec.training.step import autocast_dtype
+from blocks.base import SpecError
+from search.trials.batches import Batch, Loading, load_batches
+from search.trials.cases import CaseScores, Predicted, output_scales, scores_by_case, scores_of_all
+from search.trials.nnunet_data import TrialData
+
+PATCHES = "patches.npz"
+"""Lies where the cases of a preprocessed dataset would."""
+_WEIGHTS = {"dice_ce": (1.0, 1.0), "dice": (1.0, 0.0), "ce": (0.0, 1.0)}
+
+
+class PatchSet:
+    """The patches and cases that `pack` stored of one fold.
+
+    Raises:
+        SpecError: they are of another fold, or of other test cases.
+    """
+
+    def __init__(
+        self,
+        dataset: PreprocessedDataset,
+        *,
+        fold: int,
+        batch_size: int,
+        held_out: tuple[str, ...] = (),
+    ) -> None:
+        file = dataset.data_folder / PATCHES
+        with np.load(file) as stored:
+            self._stored = dict(stored)
+        packed = json.loads(str(self._stored["packed"]))
+        for name, asked in (("fold", fold), ("test", sorted(held_out))):
+            if packed[name] != asked:
+                raise SpecError(f"{file}: packed with {name} {packed[name]}, but asked for {asked}")
+        self._dataset = dataset
+        self._batch_size = batch_size
+        self.validation_cases: list[str] = packed["validation"]
+        self.test_cases: list[str] = packed["test"]
+
+    def batches(self, strides: list[list[int]], *, deep_supervision: bool) -> Iterator[Batch]:
+        """Yield stored patches (B, C, *patch) and targets (B, 1, *patch), one list per output.
+
+        Draws from numpy's global generator.
+        """
+        images, targets = self._stored["images"], self._stored["targets"]
+        while True:
+            chosen = np.random.randint(len(images), size=self._batch_size)
+            target = torch.from_numpy(targets[chosen]).float()
+            scales = output_scales(strides) if deep_supervision else [[1.0]]
+            outputs = [_scaled(target, scale).to(torch.int16) for scale in scales]
+            found = outputs if deep_supervision else outputs[0]
+            yield torch.from_numpy(images[chosen]).float(), found
+
+    def loss(self, strides: list[list[int]], *, deep_supervision: bool, kind: str) -> nn.Module:
+        """Return Dice and cross-entropy as nnU-Net has them, but for a constant."""
+        batch_dice = bool(self._dataset.settings.get("batch_dice", False))
+        scales = output_scales(strides) if deep_supervision else [[1.0]]
+        return _Loss(kind, batch_dice=batch_dice, num_outputs=len(scales))
+
+    def score(self, net: nn.Module, device: torch.device) -> dict[str, float]:
+        """Return the mean validation Dice per class and group, and `mean` over the classes."""
+        found = self._predicted(net, device, self.validation_cases)
+        return scores_of_all(found, self._dataset.dataset_json)
+
+    def score_cases(self, net: nn.Module, device: torch.device, cases: list[str]) -> CaseScores:
+        """Return Dice by case and class and group, and `mean` over the classes."""
+        return scores_by_case(self._predicted(net, device, cases), self._dataset.dataset_json)
+
+    def _predicted(self, net: nn.Module, device: torch.device, names: list[str]) -> Predicted:
+        from monai.inferers.utils import sliding_window_inference
+
+        net.eval()
+        dtype = autocast_dtype(device)
+        for name in names:
+            image = torch.from_numpy(self._stored[f"image {name}"]).float().to(device)
+            with (
+                torch.inference_mode(),
+                torch.autocast(device.type, dtype, enabled=dtype is not None),
+            ):
+                logits = sliding_window_inference(
+                    image[None], self._dataset.patch_size, 1, net, overlap=0.5, mode="gaussian"
+                )
+            prediction: NDArray[Any] = logits[0].argmax(0).cpu().numpy()
+            yield name, prediction, self._stored[f"labels {name}"]
+
+
+class _Loss(nn.Module):
+    """MONAI's Dice with cross-entropy; of several outputs the coarsest has no weight."""
+
+    def __init__(self, kind: str, *, batch_dice: bool, num_outputs: int) -> None:
+        from monai.losses import DiceCELoss
+
+        super().__init__()
+        dice, cross_entropy = _WEIGHTS[kind]
+        self.loss = DiceCELoss(
+            include_background=False,
+            to_onehot_y=True,
+            softmax=True,
+            batch=batch_dice,
+            smooth_nr=1e-5,
+            smooth_dr=1e-5,
+            lambda_dice=dice,
+            lambda_ce=cross_entropy,
+        )
+        weights = [2.0**-number for number in range(num_outputs)]
+        if num_outputs > 1:
+            weights[-1] = 0.0
+        self.weights = [weight / sum(weights) for weight in weights]
+
+    def forward(self, logits: Any, target: Any) -> Tensor:
+        if isinstance(logits, Tensor):
+            logits, target = [logits], [target]
+        losses = [
+            weight * self.loss(one.float(), wanted.long())
+            for weight, one, wanted in zip(self.weights, logits, target, strict=True)
+            if weight
+        ]
+        return torch.stack(losses).sum()
+
+
+def _scaled(target: Tensor, scale: list[float]) -> Tensor:
+    """Return the target at an output's grid, as nnU-Net takes it there."""
+    if all(factor == 1 for factor in scale):
+        return target
+    size = [round(length * factor) for length, factor in zip(target.shape[2:], scale, strict=True)]
+    return nn.functional.interpolate(target, size, mode="nearest-exact")
+
+
+def pack(
+    dataset: PreprocessedDataset,
+    out: Path,
+    *,
+    num_patches: int,
+    batch_size: int,
+    fold: int = 0,
+    test_share: float = 0.0,
+    seed: int = 0,
+) -> Path:
+    """Write the fold as a dataset below `out`, which nnUNet_preprocessed may name; return its file.
+
+    At least `num_patches` patches, from batches of a size: it decides how many hold foreground.
+    They depend on the seed alone. `test_share` and the seed must be those of the search.
+
+    Raises:
+        SpecError: labels are regions or ignored, it is 2-D or in `out` already, or the fold is not
+            there.
+    """
+    folder = out / dataset.name
+    labels = dataset.dataset_json["labels"]
+    if "ignore" in labels or any(isinstance(value, list) for value in labels.values()):
+        raise SpecError(f"{dataset.name}: regions and ignored labels cannot be packed")
+    if len(dataset.patch_size) != 3:
+        raise SpecError(f"{dataset.configuration}: only 3-D configurations can be packed")
+    if folder.exists():
+        raise SpecError(f"{folder}: exists already; give another folder")
+    split = split_cases(dataset, fold=fold, test_share=test_share, seed=seed)
+    data = TrialData(dataset, fold=fold, batch_size=batch_size, held_out=split.test)
+    source = data.batches([[1, 1, 1], [2, 2, 2]], deep_supervision=False)
+    steps = range(-(-num_patches // batch_size))
+    drawn = list(load_batches(source, steps, seed=seed, loading=Loading()))
+    arrays = {
+        "images": torch.cat([images for images, _ in drawn]).numpy().astype(np.float16),
+        "targets": np.concatenate([np.asarray(target, np.int16) for _, target in drawn]),
+    }
+    names = [*split.validation, *split.test]
+    cases = data.dataset_class(data.folder, names)
+    for name in names:
+        image, reference, _, _ = cases.load_case(name)
+        arrays[f"image {name}"] = image[:].astype(np.float16)
+        arrays[f"labels {name}"] = np.asarray(reference[0], np.int16)
+    packed = {"fold": fold, "validation": list(split.validation), "test": list(split.test)}
+    return _write(dataset, folder, {**arrays, "packed": np.array(json.dumps(packed))})
+
+
+def _write(dataset: PreprocessedDataset, folder: Path, arrays: dict[str, np.ndarray]) -> Path:
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    data = partial / dataset.data_folder.name
+    data.mkdir(parents=True)
+    folds = read_folds(dataset)
+    for name, content in (
+        (f"{dataset.plans['plans_name']}.json", dataset.plans),
+        ("dataset.json", dataset.dataset_json),
+        ("splits_final.json", folds),
+    ):
+        (partial / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    for case in {case for part in folds[0].values() for case in part}:
+        (data / f"{case}.pkl").touch()  # a name; nnU-Net keeps properties here
+    np.savez_compressed(data / PATCHES, **arrays)  # type: ignore[arg-type]
+    partial.rename(folder)
+    return folder / data.name / PATCHES

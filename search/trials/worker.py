@@ -1,0 +1,203 @@
+"""A worker process: it trains the tasks that the driver sends and tells what became of them."""
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from archspec.nnunet.dataset import PreprocessedDataset
+
+if TYPE_CHECKING:
+    from search.trials.cases import Cases, CaseScores
+    from search.trials.train import Rung, TrialTask
+
+
+class Beats(Protocol):
+    """A counter in memory that driver and worker share."""
+
+    value: int
+
+
+@dataclass(frozen=True, eq=False)
+class WorkerSettings:
+    """What all trials of a run share."""
+
+    dataset: PreprocessedDataset
+    fold: int
+    batch_size: int
+    threads: int
+    grace: float = 300.0
+    """Seconds without a sign of life after which a worker is given up."""
+    held_out: tuple[str, ...] = ()
+    """Cases that do not train: the test part."""
+    loaders: int = 0
+    """Processes that load batches ahead, for each worker; 0: they load in their steps."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a worker says about its trial.
+
+    `failed` is a fault of the trial and `lost` one of its worker; `storage` says that nothing can
+    be written any more. These give their reason. With `last_words` the worker then ends.
+    """
+
+    number: int
+    event: Literal["rung", "done", "failed", "lost", "storage"]
+    rung: "Rung | None" = None
+    reason: str = ""
+    cases: "tuple[CaseScores, CaseScores] | None" = None
+    """Scores of the validation and the test cases, where the task asks for them."""
+    last_words: bool = False
+
+
+def work(connection: Connection, settings: WorkerSettings, device: str, beats: Beats) -> None:
+    """Train tasks until the driver closes the connection or dies."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_beat, args=(beats,), daemon=True).start()
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+    while True:
+        try:
+            task: TrialTask = connection.recv()
+            message = _train(task, settings, device, connection)
+            works = _free_memory(device)
+            if message is not None:
+                connection.send(replace(message, last_words=not works))
+            if not works:
+                return
+        except (BrokenPipeError, EOFError):
+            return
+
+
+@lru_cache(maxsize=1)
+def _data(settings: WorkerSettings) -> "Cases":
+    """Open the dataset once per worker; a patch set does not need nnU-Net."""
+    from search.trials.patch_set import PATCHES, PatchSet
+
+    kind: Callable[..., Cases] = PatchSet
+    if not (settings.dataset.data_folder / PATCHES).is_file():
+        from search.trials.nnunet_data import TrialData
+
+        kind = TrialData
+    return kind(
+        settings.dataset,
+        fold=settings.fold,
+        batch_size=settings.batch_size,
+        held_out=settings.held_out,
+    )
+
+
+def _train(
+    task: "TrialTask", settings: WorkerSettings, device: str, connection: Connection
+) -> Message | None:
+    """Train one task; its faults become a message, so that one trial cannot end the search.
+
+    None where the driver has stopped the trial: it knows.
+    """
+    import torch
+
+    from archspec.network.plan import plan
+    from archspec.spec.load import load
+    from search.trials.batches import Loading, is_loader_lost
+    from search.trials.train import (
+        CheckpointError,
+        DivergedError,
+        StoppedError,
+        score_trained,
+        train,
+    )
+
+    def tell_rung(rung: "Rung") -> None:
+        connection.send(Message(task.number, "rung", rung))
+        if connection.recv() == "stop":
+            raise StoppedError
+
+    dataset = settings.dataset
+    try:
+        planned = plan(
+            load(task.tree),
+            in_channels=dataset.num_channels,
+            num_classes=dataset.num_classes,
+            patch_size=dataset.patch_size,
+        )
+        loading = Loading(settings.loaders, device.startswith("cuda"), settings.grace)
+        last = train(task, planned, _data(settings), torch.device(device), tell_rung, loading)
+        if not task.by_case:
+            return Message(task.number, "done", last)
+        cases = score_trained(task, planned, _data(settings), torch.device(device))
+        return Message(task.number, "done", last, cases=cases)
+    except (BrokenPipeError, EOFError):
+        raise  # the driver is gone
+    except StoppedError:
+        return None
+    except CheckpointError as error:
+        return Message(task.number, "storage", reason=str(error))
+    except DivergedError as error:
+        return Message(task.number, "failed", reason=str(error))
+    except Exception as error:  # whatever it is, the reason and the traceback are kept
+        if is_loader_lost(error):
+            return Message(task.number, "lost", reason=_one_line(str(error)))
+        if _is_out_of_memory(error):
+            return Message(task.number, "failed", reason=f"out of memory on {device}")
+        with contextlib.suppress(OSError):
+            (task.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        return Message(task.number, "failed", reason=_one_line(f"{type(error).__name__}: {error}"))
+
+
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "_STATUS_ALLOC_FAILED")
+"""What PyTorch's CPU allocator, the CUDA driver and Triton, and cuDNN and cuBLAS say."""
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+def _one_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+def _free_memory(device: str) -> bool:
+    """Give back what the trial held; called when its frames, and an error's, are gone.
+
+    False where the device no longer answers: after a fault inside a CUDA kernel it never does
+    again in this process.
+    """
+    import torch
+
+    gc.collect()
+    if device.startswith("cuda"):
+        try:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+        except RuntimeError:
+            return False
+    return True
+
+
+def _beat(beats: Beats) -> None:
+    while True:
+        beats.value += 1
+        time.sleep(0.5)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
