@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import trainings
+from curves import CurvePoint, Training, append_points, read_curves
 from trainings import CaseScores, Job, Outcome
-
-from search.curves import CurvePoint, Training, append_points, read_curves
 
 _CASE_COLUMNS = ("trial_hash", "name", "task", "level", "cases", "seed", "steps", "case", "scores")
 

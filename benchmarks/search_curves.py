@@ -24,13 +24,13 @@ from typing import Any
 
 import phantom_data
 import torch
+from curves import CurvePoint, append_points, describe_training, read_curves
 from optuna.trial import FixedTrial
 from phantom_data import Split
 from torch import nn
 
 from archspec.nnunet.dataset import find_dataset
 from archspec.phantom.reach import ReachTask
-from search.curves import CurvePoint, append_points, describe_training, read_curves
 from search.space.space import Space, load_space
 from search.trials.nnunet_data import Batch, TrialData
 from search.trials.train import DivergedError, Rung, TrialTask, train

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import optuna
 import search_curves
+from curves import read_curves
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from search_comparison import Interval, compare
 from search_replay import Known, Replay, Table, replay
 
 from archspec.costs.flops import CONVENTION
-from search.curves import read_curves
 from search.space.settings import StopperName
 from search.space.space import load_space
 

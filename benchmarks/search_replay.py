@@ -15,6 +15,7 @@ from unittest import mock
 
 import numpy as np
 import optuna
+from curves import CurvePoint, Training
 from optuna.samplers import BaseSampler
 from search_curves import Params, Seconds, name_of, networks
 
@@ -22,7 +23,6 @@ from archspec.costs.flops import Cost, cost_plan
 from archspec.network.plan import Plan
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.hashing import trial_hash
-from search.curves import CurvePoint, Training
 from search.pareto import hypervolume, pareto_front
 from search.space.settings import StopperName
 from search.space.space import Space

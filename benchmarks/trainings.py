@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from curves import CurvePoint, Training, describe_training
 from torch import nn
 
 from archspec.network.plan import Plan
@@ -20,7 +21,6 @@ from archspec.nnunet.dataset import find_dataset
 from archspec.nnunet.splits import split_cases
 from archspec.scoring.dice import dice, mean, scored_labels
 from archspec.scoring.surface import surface_scores
-from search.curves import CurvePoint, Training, describe_training
 from search.trials.nnunet_data import CaseScores, TrialData
 from search.trials.train import METRICS, Rung, StoppedError, TrialTask, score_trained, train
 

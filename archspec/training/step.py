@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from archspec.spec.training import TrainingSpec
 from archspec.training.recipe import build_optimizer, clip_gradients, set_rate
-from search.trials.batches import Batch
+
+Batch = tuple[Tensor, Tensor | list[Tensor]]
+"""Images (B, C, *patch), and the labels: one tensor, or one per output."""
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

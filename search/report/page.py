@@ -50,7 +50,10 @@ def render_page(
         "classes": classes_figure(front),
     }
     environment = Environment(
-        loader=PackageLoader("search.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("search.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("report.html").render(
         record=record,

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from archspec.training.step import Batch
 from blocks.base import SpecError
-
-Batch = tuple[Tensor, Tensor | list[Tensor]]
 
 _VARIABLE = "nnUNet_n_proc_DA"
 _MOST = 12

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from archspec.scoring.dice import dice, mean, mean_dice, scored_labels
-from search.trials.batches import Batch
+from archspec.training.step import Batch
 
 CaseScores = dict[str, dict[str, float]]
 """Dice by case, and by class, group and `mean`."""

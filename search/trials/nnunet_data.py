@@ -25,7 +25,7 @@ from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.loss import build_loss
 from archspec.nnunet.splits import split_cases
 from archspec.phantom.augmentation import Limits
-from search.trials.batches import Batch
+from archspec.training.step import Batch
 from search.trials.cases import CaseScores, Predicted, output_scales, scores_by_case, scores_of_all
 
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.splits import read_folds, split_cases
-from archspec.training.step import autocast_dtype
+from archspec.training.step import Batch, autocast_dtype
 from blocks.base import SpecError
-from search.trials.batches import Batch, Loading, load_batches
+from search.trials.batches import Loading, load_batches
 from search.trials.cases import CaseScores, Predicted, output_scales, scores_by_case, scores_of_all
 from search.trials.nnunet_data import TrialData
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 import trainings
 import verdicts
+from curves import read_points
 from experiment import Arm, Bench, Budget, Runner, Tables
 from torch import Tensor, nn
 from trainings import Job, Outcome
 
 from archspec.scoring.statistics import holm
-from search.curves import read_points
 
 PATCH = (8, 8, 8)
 RATES = (0.02, 0.01)

@@ -6,12 +6,12 @@ import numpy as np
 import optuna
 import pytest
 import search_curves
+from curves import CurvePoint, describe_training, read_curves
 from search_comparison import compare, crossing, growth, reached_at, spent_until, upper_median
 from search_curves import Seconds, name_of, networks
 from search_efficiency import METHODS, opened, run
 from search_replay import Known, Replay, Table, replay
 
-from search.curves import CurvePoint, describe_training, read_curves
 from search.space.space import load_space
 
 SPACE = """

@@ -13,15 +13,9 @@ import psutil
 import pytest
 import torch
 
+from archspec.training.step import Batch
 from blocks.base import SpecError
-from search.trials.batches import (
-    Batch,
-    Loading,
-    LoadingError,
-    is_loader_lost,
-    load_batches,
-    num_loaders,
-)
+from search.trials.batches import Loading, LoadingError, is_loader_lost, load_batches, num_loaders
 
 HERE = Loading(0)
 AHEAD = Loading(2, timeout=60)

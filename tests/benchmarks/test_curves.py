@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from curves import CurvePoint, append_points, describe_training, read_curves, read_points
 
 from archspec.network.resolve import resolve
 from archspec.spec.hashing import arch_hash, trial_hash
 from blocks.base import SpecError
-from search.curves import CurvePoint, append_points, describe_training, read_curves, read_points
 
 TREE: dict[str, Any] = {
     "name": "tiny",
