@@ -36,6 +36,7 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Score masks: Dice, HD95, surface Dice, by case, class and size; compare two networks."""
+    from archspec.files import write_text
     from archspec.scoring.labels import DatasetLabels
     from archspec.scoring.pairs import check_same_cases, compare
     from archspec.scoring.scores import (
@@ -91,7 +92,7 @@ def evaluate(
         else compare(first, evaluations[1], labels.classes, seed=seed),
     }
     if csv is not None:
-        csv.write_text(evaluations_csv(evaluations), encoding="utf-8")
+        write_text(csv, evaluations_csv(evaluations))
     print(json.dumps(found) if json_ else evaluation_text(found))
 
 

@@ -4,13 +4,13 @@ Checked without torch.
 """
 
 import difflib
-import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archspec.spec.bundled import bundled_names
 from blocks.base import SpecError
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def check_space_name(space: str) -> None:
     Raises:
         SpecError: neither a bundled space nor a file.
     """
-    files = (importlib.resources.files("archspec.specs") / "search").iterdir()
-    names = sorted(file.name[:-5] for file in files if file.name.endswith(".yaml"))
+    names = bundled_names("search")
     if space in names:
         return
     if Path(space).suffix in (".yaml", ".yml"):

@@ -41,6 +41,7 @@ def best(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write the spec with the best validation Dice (among those within the limit)."""
+    from archspec.files import write_text
     from archspec.spec.yaml_file import dump
     from blocks.base import SpecError
     from search.report.write import best_trial
@@ -51,7 +52,7 @@ def best(
         raise SpecError(f"{out}: the folder {out.resolve().parent} does not exist")
     found = best_trial(run, max_gflops=max_gflops)
     text = f"# trial {found.number} of {run}: {found.summary}\n{dump(found.spec.tree())}"
-    out.write_text(text, encoding="utf-8")
+    write_text(out, text)
     print(f"wrote {out}: trial {found.number}, {found.summary}")
 
 

@@ -1,6 +1,5 @@
 """A published checkpoint file -> safetensors with our keys."""
 
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from archspec.files import replacing
 from archspec.network.build import build
 from archspec.network.published import (
     KeyTable,
@@ -122,13 +122,8 @@ def _size(weights: Mapping[str, Tensor], table: KeyTable, name: Size) -> int | N
 
 
 def _write(tensors: dict[str, Tensor], metadata: dict[str, str], out: Path) -> None:
-    """Write beside the target, then move: the target is whole or untouched."""
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        try:
+        with replacing(out) as partial:
             save_file(tensors, partial, metadata=metadata)
-            partial.replace(out)
-        finally:
-            partial.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise SpecError(f"{out}: cannot be written: {error}") from None

@@ -1,6 +1,5 @@
 """Published weights into our networks: key tables in specs/keys, matched before anything loads."""
 
-import importlib.resources
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from archspec.network.segnet import SegNet
-from archspec.spec.yaml_file import parse
+from archspec.spec.bundled import bundled, bundled_names
 from blocks.base import ComponentSpec, SpecError
 
 Size = Literal["in_channels", "num_classes"]
@@ -115,12 +114,7 @@ def plain_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def key_tables() -> list[KeyTable]:
     """Return all tables of specs/keys."""
-    folder = importlib.resources.files("archspec.specs") / "keys"
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
-    return [
-        KeyTable.model_validate(parse(file.read_text(encoding="utf-8"), file.name).tree)
-        for file in files
-    ]
+    return [KeyTable.model_validate(bundled(name, "keys").tree) for name in bundled_names("keys")]
 
 
 def _match(

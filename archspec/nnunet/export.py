@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from archspec.costs.fit import memory_size
+from archspec.files import write_text
 from archspec.nnunet.commands import check_recipe, commands, environment, recipe_note
 from archspec.nnunet.contract import check_contract, network_arguments
 from archspec.nnunet.dataset import PreprocessedDataset, find_configurations
@@ -172,15 +173,10 @@ def _derive(network: Network, exported: dict[str, ArchSpec]) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write beside the file, then replace it, so that readers never see half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
+        write_text(path, text)
     except OSError as error:
         raise SpecError(f"{path}: cannot be written: {error}") from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _settled(networks: list[Network]) -> list[str]:

@@ -1,12 +1,11 @@
 """What papers leave open or contradict, and independent benchmarks: the data of specs/fidelity."""
 
-import importlib.resources
 from typing import Annotated
 
 from pydantic import Field
 
+from archspec.spec.bundled import bundled, bundled_names
 from archspec.spec.claims import Confidence, Quantity, Text, Unit
-from archspec.spec.yaml_file import parse
 from blocks.base import ComponentSpec
 
 BENCHMARKS = "benchmarks.yaml"
@@ -104,6 +103,4 @@ def benchmarks() -> tuple[Benchmark, ...]:
 
 
 def _files() -> dict[str, object]:
-    folder = importlib.resources.files("archspec.specs") / "fidelity"
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
-    return {file.name: parse(file.read_text(encoding="utf-8"), file.name).tree for file in files}
+    return {f"{name}.yaml": bundled(name, "fidelity").tree for name in bundled_names("fidelity")}

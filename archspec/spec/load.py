@@ -1,7 +1,6 @@
 """From a name, a file or a mapping to a validated ArchSpec, with errors that point at the text."""
 
 import fnmatch
-import importlib.resources
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from archspec.spec.bundled import bundled, bundled_names
 from archspec.spec.messages import did_you_mean, first_mistake
 from archspec.spec.schema import SCHEMA_VERSION, ArchSpec
 from archspec.spec.training import OF_OPTIMIZERS
@@ -38,9 +38,7 @@ def load(source: SpecLike, *, overrides: Sequence[str] = ()) -> ArchSpec:
 
 def list_specs(pattern: str = "*") -> list[str]:
     """Return the names of the bundled specs that match the shell pattern."""
-    names = (p.name for p in _bundled().iterdir())
-    specs = sorted(name[:-5] for name in names if name.endswith(".yaml"))
-    return fnmatch.filter(specs, pattern)
+    return fnmatch.filter(bundled_names(), pattern)
 
 
 def load_tree(source: str | Path | Mapping[str, Any]) -> Source:
@@ -60,14 +58,13 @@ def load_tree(source: str | Path | Mapping[str, Any]) -> Source:
         if isinstance(source, Path) or stem not in names or Path(text).exists():
             return parse(read_text(Path(text)), text)
         text = stem
-    if f"{text}.yaml" in [file.name for file in (_bundled() / "search").iterdir()]:
+    if text in bundled_names("search"):
         raise SpecError(_is_space(text))
     if text not in names:
         raise SpecError(
             f"{text}: not a bundled spec, and not a .yaml file{did_you_mean(text, names)}"
         )
-    file = _bundled() / f"{text}.yaml"
-    return parse(file.read_text(encoding="utf-8"), file.name)
+    return bundled(text)
 
 
 def apply_overrides(source: Source, overrides: Sequence[str]) -> Source:
@@ -150,10 +147,6 @@ def _has_hole(tree: Any) -> bool:
         hole = any(isinstance(tree.get(key), tuple) for key in ("choice", "int", "float"))
         return hole or any(map(_has_hole, tree.values()))
     return isinstance(tree, tuple) and any(map(_has_hole, tree))
-
-
-def _bundled() -> Any:
-    return importlib.resources.files("archspec.specs")
 
 
 def written_at(source: Source, path: NodePath) -> NodePath:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from archspec.files import write_text
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError
@@ -136,10 +137,10 @@ def write_report(folder: Path) -> list[Path]:
     files = [folder / name for name in ("pareto.csv", "trials.csv", "pareto.png", "report.html")]
     confirmed = read_confirmed(folder, front_of(trials))
     page = render_page(record, trials, read_sessions(folder), confirmed)
-    files[0].write_text(_csv(_rows(front_of(trials))), encoding="utf-8")
-    files[1].write_text(_csv(_rows(trials)), encoding="utf-8")
+    write_text(files[0], _csv(_rows(front_of(trials))))
+    write_text(files[1], _csv(_rows(trials)))
     draw(trials, files[2], confirmed)
-    files[3].write_text(page, encoding="utf-8")
+    write_text(files[3], page)
     return files
 
 

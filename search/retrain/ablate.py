@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from archspec.costs.flops import CONVENTION
+from archspec.files import write_text
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.splits import split_cases
 from archspec.spec.hashing import trial_hash
@@ -115,9 +116,7 @@ def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(file)
+    write_text(file, json.dumps(content, indent=2) + "\n")
 
 
 def _entrant(name: str, jobs: Sequence[Retraining], outcome: Outcome, part: str) -> Entrant:

@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from archspec.files import write_text
 from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
 from archspec.nnunet.splits import split_cases
 from archspec.spec.load import load
@@ -79,9 +80,7 @@ def confirm(
         "test_cases": list(held_out),
         "convention": record["convention"],
     }
-    partial = folder / f"{RESULT}.partial"
-    partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / RESULT)
+    write_text(folder / RESULT, json.dumps(found, indent=2) + "\n")
     return found
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from archspec.spec.tree import split_path
 from archspec.spec.yaml_file import NodePath, Source, dotted
 from blocks.base import SpecError
 from search.space.holes import hole_kind
@@ -21,7 +22,7 @@ def expand_overrides(source: Source, overrides: Sequence[str]) -> tuple[str, ...
         if "*" not in left:
             expanded.append(text)
             continue
-        for path in matching_paths(source.tree, _split(left), f"-s {text}"):
+        for path in matching_paths(source.tree, split_path(left), f"-s {text}"):
             expanded.append(f"{'.'.join(map(str, path))}{equals}{right}")
     return tuple(expanded)
 
@@ -56,12 +57,12 @@ def put_holes(source: Source, holes: dict[str, Any]) -> Source:
         where = source.where(at)
         if not isinstance(hole, dict) or hole_kind(hole) is None:
             raise SpecError(f"{where}  {key}: must be a hole, e.g. {{choice: [4, 8]}}")
-        if _split(key)[:1] == ("search",):
+        if split_path(key)[:1] == ("search",):
             raise SpecError(
                 f"{where}  {key}: no node of the network; of the settings only match.macs may be "
                 "a choice, written there itself"
             )
-        for path in matching_paths(tree, _split(key), where):
+        for path in matching_paths(tree, split_path(key), where):
             tree = _put(tree, path, hole, f"{where}  {key}")
             for old in [mark for mark in marks if mark[: len(path)] == path]:
                 del marks[old]
@@ -136,11 +137,6 @@ def expand_anchor(
                 raise SpecError(f"{where[key]}  anchor {key}: no such hole ({', '.join(names)})")
             expanded |= dict.fromkeys(found, value)
     return {**expanded, **{key: value for key, value in anchor.items() if "*" not in key}}
-
-
-def _split(text: str) -> NodePath:
-    parts = text.strip().replace("[", ".").replace("]", "").split(".")
-    return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts if part)
 
 
 def _keys(node: Any) -> list[Any]:

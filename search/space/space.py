@@ -19,7 +19,6 @@ the keys of anchors take `*` too. `search: {match: {macs: 40e6}}` gives all netw
 `{match: {macs: {choice: [20e6, 40e6]}}}` one of those, drawn like any hole.
 """
 
-import importlib.resources
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from pydantic import ValidationError
 
 from archspec.network.plan import Plan, plan
 from archspec.network.resolve import plan_source
+from archspec.spec.bundled import bundled, bundled_names
 from archspec.spec.load import apply_overrides, validate
 from archspec.spec.messages import first_mistake
 from archspec.spec.schema import ArchSpec
@@ -161,8 +161,7 @@ class Space:
 
 def list_spaces() -> list[str]:
     """Return the names of the bundled spaces."""
-    names = (p.name for p in _bundled().iterdir())
-    return sorted(name[:-5] for name in names if name.endswith(".yaml"))
+    return bundled_names("search")
 
 
 def is_space(name: str | Path) -> bool:
@@ -176,10 +175,6 @@ def is_space(name: str | Path) -> bool:
     return isinstance(tree, dict) and ("search" in tree or has_hole(tree))
 
 
-def _bundled() -> Any:
-    return importlib.resources.files("archspec.specs") / "search"
-
-
 def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
     """Read a space, from a file or bundled under specs/search, and validate every member.
 
@@ -188,8 +183,7 @@ def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
     """
     names = list_spaces()
     if str(path) in names:
-        text = (_bundled() / f"{path}.yaml").read_text(encoding="utf-8")
-        source = parse(text, f"search/{path}.yaml")
+        source = bundled(str(path), "search")
     elif Path(path).suffix in (".yaml", ".yml"):
         source = parse(read_text(Path(path)), str(path))
     else:

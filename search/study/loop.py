@@ -15,6 +15,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from archspec.costs.flops import Cost
+from archspec.files import replacing, write_text
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.windows import count_windows
 from archspec.spec.schema import ArchSpec
@@ -143,7 +144,7 @@ class SearchLoop:
         if anchor_spec_of(trial) is not None:
             name = f"{name}-{spec.name}"
         named = spec.model_copy(update={"name": name})
-        (folder / "spec.yaml").write_text(dump(named.tree()), encoding="utf-8")
+        write_text(folder / "spec.yaml", dump(named.tree()))
         seed = trial.user_attrs.get("seed")
         seed = 1000 * self.seed + trial.number if seed is None else seed
         resumed = trial.user_attrs.get("resumed_from")
@@ -269,6 +270,5 @@ def _inherit(old: Path, new: Path) -> None:
     """Copy checkpoint and metrics of the trial that is gone on with."""
     for name in (METRICS, CHECKPOINT):
         if (old / name).is_file():
-            partial = new / f"{name}.partial"
-            shutil.copyfile(old / name, partial)
-            partial.replace(new / name)
+            with replacing(new / name) as partial:
+                shutil.copyfile(old / name, partial)

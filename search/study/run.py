@@ -16,6 +16,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
 from archspec.costs.flops import CONVENTION
+from archspec.files import write_text
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.splits import split_cases
 from archspec.spec.yaml_file import dump
@@ -170,10 +171,8 @@ def _check_folder(folder: Path, record: dict[str, Any], *, resume: bool) -> None
 def _open_study(
     folder: Path, storage: optuna.storages.RDBStorage, space: Space, record: dict[str, Any]
 ) -> optuna.Study:
-    (folder / "space.yaml").write_text(
-        dump({**space.source.tree, "search": space.settings.model_dump(mode="json")}),
-        encoding="utf-8",
-    )
+    settings = space.settings.model_dump(mode="json")
+    write_text(folder / "space.yaml", dump({**space.source.tree, "search": settings}))
     study = optuna.create_study(
         study_name=STUDY,
         storage=storage,
@@ -188,6 +187,4 @@ def _open_study(
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write run.json first of all, and whole: it is what makes the folder a run."""
-    partial = folder / "run.json.partial"
-    partial.write_text(json.dumps(record, indent=2), encoding="utf-8")
-    partial.replace(folder / "run.json")
+    write_text(folder / "run.json", json.dumps(record, indent=2))

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import pickle
 import random
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from archspec.files import replacing
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan
 from archspec.network.segnet import SegNet
@@ -207,17 +207,12 @@ def _restored(folder: Path, stepper: Stepper, device: torch.device) -> Rung | No
 def _save(folder: Path, stepper: Stepper, rung: Rung) -> None:
     """Write the checkpoint, then the metric line; a cut-off write leaves the old checkpoint."""
     state = {**stepper.state_dict(), "step": rung.step, "rung": vars(rung)}
-    partial = folder / f"{CHECKPOINT}.partial"
     try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())  # or a crash of the machine could leave the name without bytes
-        partial.replace(folder / CHECKPOINT)
+        with replacing(folder / CHECKPOINT) as partial:
+            torch.save(state, partial)
         with (folder / METRICS).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(vars(rung)) + "\n")
     except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError
-        partial.unlink(missing_ok=True)
         if is_loader_lost(error):
             raise
         why = getattr(error, "strerror", None) or str(error).splitlines()[0]

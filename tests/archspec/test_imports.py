@@ -23,7 +23,7 @@ LEVELS = [
     ("archspec.costs",),
     ("archspec.training", "archspec.network", "archspec.scoring", "archspec.phantom"),
     ("archspec.spec",),
-    ("archspec.text",),
+    ("archspec.text", "archspec.files"),
     ("blocks.decoders",),
     ("blocks.mixers", "blocks.wrappers", "blocks.downsample", "blocks.local", "blocks.skip"),
     ("blocks.post", "blocks.ffn"),

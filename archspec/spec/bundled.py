@@ -1,0 +1,27 @@
+"""The YAML files that come with the package: specs, search spaces, key tables, papers' figures."""
+
+import importlib.resources
+from typing import Any, Literal
+
+from archspec.spec.yaml_file import Source, parse
+
+Section = Literal["", "search", "keys", "fidelity"]
+"""A folder of specs/; the specs themselves stand at its top."""
+
+
+def bundled_names(section: Section = "") -> list[str]:
+    """Return the names of the section's files, without `.yaml`, in order."""
+    names = (file.name for file in _folder(section).iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def bundled(name: str, section: Section = "") -> Source:
+    """Return the file of that name, which must be there."""
+    file = f"{name}.yaml"
+    text = (_folder(section) / file).read_text(encoding="utf-8")
+    return parse(text, f"{section}/{file}" if section else file)
+
+
+def _folder(section: Section) -> Any:
+    folder = importlib.resources.files("archspec.specs")
+    return folder / section if section else folder
