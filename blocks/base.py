@@ -1,7 +1,7 @@
 """What every component shares: shapes, the spec base class, and the error users see."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -33,6 +33,18 @@ class ComponentSpec(BaseModel):
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """Mark a field that schema 1 did not have: `Annotated[bool, Added(False)] = False`.
+
+    `default` is the value that it was introduced with, as YAML writes it, and never changes: hashes
+    leave the field out where it has this value, so that those of older specs stay what they are,
+    even when the field's own default changes.
+    """
+
+    default: Any
 
 
 def _check_axes(value: object) -> object:

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from archspec.spec.bundled import bundled, bundled_names
 from archspec.spec.messages import did_you_mean, first_mistake
-from archspec.spec.schema import SCHEMA_VERSION, ArchSpec
+from archspec.spec.migrations import upgrade
+from archspec.spec.schema import ArchSpec
 from archspec.spec.training import OF_OPTIMIZERS
 from archspec.spec.tree import frozen, replaced, split_path
 from archspec.spec.yaml_file import NodePath, Source, dotted, parse, read_text
@@ -98,12 +99,7 @@ def validate(source: Source) -> ArchSpec:
     """
     if not isinstance(source.tree, dict):
         raise SpecError(f"{source.where(())}  a spec must be a mapping, e.g. name: my-net")
-    version = source.tree.get("schema_version", SCHEMA_VERSION)
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise SpecError(
-            f"{source.where(('schema_version',))}  schema_version: {version} is newer than this "
-            f"archspec reads ({SCHEMA_VERSION}); upgrade archspec-seg"
-        )
+    source = upgrade(source)
     try:
         return ArchSpec.model_validate(source.tree)
     except ValidationError as errors:

@@ -11,7 +11,8 @@ from archspec.costs.flops import CONVENTION
 from archspec.files import write_text
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.splits import split_cases
-from archspec.spec.hashing import trial_hash
+from archspec.spec.hashing import is_hash_of, trial_hash
+from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError
 from search.retrain.noise import Difference, Entrant, compare, matrix, shared_cases
 from search.retrain.retrain import Outcome, Progress, Retraining, retrain
@@ -59,7 +60,7 @@ def ablate(
         "seed": seed,
         "convention": CONVENTION,
     }
-    _check_folder(folder, settings)
+    _check_folder(folder, settings, variants.original.spec)
     everyone = [variants.original, *variants.others]
     jobs = {
         one.name: [
@@ -90,7 +91,7 @@ def ablate(
     return found
 
 
-def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
+def _check_folder(folder: Path, settings: dict[str, Any], spec: ArchSpec) -> None:
     """Make the folder, or see that it holds an ablation with these settings.
 
     Raises:
@@ -101,6 +102,8 @@ def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
         if file.is_file():
             old = json.loads(file.read_text(encoding="utf-8"))
             changed = [key for key in settings if old.get(key) != settings[key]]
+            if "network" in changed and is_hash_of(str(old.get("network")), spec, "trial"):
+                changed.remove("network")  # by another release's hash it is the same
             if changed:
                 raise SpecError(
                     f"{folder}: holds an ablation with another {', '.join(changed)}; "

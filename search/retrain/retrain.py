@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from archspec.spec.hashing import trial_hash
+from archspec.spec.hashing import is_hash_of, trial_hash
 from archspec.spec.load import load
 from blocks.base import SpecError
 from search.trials.cases import CaseScores
@@ -40,7 +40,8 @@ class Retraining:
 class Trained:
     """A training that ended: Dice by case, class and group, and their `mean`.
 
-    `test` is empty where there is no test part. `seconds` are those of training.
+    `test` is empty where there is no test part. `seconds` are those of training. `spec` is the tree
+    that was trained; lines of releases that did not write it have their hash alone.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Trained:
     seconds: float
     validation: CaseScores
     test: CaseScores
+    spec: dict[str, Any] | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -105,7 +107,10 @@ def retrain(
 
 
 def read_trained(table: Path) -> list[Trained]:
-    """Return the lines of the table; one that a kill cut off does not count."""
+    """Return the lines of the table; one that a kill cut off does not count.
+
+    Hashes are computed anew where a line has its spec: another release may hash it differently.
+    """
     if not table.is_file():
         return []
     found = []
@@ -119,6 +124,8 @@ def read_trained(table: Path) -> list[Trained]:
                 case: {k: math.nan if v is None else v for k, v in scores.items()}
                 for case, scores in content[part].items()
             }
+        if content.get("spec") is not None:
+            content["trial_hash"] = trial_hash(load(content["spec"]))
         found.append(Trained(**content))
     return found
 
@@ -139,13 +146,25 @@ class _Runner:
         self.rung_steps = rung_steps
         self.on_progress = on_progress
         self.jobs = {job.key: job for job in jobs}  # equal networks are trained once
+        self.specs = {key: load(job.tree) for key, job in self.jobs.items()}
         self.trained = {
-            one.key: one
+            key: replace(one, trial_hash=key[0])
             for one in read_trained(table)
-            if one.steps == rung_steps[-1] and one.key in self.jobs
+            if one.steps == rung_steps[-1] and (key := self._key(one.trial_hash, one.seed))
         }
         self.failed: dict[str, str] = {}
         self.lost: set[int] = set()
+
+    def _key(self, stored: str, seed: int) -> tuple[str, int] | None:
+        """Return the key of the job that a stored hash, of any release, and a seed are of."""
+        return next(
+            (
+                key
+                for key, spec in self.specs.items()
+                if key[1] == seed and is_hash_of(stored, spec, "trial")
+            ),
+            None,
+        )
 
     def run(self, devices: Sequence[str]) -> Outcome:
         waiting = [
@@ -166,10 +185,18 @@ class _Runner:
         return Outcome(list(self.trained.values()), self.failed)
 
     def _task(self, number: int, job: Retraining) -> TrialTask:
-        digest, seed = job.key
-        folder = self.table.with_suffix("") / f"{digest}-{seed}-{self.rung_steps[-1]}"
+        folder = self._folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        return TrialTask(number, job.tree, folder, seed, self.rung_steps, by_case=True)
+        return TrialTask(number, job.tree, folder, job.seed, self.rung_steps, by_case=True)
+
+    def _folder(self, job: Retraining) -> Path:
+        """Return where the job's checkpoints are, be it under the hash of an earlier release."""
+        root, steps = self.table.with_suffix(""), self.rung_steps[-1]
+        for path in sorted(root.glob(f"*-{job.seed}-{steps}")):
+            stored = path.name.removesuffix(f"-{job.seed}-{steps}").replace("-", ":")
+            if self._key(stored, job.seed) == job.key:
+                return path
+        return root / f"{job.key[0].replace(':', '-')}-{job.seed}-{steps}"
 
     def _handle(self, message: Message, job: Retraining) -> bool:
         """Record what a worker said; say whether its training is to be tried again."""
@@ -203,6 +230,7 @@ class _Runner:
             message.rung.seconds,
             validation,
             test,
+            job.tree,
         )
         _append(self.table, done)
         self.trained[done.key] = done

@@ -33,6 +33,7 @@ from archspec.network.resolve import plan_source
 from archspec.spec.bundled import bundled, bundled_names
 from archspec.spec.load import apply_overrides, validate
 from archspec.spec.messages import first_mistake
+from archspec.spec.migrations import upgrade
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import Source, dotted, parse, read_text
 from blocks.base import Grid, SpecError
@@ -191,6 +192,7 @@ def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
     source = apply_overrides(source, expand_overrides(source, overrides))
     if not isinstance(source.tree, dict):
         raise SpecError(f"{source.where(())}  a space must be a mapping, a spec with holes")
+    source = upgrade(source)
     settings = _settings(source, source.tree.get("search", {}))
     source = put_holes(source, settings.holes)
     tree = {key: value for key, value in source.tree.items() if key != "search"}

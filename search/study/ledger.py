@@ -1,6 +1,6 @@
 """What the driver has to know of all trials, kept in memory: a study is slow to read again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
@@ -40,7 +40,11 @@ class Ledger:
     hash leaves as it is: its parameters, and a spec that it trains in place of what they fill.
     """
 
-    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+    def __init__(
+        self,
+        trials: Sequence[FrozenTrial],
+        hash_of: Callable[[FrozenTrial], str] = lambda trial: str(trial.user_attrs["trial_hash"]),
+    ) -> None:
         self.num_ended = sum(map(has_ended, trials))
         self._drawn: set[str] = set()
         self._numbers: dict[str, int] = {}
@@ -48,7 +52,7 @@ class Ledger:
             if trial.params:  # one that waits has none yet
                 self.draw(trial)
             if "trial_hash" in trial.user_attrs and not _is_lost(trial):
-                self.start(trial.user_attrs["trial_hash"], trial)
+                self.start(hash_of(trial), trial)
 
     @property
     def num_drawn(self) -> int:

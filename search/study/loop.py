@@ -12,12 +12,14 @@ from pathlib import Path
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from archspec.costs.flops import Cost
 from archspec.files import replacing, write_text
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.windows import count_windows
+from archspec.spec.hashing import VERSION, trial_hash
+from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
@@ -105,7 +107,7 @@ class SearchLoop:
 
     def _read_study(self) -> None:
         trials = self.study.get_trials(deepcopy=False)
-        self.ledger = Ledger(trials)
+        self.ledger = Ledger(trials, self._hash_of)
         for trial in trials:
             for rung in trial.user_attrs.get("rungs", []):
                 if "flops" not in trial.user_attrs or rung["step"] not in self.rung_steps[:-1]:
@@ -118,6 +120,16 @@ class SearchLoop:
                         math.log10(trial.user_attrs["flops"]),
                         trial.user_attrs.get("origin", trial.number),
                     )
+
+    def _hash_of(self, trial: FrozenTrial) -> str:
+        """Return the trial's hash as this release computes it, where its spec can still be read."""
+        stored = str(trial.user_attrs["trial_hash"])
+        if stored.startswith(VERSION):
+            return stored
+        try:
+            return trial_hash(load(self.folder / "trials" / f"{trial.number:04d}" / "spec.yaml"))
+        except SpecError:
+            return stored
 
     def drive(self, pool: WorkerPool) -> None:
         """Keep workers busy until enough trials have ended."""

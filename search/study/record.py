@@ -1,11 +1,28 @@
-"""Which settings of a run stay in force when it is gone on with, though the space has others."""
+"""run.json: what a run was started with, and which of its settings stay in force on resuming."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+from archspec.spec.migrations import upgrade
+from archspec.spec.tree import frozen
+from archspec.spec.yaml_file import Source
 from search.space.settings import SearchSettings
 from search.space.space import Space
+
+RECORD = "run.json"
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return what run.json says, its space as the present schema writes it; None without one."""
+    file = folder / RECORD
+    if not file.is_file():
+        return None
+    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if isinstance(record.get("space"), dict):
+        space = upgrade(Source(RECORD, frozen(record["space"]))).tree
+        record["space"] = json.loads(json.dumps(space))
+    return record
 
 
 def kept_settings(folder: Path, space: Space) -> dict[str, Any]:
@@ -13,11 +30,10 @@ def kept_settings(folder: Path, space: Space) -> dict[str, Any]:
 
     Empty where there is no run.
     """
-    file = folder / "run.json"
-    if not file.is_file():
+    record = read_record(folder)
+    if record is None:
         return {}
-    recorded = json.loads(file.read_text(encoding="utf-8")).get("settings", {})
-    run = _flat(of_earlier_release(recorded))
+    run = _flat(of_earlier_release(record.get("settings", {})))
     own = _flat(space.settings.model_dump(mode="json"))
     given = space.settings.model_fields_set
     return {

@@ -24,7 +24,7 @@ from blocks.base import SpecError
 from search.space.settings import SearchSettings
 from search.space.space import Space
 from search.study.loop import Event, SearchLoop
-from search.study.record import of_earlier_release
+from search.study.record import RECORD, of_earlier_release, read_record
 from search.study.session import note_session
 from search.study.storage import STUDY, Heartbeat, open_storage, quiet
 from search.study.storage import open_run as open_run
@@ -117,10 +117,10 @@ def _with_settings_of(folder: Path, space: Space) -> Space:
 
     A new release has new settings and other defaults; a run goes on as it began.
     """
-    file = folder / "run.json"
-    if not file.is_file():
+    record = read_record(folder)
+    if record is None:
         return space
-    old = of_earlier_release(json.loads(file.read_text(encoding="utf-8")).get("settings", {}))
+    old = of_earlier_release(record.get("settings", {}))
     now = space.settings.model_dump(mode="json", include=space.settings.model_fields_set)
     return replace(space, settings=SearchSettings.model_validate_json(json.dumps({**old, **now})))
 
@@ -151,14 +151,13 @@ def _test_cases(
 
 
 def _check_folder(folder: Path, record: dict[str, Any], *, resume: bool) -> None:
-    file = folder / "run.json"
-    if not file.is_file():
+    old = read_record(folder)
+    if old is None:
         if folder.exists() and any(folder.iterdir()):
             raise SpecError(f"{folder}: exists and is not a run; give another --out")
         return
     if not resume:
         raise SpecError(f"{folder}: a run is there already; go on with --resume, or another --out")
-    old = json.loads(file.read_text(encoding="utf-8"))
     old["settings"] = of_earlier_release(old.get("settings", {}))
     changed = [key for key in record if old.get(key) != record[key]]
     if changed:
@@ -187,4 +186,4 @@ def _open_study(
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write run.json first of all, and whole: it is what makes the folder a run."""
-    write_text(folder / "run.json", json.dumps(record, indent=2))
+    write_text(folder / RECORD, json.dumps(record, indent=2))

@@ -1,7 +1,6 @@
 """The study of a run folder: its storage, and how others than the search open it."""
 
 import contextlib
-import json
 import sqlite3
 import threading
 import warnings
@@ -14,6 +13,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
 from blocks.base import SpecError
+from search.study.record import read_record
 
 STUDY = "search"
 _TIMEOUT = 60
@@ -32,14 +32,14 @@ def open_run(folder: Path) -> tuple[optuna.Study, dict[str, Any]]:
     Raises:
         SpecError: the folder holds no run, or one whose study is not there yet.
     """
-    if not (folder / "run.json").is_file():
+    record = read_record(folder)
+    if record is None:
         raise SpecError(f"{folder}: not a run folder; `archspec search` makes one (--out)")
     if not _has_study(folder):
         raise SpecError(
             f"{folder}: nothing to read yet, its search has just started; if it was cut off, go on "
             "with --resume"
         )
-    record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     return optuna.load_study(study_name=STUDY, storage=open_storage(folder, create=False)), record
 
 

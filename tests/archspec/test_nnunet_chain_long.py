@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import archspec.nnunet.trainers
-import archspec.spec.load
+import archspec.spec.bundled
 from archspec.nnunet.export import export_nnunet
 from archspec.spec.load import load
 
@@ -200,7 +200,7 @@ def predict(
 
     for key in [key for key in os.environ if key.startswith("nnUNet_")]:
         patch.delenv(key)
-    patch.setattr(archspec.spec.load, "_bundled", lambda: pytest.fail("a YAML file was read"))
+    patch.setattr(archspec.spec.bundled, "_folder", lambda _: pytest.fail("a YAML file was read"))
     predictor = nnUNetPredictor(device=torch.device("cpu"), use_mirroring=False, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(model), use_folds=(fold,))
     predictor.predict_from_files_sequential([[str(data.image)]], [str(out / "mask")])

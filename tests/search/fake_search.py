@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import search.study.run.run
-
+import search.study.run
 from archspec.nnunet.dataset import PreprocessedDataset
 from search.space.space import load_space
 from search.trials.train import CHECKPOINT, Rung, TrialTask

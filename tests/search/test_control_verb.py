@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import search.study.run.run
 
+import search.study.run
 from archspec.spec.yaml_file import dump
 from search.space.control import control_space
 from search.space.space import load_space

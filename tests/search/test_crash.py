@@ -10,14 +10,14 @@ from typing import Any
 
 import optuna
 import pytest
-import search.study.run.run
 import sqlalchemy
 from optuna.trial import TrialState
-from search.study.run.ledger import ended
-from search.study.run.storage import Heartbeat, open_run
 
+import search.study.run
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
+from search.study.ledger import ended
+from search.study.storage import Heartbeat, open_run
 
 
 def wide(tree: dict[str, Any]) -> dict[str, Any]:

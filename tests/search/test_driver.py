@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import search.study.run.run
 from optuna.trial import TrialState
-from search.study.run.loop import Event
 
+import search.study.run
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.yaml_file import dump
 from search.space.space import load_space
+from search.study.loop import Event
 from search.trials.worker import WorkerSettings
 
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import search.study.run.run
 
 import archspec.nnunet.dataset
 import search.retrain.confirm
+import search.study.run
 from archspec.spec.yaml_file import dump
 from search.report.write import front_rows
 from search.retrain.confirm import RESULT
