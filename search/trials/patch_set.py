@@ -22,7 +22,6 @@ from archspec.training.step import Batch, autocast_dtype
 from blocks.base import SpecError
 from search.trials.batches import Loading, load_batches
 from search.trials.cases import CaseScores, Predicted, output_scales, scores_by_case, scores_of_all
-from search.trials.nnunet_data import TrialData
 
 PATCHES = "patches.npz"
 """Lies where the cases of a preprocessed dataset would."""
@@ -164,6 +163,8 @@ def pack(
         SpecError: labels are regions or ignored, it is 2-D or in `out` already, or the fold is not
             there.
     """
+    from search.trials.nnunet_data import TrialData
+
     folder = out / dataset.name
     labels = dataset.dataset_json["labels"]
     if "ignore" in labels or any(isinstance(value, list) for value in labels.values()):
