@@ -26,8 +26,8 @@ from archspec.spec.hashing import trial_hash
 from search.pareto import hypervolume, pareto_front
 from search.space.settings import StopperName
 from search.space.space import Space
+from search.study import draw as drawing
 from search.study.loop import SearchLoop
-from search.study.run import draw as drawing
 from search.trials.train import Rung, TrialTask
 from search.trials.worker import Message
 

@@ -13,6 +13,7 @@ import archspec
 from archspec.costs.flops import Cost, cost_plan
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan, plan
+from archspec.network.resolve import resolve
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError
 from blocks.decoders import AnyDecoder
@@ -122,7 +123,7 @@ def test_sampled_specs() -> None:
     unions = {name: get_args(get_args(union)[0]) for name, union in annotated.items()}
     while checked < 50:
         try:
-            planned = archspec.resolving.resolve(_sampled(random, unions))
+            planned = resolve(_sampled(random, unions))
         except SpecError:
             continue
         check_against_real_run(planned)

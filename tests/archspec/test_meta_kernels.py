@@ -77,8 +77,8 @@ def test_the_compiler_is_not_imported() -> None:
     """PyTorch's own kernels for meta would: it takes longer than all of describe."""
     code = (
         "import sys\n"
-        "from archspec.describing import describe_json\n"
-        "from archspec.resolving import resolve\n"
+        "from archspec.costs.describe import describe_json\n"
+        "from archspec.network.resolve import resolve\n"
         "describe_json(resolve('segmamba'))\n"
         "assert 'torch' in sys.modules\n"
         "assert 'torch._dynamo' not in sys.modules"

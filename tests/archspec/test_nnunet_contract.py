@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import archspec
 from archspec.network.build import build, build_plan
 from archspec.network.plan import Plan, plan
+from archspec.network.segnet import SegNet
 from archspec.nnunet import contract as nnunet_contract
 from archspec.nnunet.contract import check_contract, network_arguments, target_sizes
 from archspec.nnunet.export import NETWORK_CLASS
@@ -268,4 +268,4 @@ def test_name_stays() -> None:
     assert pydoc.locate("archspec.nnunet.ArchSpecNet") is ArchSpecNet
     assert NETWORK_CLASS == "archspec.nnunet.ArchSpecNet"
     assert not hasattr(ArchSpecNet, "initialize")  # nnU-Net would call it on every submodule
-    assert isinstance(build("mamba-unet"), archspec.network.SegNet)
+    assert isinstance(build("mamba-unet"), SegNet)

@@ -15,10 +15,10 @@ from archspec.spec.hashing import trial_hash
 from archspec.spec.load import load
 from archspec.spec.yaml_file import Source, dump
 from blocks.base import SpecError
+from search.space import match as matching
 from search.space.match import match_spec
 from search.space.settings import MatchSpec, SearchSettings
 from search.space.space import load_space
-from search.space.space import match as matching
 
 TARGET = 40e6
 
