@@ -10,11 +10,13 @@ import argparse
 import datetime
 import json
 import math
+import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -25,6 +27,7 @@ from protocol import (
     HERE,
     Protocol,
     best_rate,
+    check_digests,
     choose_margin,
     next_rate,
     parts_of,
@@ -32,6 +35,7 @@ from protocol import (
     pilot_sds,
     read_protocol,
 )
+from selection import measure, select
 from tables import Table
 from training import Reached, RecordedData, StoppedError, host, score, start, train
 
@@ -52,6 +56,16 @@ _TIMES = tuple(
     for kind in ("cpu", "wall")
 )
 WEIGHTS = ("ema", "raw")
+DECISIONS = ("margin", "selection")
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    # glibc gives large tensors back to the system and asks for their pages again at every step,
+    # which took 15 to 20 % of the CPU time of the U-Nets and none of small networks'
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+    "MALLOC_TOP_PAD_": "64000000",
+}
+"""What is read when a process starts; the recorder starts itself again with it."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +88,7 @@ class Job:
 
 
 class Records:
-    """The tables of a protocol, and the margin once it is set."""
+    """The tables of a protocol, and what was decided from them."""
 
     def __init__(self, folder: Path, protocol: Protocol) -> None:
         self.protocol = protocol
@@ -99,19 +113,36 @@ class Records:
         self.rungs = Table(folder / "rungs.csv", rungs, protocol.digest)
         self.validation = Table(folder / "validation_cases.csv", cases, protocol.digest)
         self.test = Table(folder / "test_cases.csv", cases, protocol.digest)
-        self.margin_file = folder / "margin.json"
+        self._folder = folder
 
     @property
     def files(self) -> list[Path]:
-        every = [self.rungs.path, self.validation.path, self.test.path, self.margin_file]
+        tables = [self.rungs.path, self.validation.path, self.test.path]
+        every = [*tables, *(self._file(name) for name in DECISIONS)]
         return [path for path in every if path.is_file()]
 
-    @property
-    def margin(self) -> dict[str, Any] | None:
-        if not self.margin_file.is_file():
+    def decided(self, name: str) -> dict[str, Any] | None:
+        """Return a decision, None where it has not been made.
+
+        Raises:
+            SpecError: it was made under another protocol.
+        """
+        file = self._file(name)
+        if not file.is_file():
             return None
-        found: dict[str, Any] = json.loads(self.margin_file.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        check_digests([found["lock"]], self.protocol.digest, str(file))
         return found
+
+    def decide(self, name: str, found: dict[str, Any]) -> None:
+        """Write a decision down."""
+        text = json.dumps({"lock": self.protocol.digest, **found}, indent=1) + "\n"
+        partial = self._file(name).with_suffix(".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(self._file(name))
+
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
 
     def is_done(self, job: Job) -> bool:
         """Say whether the last rung is on record, and the test where there is to be one."""
@@ -128,34 +159,45 @@ class Records:
 
 
 def jobs(records: Records) -> Iterator[Job | str]:
-    """Yield what is left of the program, and the name of a step that is not a training.
+    """Yield what is left of the program: trainings, and names of decisions.
 
-    A training is yielded until its rows are on record.
+    Each is yielded until it is on record.
     """
     for step in records.protocol.tree["program"]:
-        name = step["step"]
-        if name == "margin":
-            if records.margin is None:
-                yield name
-        elif name == "rates":
+        if step["step"] == "rates":
             for network in step["networks"]:
                 yield from _ladder(records, network)
-        elif name == "selected" or name == "long":
-            yield name
-            return
-        else:
+            continue
+        decision = {"margin": "margin", "selected": "selection"}.get(step["step"])
+        while decision and records.decided(decision) is None:
+            yield decision
+        if step["step"] != "margin":
             yield from _left(records, step)
 
 
 def _left(records: Records, step: dict[str, Any]) -> Iterator[Job]:
-    named = step["networks"]
-    for network in records.protocol.networks if named == "all" else named:
+    for network in _networks(records, step):
         for seed in step["seeds"]:
             pilot = step.get("rate") == "pilot"
             lr = records.protocol.tree["rates"]["pilot"] if pilot else chosen_rate(records, network)
             job = make_job(records.protocol, network, seed, lr, tested=step.get("tested", False))
+            if "steps" in step:
+                job = replace(job, steps=step["steps"], rungs=tuple(step["rungs"]))
             while not records.is_done(job):
                 yield job
+
+
+def _networks(records: Records, step: dict[str, Any]) -> list[str]:
+    """Return the networks of a step, those of the selection where that names them."""
+    named: list[str] | str | None = step.get("networks")
+    if named == "all":
+        return records.protocol.networks
+    if isinstance(named, list):
+        return named
+    selection = records.decided("selection")
+    assert selection is not None, "the program selects before"
+    chosen: list[str] = selection["long" if step["step"] == "long" else "networks"]
+    return chosen
 
 
 def _ladder(records: Records, network: str) -> Iterator[Job]:
@@ -220,8 +262,20 @@ def set_margin(records: Records, num_persons: int) -> None:
         seed_sd=seed_sd,
         persons=num_persons,
     )
-    text = json.dumps({"lock": records.protocol.digest, **found}, indent=1) + "\n"
-    records.margin_file.write_text(text, encoding="utf-8")
+    records.decide("margin", found)
+
+
+def set_selection(records: Records) -> None:
+    """Write down what the lock's rule selects; test cases are not looked at."""
+    protocol = records.protocol
+    found = {}
+    for network in (*protocol.tree["selection"]["caps"], *protocol.networks):
+        job = make_job(
+            protocol, network, protocol.tree["rates"]["seed"], chosen_rate(records, network)
+        )
+        (last,) = records.rungs.matching(**job.key, rung=job.steps)
+        found[network] = measure(last, records.rungs.matching(network=network))
+    records.decide("selection", select(found, protocol))
 
 
 class Recorder:
@@ -269,7 +323,7 @@ class Recorder:
         if not finite:
             self.records.rungs.add([self._diverged(constant, job)])
         elif job.tested:
-            if self.records.margin is None:
+            if self.records.decided("margin") is None:
                 raise SpecError(f"{job}: no test case is scored before the margin is set")
             raw, ema = (score(net, self.data, self.data.test_cases) for net in (run.net, run.ema))
             self.records.test.add(self._cases(identity, raw, ema))
@@ -392,6 +446,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--commit", action="store_true", help="commit the tables as they grow")
     given = parser.parse_args()
+    if not ENVIRONMENT.items() <= os.environ.items():
+        os.environ.update(ENVIRONMENT)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     torch.set_num_threads(1)
     asked = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
@@ -412,17 +469,15 @@ def _record(given: argparse.Namespace, stopping: Callable[[], bool]) -> None:
     recorder = Recorder(records, data, given.work, stopping)
     print(f"{_time()} lock {protocol.digest}, {host()}", flush=True)
     for job in jobs(records):
-        subject = "real: set the margin"
+        subject = f"real: decide the {job}"
         try:
             if isinstance(job, Job):
                 subject = f"real: record {job.network}, rate {job.lr:g}, seed {job.seed}"
                 recorder.record(job)
             elif job == "margin":
-                persons = {person_of(case) for case in data.test_cases}
-                set_margin(records, len(persons))
+                set_margin(records, len({person_of(case) for case in data.test_cases}))
             else:
-                print(f"step {job} needs a release that can do it", flush=True)
-                return
+                set_selection(records)
         except StoppedError:
             print(f"{_time()} stopped", flush=True)
             return
