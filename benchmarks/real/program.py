@@ -94,6 +94,7 @@ class Records:
     def decide(self, name: str, found: dict[str, Any]) -> None:
         """Write a decision down."""
         text = json.dumps({"lock": self.protocol.digest, **found}, indent=1) + "\n"
+        self._folder.mkdir(parents=True, exist_ok=True)
         partial = self._file(name).with_suffix(".partial")
         partial.write_text(text, encoding="utf-8")
         partial.replace(self._file(name))

@@ -80,6 +80,17 @@ def test_no_margin_is_set_once_a_test_case_is_scored(piloted: Records) -> None:
         set_margin(piloted, num_persons=53)
 
 
+def test_no_test_case_is_scored_before_the_margin(
+    locked: protocol.Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_calibration", lambda: lambda: None)
+    records = Records(tmp_path, locked)
+    recorder = Recorder(records, _Noise(), tmp_path / "work", lambda: False)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="no test case is scored before the margin is set"):
+        recorder.record(Job("tiny-conv-mlp", 0, 4e-3, 1, (1,), tested=True))
+    assert not records.test.rows
+
+
 def test_the_program_trains_every_network_and_what_was_selected(piloted: Records) -> None:
     set_margin(piloted, num_persons=53)
     for job in jobs(piloted):
@@ -175,17 +186,19 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(
     locked: protocol.Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "_calibration", lambda: lambda: None)  # slow, and not told of
-    job = Job("tiny-conv-mlp", 0, 4e-3, 3, (1, 3), tested=False)
+    job = Job("tiny-conv-mlp", 0, 4e-3, 3, (1, 3), tested=True)
     asked = iter([False, False, True, True])
     found = []
     for name, stopping in (("whole", lambda: False), ("stopped", lambda: next(asked, False))):
         records = Records(tmp_path / name, locked)
+        records.decide("margin", {})
         recorder = Recorder(records, _Noise(), tmp_path / f"{name} work", stopping)  # type: ignore[arg-type]
         while not records.is_done(job):
             with contextlib.suppress(StoppedError):
                 recorder.record(job)
         kept = ("rung", "ema", "raw", "loss")
         found.append([[row[column] for column in kept] for row in records.rungs.rows])
+        assert len(records.validation.rows) == len(records.test.rows) == 2
     assert found[0] == found[1]
     assert [row[0] for row in found[0]] == ["1", "3"]
     assert next(asked, None) is None, "nobody stopped it"
