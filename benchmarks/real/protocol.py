@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 from optuna.trial import FixedTrial
 
-from archspec.planning import Plan
-from archspec.resolving import resolve
+from archspec.network.plan import Plan
+from archspec.network.resolve import resolve
 from blocks.base import SpecError
-from search.space import Space, load_space
+from search.space.space import Space, load_space
 
 HERE = Path(__file__).resolve().parent
 LOCK, SPACE, UNET = "protocol.lock", "space.yaml", "unet.yaml"

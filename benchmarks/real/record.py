@@ -27,13 +27,13 @@ from program import TIMES, Job, Records, jobs, set_margin, set_selection
 from protocol import HERE, Protocol, parts_of, person_of, read_protocol
 from training import Reached, RecordedData, StoppedError, host, score, start, train
 
-from archspec.costing import cost_plan
-from archspec.hashing import trial_hash
-from archspec.memory import training_memory
-from archspec.nnunet_dataset import PreprocessedDataset, find_dataset
-from archspec.planning import Plan
+from archspec.costs.flops import cost_plan
+from archspec.costs.memory import training_memory
+from archspec.network.plan import Plan
+from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
+from archspec.spec.hashing import trial_hash
 from blocks.base import SpecError
-from search.cases import CaseScores
+from search.trials.cases import CaseScores
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from archspec.building import build_plan
-from archspec.network import SegNet
-from archspec.planning import Plan
+from archspec.network.build import build_plan
+from archspec.network.plan import Plan
+from archspec.network.segnet import SegNet
+from archspec.training.step import Stepper
 from blocks.layers.scan_branch import ScanBranch
-from search.cases import CaseScores
-from search.data import TrialData
-from search.loading import Loading, load_batches
-from search.stepping import Stepper
-from search.trial import seed_everything
+from search.trials.batches import Loading, load_batches
+from search.trials.cases import CaseScores
+from search.trials.nnunet_data import TrialData
+from search.trials.train import seed_everything
 
 CPU = torch.device("cpu")
 _CHECKPOINT = "checkpoint.pt"

@@ -11,7 +11,7 @@ import tables
 from program import Records
 from protocol import deal, next_rate, parts_of, person_of, read_protocol
 
-from archspec.costing import cost_plan
+from archspec.costs.flops import cost_plan
 from blocks.base import SpecError
 
 REAL = Path(protocol.__file__).parent
