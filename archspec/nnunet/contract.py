@@ -4,13 +4,13 @@ Source: github.com/MIC-DKFZ/nnUNet, nnunetv2/training/nnUNetTrainer/nnUNetTraine
 """
 
 import json
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from archspec.network.plan import Plan
+from archspec.nnunet.loss import output_scales
 from archspec.nnunet.network import ArchSpecNet
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
@@ -69,17 +69,12 @@ def check_contract(planned: Plan, arguments: dict[str, Any], *, batch_size: int)
 def target_sizes(planned: Plan) -> list[tuple[int, ...]]:
     """Return the grids of the targets that nnU-Net derives from `strides`.
 
-    Source: `nnUNetTrainer._get_deep_supervision_scales`; batchgeneratorsv2,
-    `DownsampleSegForDSTransform`.
+    Source: batchgeneratorsv2, `DownsampleSegForDSTransform`.
     """
-    factors = accumulate(
-        planned.strides, lambda done, row: [a * b for a, b in zip(done, row, strict=True)]
-    )
-    sizes = [
-        tuple(round(n * (1 / f)) for n, f in zip(planned.patch_size, row, strict=True))
-        for row in factors
+    return [
+        tuple(round(n * scale) for n, scale in zip(planned.patch_size, scales, strict=True))
+        for scales in output_scales(planned.strides)
     ]
-    return sizes[:-1]
 
 
 def _network(planned: Plan, arguments: dict[str, Any], *, deep_supervision: bool) -> ArchSpecNet:

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from archspec.network.plan import Plan
+from archspec.nnunet.loss import output_weights
 from archspec.overfit.patch import FixedPatch
-from archspec.overfit.train import RECIPE, SHARE, Overfit, output_weights
+from archspec.overfit.train import RECIPE, SHARE, Overfit
 from archspec.text import table
 
 _SHOWN = 6

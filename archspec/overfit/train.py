@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan
+from archspec.nnunet.loss import loss_without_trainer, output_weights
 from archspec.overfit.cap import Cap, head_grid, resolution_cap
 from archspec.overfit.gradients import (
     Norms,
@@ -159,51 +160,36 @@ def _scaled(norms: Norms, factor: float) -> Norms:
     }
 
 
-def output_weights(count: int) -> list[float]:
-    """Return nnU-Net's weights of the outputs, fine to coarse, before they are made to sum to 1.
-
-    Source: as `nnunet_loss`; the coarsest of several counts nothing there.
-    """
-    weights = [0.5**i for i in range(count)]
-    return weights if count == 1 else [*weights[:-1], 0.0]
-
-
 def nnunet_loss(planned: Plan, target: Target, copies: int) -> Callable[[list[Tensor]], Tensor]:
     """Return nnU-Net's loss of all outputs, with its weights and its downsampled targets.
 
-    Source: github.com/MIC-DKFZ/nnUNet, nnunetv2/training/nnUNetTrainer/nnUNetTrainer.py (2.8.1),
-    `_build_loss`; batchgeneratorsv2, `DownsampleSegForDSTransform`.
+    Source of the targets: batchgeneratorsv2, `DownsampleSegForDSTransform`.
     """
-    from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
-    from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
-
+    grids = planned.output_grids
     ignoring = not bool(target.valid.all())
-    dice = {"batch_dice": False, "smooth": 1e-5, "do_bg": not target.exclusive, "ddp": False}
     if target.exclusive:
-        ignored = len(target.wanted) if ignoring else None
-        loss = DC_and_CE_loss(
-            dice, {}, ignore_label=ignored, dice_class=MemoryEfficientSoftDiceLoss
-        )
         classes = target.wanted.long().argmax(0).masked_fill(~target.valid, len(target.wanted))
         label = classes[None]
     else:
-        loss = DC_and_BCE_loss(
-            {}, dice, use_ignore_label=ignoring, dice_class=MemoryEfficientSoftDiceLoss
-        )
         label = torch.cat([target.wanted, ~target.valid[None]][: 1 + ignoring])
+    loss = loss_without_trainer(
+        has_regions=not target.exclusive,
+        ignore_label=len(target.wanted) if ignoring else None,
+        batch_dice=False,
+        num_outputs=len(grids) if len(grids) > 1 else None,
+    )
     full = label[None].float()
     targets = [
         F.interpolate(full, grid, mode="nearest-exact").expand(copies, *label.shape[:1], *grid)
-        for grid in planned.output_grids
+        for grid in grids
     ]
     if target.exclusive:
         targets = [label.long() for label in targets]
-    weights = output_weights(len(targets))
 
     def total(outputs: list[Tensor]) -> Tensor:
-        parts = zip(outputs, targets, weights, strict=True)
-        terms = [weight * loss(out, wanted) for out, wanted, weight in parts if weight]
-        return torch.stack(terms).sum() / sum(weights)
+        several = len(grids) > 1
+        found: Tensor = loss(outputs, targets) if several else loss(outputs[0], targets[0])
+        return found
 
     return total
 

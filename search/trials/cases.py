@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -63,9 +62,3 @@ def scores_by_case(predicted: Predicted, dataset_json: dict[str, Any]) -> CaseSc
         scores = {k: dice(prediction, reference, v) for k, v in {**classes, **groups}.items()}
         found[case] = {"mean": mean(scores[name] for name in classes), **scores}
     return found
-
-
-def output_scales(strides: list[list[int]]) -> list[list[float]]:
-    """Return each output's scale against the patch, as nnU-Net derives it from plans."""
-    scales: list[list[float]] = (1 / np.cumprod(np.vstack(strides), axis=0))[:-1].tolist()
-    return scales

@@ -22,11 +22,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from archspec.nnunet.dataset import PreprocessedDataset
-from archspec.nnunet.loss import build_loss
+from archspec.nnunet.loss import loss_without_trainer, output_scales
 from archspec.nnunet.splits import split_cases
 from archspec.phantom.augmentation import Limits
 from archspec.training.step import Batch
-from search.trials.cases import CaseScores, Predicted, output_scales, scores_by_case, scores_of_all
+from search.trials.cases import CaseScores, Predicted, scores_by_case, scores_of_all
 
 
 class TrialData:
@@ -104,15 +104,13 @@ class TrialData:
 
     def loss(self, strides: list[list[int]], *, deep_supervision: bool, kind: str) -> nn.Module:
         """Return the recipe's loss, with nnU-Net's weights per output under deep supervision."""
-        stand_in: Any = SimpleNamespace(
-            label_manager=self.labels,
-            configuration_manager=self.configuration,
-            is_ddp=False,
-            enable_deep_supervision=deep_supervision,
-            _do_i_compile=lambda: False,
-            _get_deep_supervision_scales=lambda: output_scales(strides),
+        return loss_without_trainer(
+            has_regions=self.labels.has_regions,
+            ignore_label=self.labels.ignore_label,
+            batch_dice=self.configuration.batch_dice,
+            num_outputs=len(output_scales(strides)) if deep_supervision else None,
+            kind=kind,
         )
-        return build_loss(stand_in, kind)
 
     def score(self, net: nn.Module, device: torch.device) -> dict[str, float]:
         """Return the mean validation Dice per class and group, and `mean` over the classes.

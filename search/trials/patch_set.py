@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.loss import PART_WEIGHTS, output_scales, output_weights
 from archspec.nnunet.splits import read_folds, split_cases
 from archspec.training.step import Batch, autocast_dtype
 from blocks.base import SpecError
 from search.trials.batches import Loading, load_batches
-from search.trials.cases import CaseScores, Predicted, output_scales, scores_by_case, scores_of_all
+from search.trials.cases import CaseScores, Predicted, scores_by_case, scores_of_all
 
 PATCHES = "patches.npz"
 """Lies where the cases of a preprocessed dataset would."""
-_WEIGHTS = {"dice_ce": (1.0, 1.0), "dice": (1.0, 0.0), "ce": (0.0, 1.0)}
 
 
 class PatchSet:
@@ -103,13 +103,13 @@ class PatchSet:
 
 
 class _Loss(nn.Module):
-    """MONAI's Dice with cross-entropy; of several outputs the coarsest has no weight."""
+    """MONAI's Dice with cross-entropy; outputs are weighed as nnU-Net does."""
 
     def __init__(self, kind: str, *, batch_dice: bool, num_outputs: int) -> None:
         from monai.losses import DiceCELoss
 
         super().__init__()
-        dice, cross_entropy = _WEIGHTS[kind]
+        dice, cross_entropy = PART_WEIGHTS[kind]
         self.loss = DiceCELoss(
             include_background=False,
             to_onehot_y=True,
@@ -120,10 +120,7 @@ class _Loss(nn.Module):
             lambda_dice=dice,
             lambda_ce=cross_entropy,
         )
-        weights = [2.0**-number for number in range(num_outputs)]
-        if num_outputs > 1:
-            weights[-1] = 0.0
-        self.weights = [weight / sum(weights) for weight in weights]
+        self.weights = output_weights(num_outputs)
 
     def forward(self, logits: Any, target: Any) -> Tensor:
         if isinstance(logits, Tensor):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from archspec.nnunet.loss import build_loss
+from archspec.nnunet.loss import build_loss, loss_without_trainer, output_weights
 
 pytest.importorskip("nnunetv2")
 
@@ -128,3 +128,12 @@ def test_trials_train_with_the_loss_of_the_recipe(kind: str) -> None:
     strides = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
     loss = TrialData.loss(data, strides, deep_supervision=True, kind=kind)
     torch.testing.assert_close(loss(logits, targets), value(trainer, kind, logits, targets))
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_weights_of_the_outputs_are_nnunets(count: int) -> None:
+    loss: Any = loss_without_trainer(
+        has_regions=False, ignore_label=None, batch_dice=False, num_outputs=count
+    )
+    assert output_weights(count) == pytest.approx(loss.weight_factors)
+    assert output_weights(1) == [1]
