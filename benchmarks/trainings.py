@@ -19,9 +19,11 @@ from archspec.network.plan import Plan
 from archspec.network.resolve import resolve
 from archspec.nnunet.dataset import find_dataset
 from archspec.nnunet.splits import split_cases
-from archspec.scoring.dice import dice, mean, scored_labels
+from archspec.scoring.dice import mean
+from archspec.scoring.labels import scored_labels
 from archspec.scoring.surface import surface_scores
-from search.trials.nnunet_data import CaseScores, TrialData
+from search.trials.cases import CaseScores, scores_of_case
+from search.trials.nnunet_data import TrialData
 from search.trials.train import METRICS, Rung, StoppedError, TrialTask, score_trained, train
 
 
@@ -175,13 +177,12 @@ class ScoredData(TrialData):
 
     def score_cases(self, net: nn.Module, device: torch.device, cases: list[str]) -> CaseScores:
         """Return Dice by case and class and group, their `mean`, and what is asked for beside."""
-        classes, groups = scored_labels(self.dataset.dataset_json)
+        classes, _ = scored_labels(self.dataset.dataset_json)
         values = [value for name in self.decided for value in classes[name]]
         spacing = self.configuration.spacing
         found: CaseScores = {}
         for case, prediction, reference in self._predicted(net, device, cases):
-            scores = {k: dice(prediction, reference, v) for k, v in {**classes, **groups}.items()}
-            scores["mean"] = mean(scores[name] for name in classes)
+            scores = scores_of_case(prediction, reference, self.dataset.dataset_json)
             if self.decided:
                 both = np.isin(prediction, values) & np.isin(reference, values)
                 right = prediction[both] == reference[both]

@@ -7,22 +7,21 @@ Source: github.com/MIC-DKFZ/nnUNet, nnunetv2/utilities/label_handling/label_hand
 from collections.abc import Mapping
 from typing import Any
 
+from archspec.scoring.labels import label_values
 from blocks.base import SpecError
 
-Labels = Mapping[str, Any]
 
-
-def num_segmentation_heads(labels: Labels) -> int:
+def num_segmentation_heads(labels: Mapping[str, Any]) -> int:
     """Return the network's outputs: labels, or regions without background; never `ignore`."""
     return len(_regions(labels)) if _has_regions(labels) else len(_values(labels))
 
 
-def num_foreground_labels(labels: Labels) -> int:
+def num_foreground_labels(labels: Mapping[str, Any]) -> int:
     """Return the labels that a cascade's second stage gets as inputs, one channel each."""
     return len(_values(labels) - {0})
 
 
-def check_labels(labels: Labels, regions_class_order: Any) -> None:
+def check_labels(labels: Mapping[str, Any], regions_class_order: Any) -> None:
     """Refuse what stops nnU-Net when a training starts.
 
     Raises:
@@ -47,22 +46,13 @@ def check_labels(labels: Labels, regions_class_order: Any) -> None:
         )
 
 
-def _parts(labels: Labels) -> dict[str, set[int]]:
-    """Return the values of every label and region but the ignored one."""
-    return {
-        name: {int(part) for part in value} if isinstance(value, list) else {int(value)}
-        for name, value in labels.items()
-        if name != "ignore"
-    }
+def _values(labels: Mapping[str, Any]) -> set[int]:
+    return {value for part in label_values(labels).values() for value in part}
 
 
-def _values(labels: Labels) -> set[int]:
-    return {value for part in _parts(labels).values() for value in part}
+def _has_regions(labels: Mapping[str, Any]) -> bool:
+    return any(len(part) > 1 for part in label_values(labels).values())
 
 
-def _has_regions(labels: Labels) -> bool:
-    return any(isinstance(value, list) and len(value) > 1 for value in labels.values())
-
-
-def _regions(labels: Labels) -> list[str]:
-    return [name for name, part in _parts(labels).items() if part != {0}]
+def _regions(labels: Mapping[str, Any]) -> list[str]:
+    return [name for name, part in label_values(labels).items() if set(part) != {0}]

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.windows import best_window, crop
-from archspec.scoring.dice import mean, scored_labels
+from archspec.scoring.dice import dice_of_sizes, mean
+from archspec.scoring.labels import scored_labels
 from blocks.base import Grid, SpecError
 
 
@@ -69,12 +70,9 @@ class Target:
         else:
             predicted = logits > 0
         predicted, wanted = (predicted & self.valid).flatten(1), self.foreground.flatten(1)
-        sizes = (predicted.sum(1) + wanted.sum(1)).tolist()
-        hits = (predicted & wanted).sum(1).tolist()
-        scores = {
-            n: 2 * h / s if s else 0.0 for n, h, s in zip(self.names, hits, sizes, strict=True)
-        }
-        return {name: scores[name] for name in self.present}
+        sizes = [(predicted & wanted).sum(1), predicted.sum(1), wanted.sum(1)]
+        scores = zip(self.names, *(counts.tolist() for counts in sizes), strict=True)
+        return {name: dice_of_sizes(*found) for name, *found in scores if found[-1]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,46 @@
 """What a dataset.json says about labels: classes, groups, the ignore label, the files' ending."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from archspec.scoring.dice import Labels, scored_labels
 from archspec.scoring.masks import MaskFile
 from blocks.base import SpecError
+
+Labels = Mapping[str, tuple[int, ...]]
+"""The values of every label or region, by name."""
+
+
+def label_values(labels: Mapping[str, Any]) -> Labels:
+    """Return what the `labels` of a dataset.json stand for, background too, without `ignore`.
+
+    Raises:
+        TypeError, ValueError: a value is neither an integer nor a list of them.
+    """
+    return {
+        name: tuple(map(int, value)) if isinstance(value, list | tuple) else (int(value),)
+        for name, value in labels.items()
+        if name != "ignore"
+    }
+
+
+def scored_labels(dataset_json: Mapping[str, Any]) -> tuple[Labels, Labels]:
+    """Return label values by class, and by group, from a dataset.json.
+
+    Groups are unions that a dataset wants scored beside its classes: `archspec.groups`, lists of
+    class names; archspec's phantoms have them.
+    """
+    labels = label_values(dataset_json["labels"])
+    classes = {name: values for name, values in labels.items() if name != "background"}
+    groups = dataset_json.get("archspec", {}).get("groups", {})
+    return classes, {
+        group: tuple(sorted({value for name in names for value in classes[name]}))
+        for group, names in groups.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +71,12 @@ class DatasetLabels:
             ignore = found["labels"].get("ignore")
             ignored = None if ignore is None else int(ignore)
             ending = str(found.get("file_ending", ".nii.gz"))
-            values = {int(value) for values in classes.values() for value in values}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SpecError(
                 f"{path}: labels must map names to a number or a list of them, and groups to names "
                 f"of labels ({type(error).__name__}: {error})"
             ) from error
-        if not classes or min(values) < 0:
+        if not classes or min(value for values in classes.values() for value in values) < 0:
             raise SpecError(f"{path}: labels must name a class above the background")
         return cls(classes, groups, ignored, ending, found)
 

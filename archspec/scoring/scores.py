@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from archspec.scoring.dice import mean
+from archspec.scoring.dice import dice_of_sizes, mean
 from archspec.scoring.labels import DatasetLabels
 from archspec.scoring.masks import MaskFile, mask_names, read_mask
 from archspec.scoring.surface import bounding_box, surface_scores
@@ -133,7 +133,7 @@ def score_case(
         in_a, in_b = int(a.sum()), int(b.sum())
         surface = surface_scores(a, b, reference.spacing, tolerance=tolerance)
         scores[name] = Scores(
-            2 * int((a & b).sum()) / (in_a + in_b) if in_a + in_b else math.nan,
+            dice_of_sizes(int((a & b).sum()), in_a, in_b),
             surface.hd95,
             surface.surface_dice,
             surface.boundary_precision,

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from archspec.scoring.dice import dice, mean, mean_dice, scored_labels
+from archspec.scoring.dice import dice, mean
+from archspec.scoring.labels import scored_labels
 from archspec.training.step import Batch
 
 CaseScores = dict[str, dict[str, float]]
@@ -46,19 +47,23 @@ Predicted = Iterator[tuple[str, NDArray[Any], NDArray[Any]]]
 def scores_of_all(predicted: Predicted, dataset_json: dict[str, Any]) -> dict[str, float]:
     """Return the mean Dice per class and group, and `mean` over the classes."""
     classes, groups = scored_labels(dataset_json)
-    pairs = [(prediction, reference) for _, prediction, reference in predicted]
-    scores = mean_dice(pairs, {**classes, **groups})
+    cases = list(scores_by_case(predicted, dataset_json).values())
+    scores = {name: mean(case[name] for case in cases) for name in (*classes, *groups)}
     return {"mean": mean(scores[name] for name in classes), **scores}
 
 
 def scores_by_case(predicted: Predicted, dataset_json: dict[str, Any]) -> CaseScores:
-    """Return Dice by case and class and group, and `mean` over the classes.
+    """Return the scores of every case."""
+    return {case: scores_of_case(p, r, dataset_json) for case, p, r in predicted}
+
+
+def scores_of_case(
+    prediction: NDArray[Any], reference: NDArray[Any], dataset_json: dict[str, Any]
+) -> dict[str, float]:
+    """Return Dice by class and group, and `mean` over the classes.
 
     NaN where a class is neither in the case nor predicted.
     """
     classes, groups = scored_labels(dataset_json)
-    found: CaseScores = {}
-    for case, prediction, reference in predicted:
-        scores = {k: dice(prediction, reference, v) for k, v in {**classes, **groups}.items()}
-        found[case] = {"mean": mean(scores[name] for name in classes), **scores}
-    return found
+    scores = {k: dice(prediction, reference, v) for k, v in {**classes, **groups}.items()}
+    return {"mean": mean(scores[name] for name in classes), **scores}

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from archspec.scoring.dice import dice, mean, mean_dice
+from archspec.scoring.dice import dice, mean
 from archspec.scoring.labels import DatasetLabels
 from blocks.base import SpecError
+from search.trials.cases import scores_of_all
 
 
 def labels(tmp_path: Path, **keys: Any) -> DatasetLabels:
@@ -27,10 +28,11 @@ def test_dice(values: tuple[int, ...], score: float) -> None:
     assert dice(prediction, reference, values) == pytest.approx(score, nan_ok=True)
 
 
-def test_mean_dice_leaves_out_what_neither_holds() -> None:
+def test_means_leave_out_what_neither_holds() -> None:
     nothing, one = np.zeros(4, int), np.array([1, 1, 0, 0])
-    cases = [(one, one), (nothing, one), (nothing, nothing)]
-    assert mean_dice(cases, {"one": (1,)}) == {"one": 0.5}
+    cases = [("a", one, one), ("b", nothing, one), ("c", nothing, nothing)]
+    found = scores_of_all(iter(cases), {"labels": {"background": 0, "one": 1, "none": 2}})
+    assert found == {"mean": 0.5, "one": 0.5, "none": pytest.approx(math.nan, nan_ok=True)}
     assert math.isnan(mean([math.nan]))
 
 
