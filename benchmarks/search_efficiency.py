@@ -24,10 +24,9 @@ import search_curves
 from curves import read_curves
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from search_comparison import Interval, compare
-from search_replay import Known, Replay, Table, replay
+from search_replay import AnyStopper, Known, Replay, Table, replay
 
 from archspec.costs.flops import CONVENTION
-from search.space.settings import StopperName
 from search.space.space import load_space
 
 OUT = Path(__file__).parent / "results" / "search_efficiency.json"
@@ -39,7 +38,7 @@ class Method:
     """A sampler, made from a seed, and a stopper."""
 
     sampler: Callable[[int], BaseSampler]
-    stopper: StopperName = "none"
+    stopper: AnyStopper = "none"
 
 
 METHODS = {

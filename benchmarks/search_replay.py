@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import numpy as np
 import optuna
 from curves import CurvePoint, Training
+from moasha import NonDominatedHalving
 from optuna.samplers import BaseSampler
 from search_curves import Params, Seconds, name_of, networks
 
@@ -30,6 +31,8 @@ from search.study import draw as drawing
 from search.study.loop import SearchLoop
 from search.trials.train import Rung, TrialTask
 from search.trials.worker import Message
+
+AnyStopper = StopperName | Literal["moasha"]
 
 
 @dataclass(frozen=True)
@@ -210,12 +213,13 @@ def replay(
     table: Table,
     sampler: BaseSampler,
     *,
-    stopper: StopperName,
+    stopper: AnyStopper,
     budget: float,
     anchors: bool = True,
 ) -> Replay:
     """Search with the loop that `archspec search` runs, for a budget of average trainings."""
-    settings = known.settings.model_copy(update={"stopper": stopper})
+    named = "none" if stopper == "moasha" else stopper
+    settings = known.settings.model_copy(update={"stopper": named})
     if not anchors:
         settings = settings.model_copy(update={"anchors": ()})
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
@@ -230,6 +234,8 @@ def replay(
             0,
             lambda event: None,
         )
+        if stopper == "moasha":
+            loop.stopper = NonDominatedHalving(len(settings.rung_steps), eta=settings.eta)
         loop.recover()
         # traced once per network and not once per replay
         with mock.patch.object(drawing, "cost_plan", lambda p: known.costs[trial_hash(p.spec)]):

@@ -40,7 +40,7 @@ def search(
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing run.")] = False,
     stopper: Annotated[
-        str | None, typer.Option(help="What stops trials early: pash, moasha or none.")
+        str | None, typer.Option(help="What stops trials early: pash or none.")
     ] = None,
     max_gflops: Annotated[
         float | None, typer.Option(help="Train nothing above this per patch.")

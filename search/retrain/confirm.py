@@ -57,7 +57,9 @@ def confirm(
     dataset = find_dataset(
         record["dataset"], configuration=record["configuration"], plans_name=plans_name
     )
-    search = SearchSettings.model_validate_json(json.dumps(of_earlier_release(record["settings"])))
+    # nothing is stopped here, and earlier releases had stoppers that are gone
+    given = {**of_earlier_release(record["settings"]), "stopper": "none"}
+    search = SearchSettings.model_validate_json(json.dumps(given))
     held_out = _test_cases(folder, record, dataset)
     settings = WorkerSettings(
         dataset, record["fold"], search.batch_size, threads, held_out=held_out

@@ -22,7 +22,7 @@ from search.study.record import of_earlier_release
 from search.study.storage import open_run
 
 _LEVEL = 0.95
-_SAME = ("dataset", "configuration", "fold", "convention")
+_SAME = ("dataset", "configuration", "fold", "convention", "earlier_stopper")
 _SAME_SETTINGS = ("steps", "batch_size", "rungs", "eta", "stopper", "limits", "match")
 
 

@@ -10,7 +10,7 @@ from archspec.spec.training import Positive
 from blocks.base import ComponentSpec, Count, SpecError
 from search.space.holes import Hole, Value
 
-StopperName = Literal["pash", "moasha", "none"]
+StopperName = Literal["pash", "none"]
 
 
 def _check_memory(value: object) -> object:

@@ -1,23 +1,26 @@
 """run.json: what a run was started with, and which of its settings stay in force on resuming."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from archspec.spec.migrations import upgrade
 from archspec.spec.tree import frozen
 from archspec.spec.yaml_file import Source
-from search.space.settings import SearchSettings
+from blocks.base import SpecError
+from search.space.settings import SearchSettings, StopperName
 from search.space.space import Space
 
 RECORD = "run.json"
+STOPPERS: tuple[str, ...] = get_args(StopperName)
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return what run.json says, its space as the present schema writes it; None without one."""
+def read_run_json(folder: Path) -> dict[str, Any]:
+    """Return run.json, its space as the present schema writes it; empty without a run."""
     file = folder / RECORD
     if not file.is_file():
-        return None
+        return {}
     record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if isinstance(record.get("space"), dict):
         space = upgrade(Source(RECORD, frozen(record["space"]))).tree
@@ -25,15 +28,52 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return run.json with the settings complete, see `of_earlier_release`; empty without a run."""
+    record = read_run_json(folder)
+    settings = of_earlier_release(record.get("settings", {}))
+    return {**record, "settings": settings} if record else {}
+
+
+def earlier_stopper(record: dict[str, Any]) -> str | None:
+    """Return the stopper of the run's first trials, where it is one that this release lacks."""
+    last: str | None = record.get("settings", {}).get("stopper")
+    if last is not None and last not in STOPPERS:
+        return last
+    earlier: str | None = record.get("earlier_stopper")
+    return earlier
+
+
+def with_kept_settings(folder: Path, space: Space) -> Space:
+    """Return the space with the settings of the run in the folder, but for those it gives itself.
+
+    A new release has new settings and other defaults; a run goes on as it began.
+
+    Raises:
+        SpecError: the run's stopper is gone, and the space gives no other.
+    """
+    record = read_record(folder)
+    if not record:
+        return space
+    _check_stopper(folder, record, space)
+    now = space.settings.model_dump(mode="json", include=space.settings.model_fields_set)
+    both = json.dumps({**record["settings"], **now})
+    return replace(space, settings=SearchSettings.model_validate_json(both))
+
+
 def kept_settings(folder: Path, space: Space) -> dict[str, Any]:
     """Return the run's settings, by path, that the space does not give and has other defaults for.
 
     Empty where there is no run.
+
+    Raises:
+        SpecError: see `with_kept_settings`.
     """
     record = read_record(folder)
-    if record is None:
+    if not record:
         return {}
-    run = _flat(of_earlier_release(record.get("settings", {})))
+    _check_stopper(folder, record, space)
+    run = _flat(record["settings"])
     own = _flat(space.settings.model_dump(mode="json"))
     given = space.settings.model_fields_set
     return {
@@ -47,6 +87,17 @@ def kept_text(kept: dict[str, Any]) -> str:
     """Return one line."""
     what = ", ".join(f"{path} {json.dumps(value)}" for path, value in kept.items())
     return f"the run's own settings stay, since this command gives none: {what}"
+
+
+def _check_stopper(folder: Path, record: dict[str, Any], space: Space) -> None:
+    """Refuse to go on by a rule that is gone; trials stopped by another one must be asked for."""
+    stopper = record["settings"]["stopper"]
+    if stopper not in STOPPERS and "stopper" not in space.settings.model_fields_set:
+        raise SpecError(
+            f"{folder}: its trials were stopped by {stopper!r}, which this release does not have; "
+            f"report, best and confirm read it as it is, and --resume --stopper "
+            f"{' or --stopper '.join(STOPPERS)} goes on"
+        )
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

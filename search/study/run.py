@@ -6,7 +6,6 @@ The run folder holds `study.db` (Optuna, SQLite), `space.yaml`, `run.json` and, 
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,9 @@ from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.splits import split_cases
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.space.settings import SearchSettings
 from search.space.space import Space
 from search.study.loop import Event, SearchLoop
-from search.study.record import RECORD, of_earlier_release, read_record
+from search.study.record import RECORD, STOPPERS, earlier_stopper, read_record, with_kept_settings
 from search.study.session import note_session
 from search.study.storage import STUDY, Heartbeat, open_storage, quiet
 from search.study.storage import open_run as open_run
@@ -56,7 +54,7 @@ def run(
         SpecError: the folder exists and `resume` is off, another search uses it, its space, dataset
             or fold differ, or nothing can be written there.
     """
-    space = _with_settings_of(folder, space)
+    space = with_kept_settings(folder, space)
     record = {
         "space": space.source.tree,
         "settings": space.settings.model_dump(mode="json"),
@@ -67,6 +65,7 @@ def run(
         "convention": CONVENTION,
         "synthetic_task": dataset.dataset_json.get("archspec", {}).get("task"),
     }
+    record["earlier_stopper"] = earlier_stopper(read_record(folder))
     _check_data(dataset, fold)
     held_out = _test_cases(space, dataset, fold, seed)
     record["test_cases"] = held_out or None  # None in runs of releases without a test part, too
@@ -112,19 +111,6 @@ def _cause(error: BaseException) -> str:
     return str(error).splitlines()[0]
 
 
-def _with_settings_of(folder: Path, space: Space) -> Space:
-    """Return the space with the settings of the run in the folder, but for those it gives itself.
-
-    A new release has new settings and other defaults; a run goes on as it began.
-    """
-    record = read_record(folder)
-    if record is None:
-        return space
-    old = of_earlier_release(record.get("settings", {}))
-    now = space.settings.model_dump(mode="json", include=space.settings.model_fields_set)
-    return replace(space, settings=SearchSettings.model_validate_json(json.dumps({**old, **now})))
-
-
 def _check_data(dataset: PreprocessedDataset, fold: int) -> None:
     """Refuse what every worker would stumble over."""
     cases = len(list(dataset.data_folder.glob("*.pkl")))
@@ -152,13 +138,15 @@ def _test_cases(
 
 def _check_folder(folder: Path, record: dict[str, Any], *, resume: bool) -> None:
     old = read_record(folder)
-    if old is None:
+    if not old:
         if folder.exists() and any(folder.iterdir()):
             raise SpecError(f"{folder}: exists and is not a run; give another --out")
         return
     if not resume:
         raise SpecError(f"{folder}: a run is there already; go on with --resume, or another --out")
-    old["settings"] = of_earlier_release(old.get("settings", {}))
+    if old["settings"]["stopper"] not in STOPPERS:  # gone; the rest go on by one asked for
+        old["settings"]["stopper"] = record["settings"]["stopper"]
+        old["earlier_stopper"] = record["earlier_stopper"]
     changed = [key for key in record if old.get(key) != record[key]]
     if changed:
         raise SpecError(

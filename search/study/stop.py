@@ -4,7 +4,6 @@ FLOPs are exact and known before training, so only Dice is uncertain, and only a
 no more can push another one off the front. Optuna's pruners refuse two objectives.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Protocol
@@ -24,7 +23,7 @@ class Stopper(Protocol):
         """Remember a score that was decided upon before."""
 
 
-class _Recorded:
+class Recorded:
     """The scores at every rung: (log10 FLOPs, Dice) by trial."""
 
     def __init__(self) -> None:
@@ -48,7 +47,7 @@ class NeverStop:
         pass
 
 
-class ParetoHalving(_Recorded):
+class ParetoHalving(Recorded):
     """Stop what is behind the rung's front and not among the best of its FLOPs neighbours.
 
     A trial goes on while fewer than `evidence` trials cost no more, while its Dice is within the
@@ -92,73 +91,9 @@ class ParetoHalving(_Recorded):
         return dice >= float(np.quantile(near, 1 - 1 / self.eta))
 
 
-class NonDominatedHalving(_Recorded):
-    """Stop what ranks below the top 1/eta of its rung by non-dominated sorting.
-
-    Source: Schmucker et al., "Multi-objective asynchronous successive halving", 2021. Ranks are
-    true ranks; in the released Syne Tune the sorted order of indices stands in their place.
-    """
-
-    def __init__(self, num_rungs: int, *, eta: int = 3) -> None:
-        super().__init__()
-        self.num_rungs = num_rungs
-        self.eta = eta
-
-    def decide(self, rung: int, dice: float, log10_flops: float, trial: int) -> bool:
-        if rung >= self.num_rungs - 1:
-            return True
-        others = self.others(rung, trial)
-        self.remember(rung, dice, log10_flops, trial)
-        scores = [*others, (log10_flops, dice)]
-        rank = nondominated_ranks([(f, -d) for f, d in scores])[-1]
-        return len(scores) < self.eta or rank < len(scores) / self.eta
-
-
-def nondominated_ranks(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the rank of every point, 0 for the best, where both coordinates are minimised.
-
-    Front by front; within a front each next point is the one farthest from those ranked before.
-    """
-    ranks = [0] * len(points)
-    left, rank = set(range(len(points))), 0
-    while left:
-        front = _front(points, left)
-        left -= set(front)
-        for index in _spread(points, front):
-            ranks[index] = rank
-            rank += 1
-    return ranks
-
-
-def _front(points: Sequence[tuple[float, float]], left: set[int]) -> list[int]:
-    """Return the points that no other dominates, equal ones included, by their first coordinate."""
-    best, front = (math.inf, math.inf), []
-    for index in sorted(left, key=lambda i: (points[i], i)):
-        point = points[index]
-        if point[1] < best[1] or point == best:
-            best = point
-            front.append(index)
-    return front
-
-
-def _spread(points: Sequence[tuple[float, float]], front: list[int]) -> list[int]:
-    """Return the front's points, the cheapest first, then always the farthest from the others."""
-    order, left = [front[0]], front[1:]
-    gaps = {i: math.dist(points[i], points[front[0]]) for i in left}
-    while left:
-        farthest = max(left, key=lambda i: gaps[i])
-        left.remove(farthest)
-        order.append(farthest)
-        gaps = {i: min(gaps[i], math.dist(points[i], points[farthest])) for i in left}
-    return order
-
-
 def make_stopper(settings: SearchSettings) -> Stopper:
     """Return the stopper that the settings name."""
-    num_rungs = len(settings.rung_steps)
+    if settings.stopper == "none":
+        return NeverStop()
     eta = settings.eta if settings.eta > 1 else 3  # evenly spaced rungs tell no share to keep
-    if settings.stopper == "pash":
-        return ParetoHalving(num_rungs, eta=eta)
-    if settings.stopper == "moasha":
-        return NonDominatedHalving(num_rungs, eta=eta)
-    return NeverStop()
+    return ParetoHalving(len(settings.rung_steps), eta=eta)

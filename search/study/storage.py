@@ -13,7 +13,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
 from blocks.base import SpecError
-from search.study.record import read_record
+from search.study.record import read_run_json
 
 STUDY = "search"
 _TIMEOUT = 60
@@ -32,8 +32,8 @@ def open_run(folder: Path) -> tuple[optuna.Study, dict[str, Any]]:
     Raises:
         SpecError: the folder holds no run, or one whose study is not there yet.
     """
-    record = read_record(folder)
-    if record is None:
+    record = read_run_json(folder)
+    if not record:
         raise SpecError(f"{folder}: not a run folder; `archspec search` makes one (--out)")
     if not _has_study(folder):
         raise SpecError(

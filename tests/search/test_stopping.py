@@ -11,10 +11,8 @@ from search.space.settings import SearchSettings
 from search.study.record import of_earlier_release
 from search.study.stop import (
     NeverStop,
-    NonDominatedHalving,
     ParetoHalving,
     make_stopper,
-    nondominated_ranks,
 )
 
 MARGINS = (0.03, 0.02, 0.01)
@@ -104,38 +102,12 @@ def test_remembered_scores_count_and_a_trial_is_not_judged_by_itself() -> None:
     assert four.decide(0, 0.7, 9.1, 4), "without its own score there are only four"
 
 
-def test_ranks_are_ranks_and_not_the_sorted_order() -> None:
-    """T11: the order of indices, [1, 2, 0], is not the rank of each point."""
-    assert nondominated_ranks([(3, 3), (1, 1), (2, 2)]) == [2, 0, 1]
-
-
-@pytest.mark.parametrize("seed", range(50))
-def test_a_dominated_point_ranks_behind_what_dominates_it(seed: int) -> None:
-    rng = random.Random(seed)
-    points = [(float(rng.randint(0, 5)), float(rng.randint(0, 5))) for _ in range(20)]
-    ranks = nondominated_ranks(points)
-    assert sorted(ranks) == list(range(20))
-    for a, rank_a in zip(points, ranks, strict=True):
-        for b, rank_b in zip(points, ranks, strict=True):
-            if a[0] <= b[0] and a[1] <= b[1] and a != b:
-                assert rank_a < rank_b
-
-
-def test_nondominated_halving_keeps_a_third() -> None:
-    stopper = NonDominatedHalving(4)
-    rng = random.Random(0)
-    kept = [stopper.decide(0, rng.random(), 8 + rng.random(), trial) for trial in range(300)]
-    assert 80 < sum(kept) < 130
-    assert stopper.decide(0, 2.0, 7.0, 300), "nothing is better in either"
-    assert not stopper.decide(0, -1.0, 10.0, 301)
-
-
 def test_settings_name_the_stopper_and_its_rungs() -> None:
     assert SearchSettings(steps=2700).rung_steps == (100, 300, 900, 2700)
     assert SearchSettings(steps=10).rung_steps == (1, 3, 10)
     assert SearchSettings(steps=24, rungs=3, eta=1).rung_steps == (8, 16, 24)
     assert SearchSettings(steps=2, rungs=4, eta=1).rung_steps == (1, 2)
-    kinds = {"pash": ParetoHalving, "moasha": NonDominatedHalving, "none": NeverStop}
+    kinds = {"pash": ParetoHalving, "none": NeverStop}
     for name, kind in kinds.items():
         assert type(make_stopper(SearchSettings.model_validate({"stopper": name}))) is kind
     assert make_stopper(SearchSettings(stopper="none")).decide(0, 0.0, 99.0, 0)

@@ -20,6 +20,8 @@ import search.retrain.confirm
 from blocks.base import SpecError
 from search.report.write import best_trial, front_table, report_json, write_report
 from search.retrain.confirm import confirm
+from search.space.space import load_space
+from search.study.record import kept_settings
 from search.study.storage import open_run
 
 STORED = Path(__file__).with_name("stored")
@@ -93,6 +95,58 @@ def test_its_front_can_be_confirmed(
     assert found["compared_on"] == "validation", "it had no test part"
     assert {task.rung_steps for task in pool.tasks} == {(10, 20, 30)}
     assert not found["failed"]
+
+
+@pytest.fixture
+def moasha(run: Path) -> Path:
+    """Return the run as if its trials had been stopped by MO-ASHA, which releases had once."""
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    record["settings"]["stopper"] = "moasha"
+    (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    return run
+
+
+def test_a_run_with_a_stopper_that_is_gone_is_read_and_confirmed(
+    moasha: Path,
+    fakes: SimpleNamespace,
+    scoring_pool: Callable[..., Any],
+    in_place_of_workers: Callable[[Any], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_report(moasha)
+    assert best_trial(moasha).number == 4
+    dataset = fakes.fake_dataset(moasha.parent / "preprocessed")
+    monkeypatch.setattr(search.retrain.confirm, "find_dataset", lambda *_, **__: dataset)
+    pool = scoring_pool(lambda task, part, index: 0.5)
+    in_place_of_workers(pool)
+    assert confirm(moasha, seeds=1)["points"][-1]["trial"] == 4
+    assert {task.rung_steps for task in pool.tasks} == {(10, 20, 30)}
+
+
+def test_a_run_with_a_stopper_that_is_gone_goes_on_by_one_asked_for(
+    moasha: Path, fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    """What it was stopped by before stays on record: a control must have had the same."""
+    before = (moasha / "run.json").read_bytes()
+    for act in (
+        lambda: kept_settings(moasha, load_space(SPACE)),
+        lambda: fakes.run_fake(SPACE, moasha, 6, fakes.FakePool()),
+    ):
+        with pytest.raises(SpecError, match=r"'moasha'.*--stopper pash or --stopper none") as told:
+            act()
+        assert "\n" not in str(told.value)
+    assert (moasha / "run.json").read_bytes() == before
+    text = SPACE.read_text(encoding="utf-8").replace("search:", "search:\n  stopper: pash", 1)
+    asked = tmp_path / "asked.yaml"
+    asked.write_text(text, encoding="utf-8")
+    fakes.run_fake(asked, moasha, 6, fakes.FakePool())
+    study = fakes.run_fake(SPACE, moasha, 7, fakes.FakePool())
+    record = json.loads((moasha / "run.json").read_text(encoding="utf-8"))
+    assert (record["settings"]["stopper"], record["earlier_stopper"]) == ("pash", "moasha")
+    assert {t.number: t.values[0] for t in study.trials if t.number in DICE} == DICE
+    asked.write_text(text.replace("pash", "none"), encoding="utf-8")
+    with pytest.raises(SpecError, match="settings differ from the run's"):
+        fakes.run_fake(asked, moasha, 8, fakes.FakePool())
 
 
 @pytest.mark.parametrize(
