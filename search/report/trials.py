@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.pareto import pareto_front
 from search.study.ledger import is_stopped, last_rung
+from search.study.storage import queued_params
 
 State = Literal[
     "front",
@@ -80,7 +81,7 @@ def read_trials(
     anchors = {
         trial.number
         for trial in frozen
-        if "fixed_params" in trial.system_attrs and _resumed_from(trial) < 0
+        if queued_params(trial) is not None and _resumed_from(trial) < 0
     }
     trials = [
         replace(

@@ -29,6 +29,7 @@ from search.study.draw import Drawing
 from search.study.ledger import Ledger, last_rung
 from search.study.recovery import queue_again, recover, this_host
 from search.study.stop import make_stopper
+from search.study.storage import queued_params, stored_trial, trial_id
 from search.trials.pool import WorkerPool
 from search.trials.train import CHECKPOINT, METRICS, Rung, TrialTask
 from search.trials.worker import Message
@@ -78,7 +79,7 @@ class SearchLoop:
 
     def live_ids(self) -> list[int]:
         """Return Optuna's ids of the trials being trained, for their heartbeats."""
-        return [trial._trial_id for trial in list(self.live.values())]
+        return [trial_id(trial) for trial in list(self.live.values())]
 
     def recover(self) -> None:
         """Queue anchors that were never queued, and again what a killed search left RUNNING.
@@ -98,7 +99,7 @@ class SearchLoop:
         Lost ones are queued again with their attributes, so that one trial of each is enough.
         """
         known = [
-            (anchor_spec_of(trial), trial.system_attrs.get("fixed_params"))
+            (anchor_spec_of(trial), queued_params(trial))
             for trial in self.study.get_trials(deepcopy=False)
         ]
         for anchor in spec_anchors(self.space.source, self.space.settings):
@@ -240,19 +241,16 @@ class SearchLoop:
 
     def _lose(self, trial: optuna.Trial, reason: str) -> None:
         """Queue a trial whose worker died or stalled; once, unless it came to a rung since."""
-        step = last_rung(self._frozen(trial)).get("step", 0)
+        step = last_rung(stored_trial(self.study, trial)).get("step", 0)
         if trial.user_attrs.get("retried_at") == step:
             self._fail(trial, f"{reason}, and so before")
             return
         trial.set_user_attr("lost", reason)
-        queue_again(self.study, self._frozen(trial), retried_at=step)
+        queue_again(self.study, stored_trial(self.study, trial), retried_at=step)
         self.study.tell(trial, state=TrialState.FAIL)
         self.ledger.lose(trial.user_attrs["trial_hash"], trial)
         del self.live[trial.number]
         self._emit("lost", trial.number, f"{reason}; queued again")
-
-    def _frozen(self, trial: optuna.Trial) -> optuna.trial.FrozenTrial:
-        return self.study._storage.get_trial(trial._trial_id)
 
     def _finish(self, trial: optuna.Trial, last: Rung) -> None:
         trial.set_user_attr("scores", last.scores)

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from blocks.base import SpecError
 from search.space.anchors import ANCHOR_SPEC
 from search.study.ledger import last_rung
-from search.study.storage import GRACE
+from search.study.storage import GRACE, queued_params
 
 
 def recover(study: optuna.Study) -> None:
@@ -52,7 +52,7 @@ def recover(study: optuna.Study) -> None:
 def queue_again(study: optuna.Study, lost: FrozenTrial, **attributes: Any) -> None:
     """Queue the lost trial's parameters, to be gone on with from its last checkpoint."""
     # killed before it drew its parameters, an anchor has them as fixed ones only
-    params = {**lost.system_attrs.get("fixed_params", {}), **lost.params}
+    params = {**(queued_params(lost) or {}), **lost.params}
     names = ("seed", "rungs", "retried_at", ANCHOR_SPEC)
     kept: dict[str, Any] = {n: lost.user_attrs[n] for n in names if n in lost.user_attrs}
     origin = lost.user_attrs.get("origin", lost.number)

@@ -1,4 +1,4 @@
-"""The study of a run folder: its storage, and how others than the search open it."""
+"""The study of a run folder: its storage, how others open it, and what Optuna keeps to itself."""
 
 import contextlib
 import sqlite3
@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial
 
 from blocks.base import SpecError
 from search.study.record import read_run_json
@@ -72,6 +73,22 @@ def quiet() -> Iterator[None]:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         warnings.filterwarnings("ignore", "Heartbeat of storage")
         yield
+
+
+def trial_id(trial: Trial) -> int:
+    """Return Optuna's id of a trial, which storages know it by; its number counts in its study."""
+    return trial._trial_id
+
+
+def stored_trial(study: optuna.Study, trial: Trial) -> FrozenTrial:
+    """Return the trial as it is stored, without reading the others."""
+    return study._storage.get_trial(trial_id(trial))
+
+
+def queued_params(trial: FrozenTrial) -> dict[str, Any] | None:
+    """Return the parameters that the trial was queued with; None where it was drawn."""
+    params: dict[str, Any] | None = trial.system_attrs.get("fixed_params")
+    return params
 
 
 def _has_study(folder: Path) -> bool:

@@ -23,6 +23,7 @@ from search.space.settings import SearchSettings
 from search.space.space import Space, load_space
 from search.study.ledger import ended
 from search.study.loop import Event, SearchLoop
+from search.study.storage import queued_params
 
 MakeLoop = Callable[..., SearchLoop]
 
@@ -84,7 +85,7 @@ def test_specs_are_queued_once_and_trained_by_the_recipe_of_the_space(
     given = (*BOTH, {"spec": "small-unet", "training.lr": 0.2}, {})
     tree = with_specs(space_tree, *given, training=rate)
     loop = make_loop(study, 99, tree)
-    waiting = [(anchor_spec_of(t), t.system_attrs["fixed_params"]) for t in study.trials]
+    waiting = [(anchor_spec_of(t), queued_params(t)) for t in study.trials]
     assert waiting[1:] == [
         ("small-unet", {"training.lr": 0.1}),
         ("mamba-unet", {"training.lr": 0.1}),

@@ -17,7 +17,7 @@ import search.study.run
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.study.ledger import ended
-from search.study.storage import Heartbeat, open_run
+from search.study.storage import Heartbeat, open_run, trial_id
 
 
 def wide(tree: dict[str, Any]) -> dict[str, Any]:
@@ -185,8 +185,8 @@ def test_trials_of_a_driver_with_a_heartbeat_are_not_stale(tmp_path: Path) -> No
     )
     study = optuna.create_study(storage=storage)
     alive, dead = study.ask(), study.ask()
-    storage.record_heartbeat(dead._trial_id)
-    with Heartbeat(storage, lambda: [alive._trial_id], interval=0.2):
+    storage.record_heartbeat(trial_id(dead))
+    with Heartbeat(storage, lambda: [trial_id(alive)], interval=0.2):
         time.sleep(4)
         optuna.storages.fail_stale_trials(study)
     states = [t.state for t in study.get_trials()]
