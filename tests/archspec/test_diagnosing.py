@@ -43,4 +43,4 @@ def test_trouble_is_told_and_ends_in_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(dispatch.VARIABLE, "fast")
     code, text = doctor()
     assert code == 1
-    assert "ARCHSPEC_SCAN=fast: not a scan backend; allowed: " in text.splitlines()[-1]
+    assert "ARCHSPEC_SCAN=fast: not a scan backend" in text.splitlines()[-1]

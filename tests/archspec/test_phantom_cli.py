@@ -81,7 +81,7 @@ def test_data_level_says_how_many_cases(phantom: Cli, tmp_path: Path) -> None:
         ("--task detail --control oracle", "task detail has no far evidence"),
         ("--task reach --control both", "control: must be one of none, erased, oracle"),
         ("--spacing 5,2", "--spacing 5,2: must be three sizes in mm"),
-        ("--spacing 5,2,0", "spacing: must be three positive sizes"),
+        ("--spacing 5,2,0", "spacing: must be three positive"),
     ],
 )
 def test_refusals_leave_nothing(phantom: Cli, tmp_path: Path, arguments: str, rule: str) -> None:

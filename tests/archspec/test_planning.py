@@ -93,7 +93,9 @@ def test_impossible_patch_names_the_rule_and_the_nearest_sizes() -> None:
 
 @pytest.mark.parametrize("patch_size", [(), (8,), (8,) * 4, (8, 0), (8, -8), (8, 8.0), (8, True)])
 def test_patch_size_argument(patch_size: Any) -> None:
-    assert refused(net({}), patch_size=patch_size).startswith("patch_size: must be 2 or 3 sizes")
+    assert refused(net({}), patch_size=patch_size) == (
+        f"patch_size: must be 2 or 3 sizes in voxels, e.g. (32, 32, 32), but is {patch_size!r}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,19 +124,19 @@ REFUSED = {
     ),
     "instance norm over one position": (
         net({"downsample": {"stride": 4, "kernel_size": 5}, "norm": "instance"}, patch_size=[4, 4]),
-        "encoder.stages.0.norm: 'instance' over a grid of one position has nothing",
+        "encoder.stages.0.norm: 'instance' over a grid of one position",
     ),
     "instance norm in a block": (
         net({"block": {"kind": "residual", "norm": "instance_affine"}}, patch_size=[2, 2]),
-        "encoder.stages.0.block.norm: 'instance_affine' over a grid of one position has nothing",
+        "encoder.stages.0.block.norm: 'instance_affine' over a grid of one position",
     ),
     "batch norm over one position": (
         net({"downsample": {"norm": "batch"}}, patch_size=[2, 2]),
-        "encoder.stages.0.downsample.norm: 'batch' over a grid of one position has nothing",
+        "encoder.stages.0.downsample.norm: 'batch' over a grid of one position",
     ),
     "norm of the decoder": (
         net({}, {}, decoder={"kind": "mlp", "proj_norm": "instance"}, patch_size=[4, 4]),
-        "decoder.proj_norm: 'instance' over a grid of one position has nothing",
+        "decoder.proj_norm: 'instance' over a grid of one position",
     ),
     "groups that do not divide": (
         net({"block": {"kind": "residual", "norm": "group(3)"}}),

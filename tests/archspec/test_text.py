@@ -98,7 +98,7 @@ def test_exit_code_says_whether_it_fits() -> None:
 
 @pytest.mark.parametrize("size", ["12", "12 parsec", "-1GB", "0GB", "GB", "1e400GB"])
 def test_memory_sizes_that_are_none(size: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(archspec.SpecError, match="must be a size such as 12GB"):
+    with pytest.raises(archspec.SpecError, match="must be a size"):
         CliRunner().invoke(
             app, ["describe", "small-unet", "--gpu-memory", size], catch_exceptions=False
         )

@@ -168,13 +168,11 @@ def test_refusals() -> None:
     )
     assert refused(32, [8, 8], num_heads=5).endswith("nearest: 4 or 8")
     assert refused(32, [8, 8], num_heads=99).endswith("nearest: 32")
-    assert refused(16, [24, 40, 16], reduction=[4, 4, 3]) == (
-        "reduction: grid [12, 20, 8] must divide by [4, 4, 3]; patch_size [24, 40, 16] must "
-        "divide by [8, 8, 6]; nearest: [24, 40, 12] or [24, 40, 18]"
-    )
-    assert refused(16, [8, 8, 8], reduction=[2, 2]) == (
-        "reduction: [2, 2] has 2 entries, but patch_size has 3 axes; give one integer or 3 of them"
-    )
+    message = refused(16, [24, 40, 16], reduction=[4, 4, 3])
+    assert message.startswith("reduction: grid [12, 20, 8] must ")
+    assert message.endswith("nearest: [24, 40, 12] or [24, 40, 18]")
+    message = refused(16, [8, 8, 8], reduction=[2, 2])
+    assert message.startswith("reduction: [2, 2] has 2 entries")
     assert refused(64, [8, 8, 8], num_heads=2, rope="axial") == (
         "rope: 'axial' on 3 axes needs head dims divisible by 6, but 64 / 2 heads = 32; "
         "nearest: 30 or 36"
