@@ -11,12 +11,14 @@ class Filler:
     """Walk a tree and fill its holes by `pick`; note where what was filled in stands.
 
     With `every`, the members that were not picked are visited too, so that `pick` sees all holes.
+    `above` has the members on the way to where the walk is, by the names of their choices.
     """
 
     def __init__(self, source: Source, pick: Callable[[Hole], Value], *, every: bool) -> None:
         self.source = source
         self.pick = pick
         self.every = every
+        self.above: dict[str, Value] = {}
         self.marks = dict(source.marks)
 
     def fill(self, node: Any, path: NodePath, at: NodePath, scope: tuple[str, int]) -> Any:
@@ -44,6 +46,8 @@ class Filler:
         for index, option in enumerate(hole.options):
             if option == value or self.every:
                 inner = (f"{hole.name}[{option}].", len(path))
+                outer, self.above = self.above, {**self.above, hole.name: option}
                 member = self.fill(node["choice"][index], path, (*at, "choice", index), inner)
+                self.above = outer
                 filled = member if option == value else filled
         return filled

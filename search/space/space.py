@@ -120,20 +120,28 @@ class Space:
 
     def holes(self) -> list[Hole]:
         """Return every hole, those inside members of choices and that of `match` included."""
-        found: list[Hole] = []
-
-        def note(hole: Hole) -> Value:
-            found.append(hole)
-            return hole.options[0]
-
-        Filler(self.source, note, every=True).fill(self.source.tree, (), (), ("", 0))
-        return [*{hole.name: hole for hole in found}.values(), *self._budgets()]
+        return [*{hole.name: hole for hole, _ in self._places()}.values(), *self._budgets()]
 
     def size(self) -> SpaceSize:
         """Return how many combinations of values there are, the invalid ones included."""
         found = size_of(self.source.tree)
         budgets = math.prod(len(hole.options) for hole in self._budgets())
         return replace(found, combinations=found.combinations * budgets)
+
+    def _places(self) -> list[tuple[Hole, dict[str, Value]]]:
+        """Return the hole of every node that has one, with the members in which the node stands.
+
+        A named hole may have several nodes; the members are given by the names of their choices.
+        """
+        found: list[tuple[Hole, dict[str, Value]]] = []
+
+        def note(hole: Hole) -> Value:
+            found.append((hole, filler.above))
+            return hole.options[0]
+
+        filler = Filler(self.source, note, every=True)
+        filler.fill(self.source.tree, (), (), ("", 0))
+        return found
 
     def _budgets(self) -> list[Hole]:
         """Return the hole of `match`, if it is one."""
@@ -244,10 +252,11 @@ def _validate_members(space: Space) -> None:
         )
     for index, anchor in enumerate(space.settings.anchors):
         check_anchor(space.source, index, anchor, holes)
-    for hole in holes:
-        parents = _parents(hole.name, holes)
-        for option in hole.options:
-            plan_source(space._filled({**parents, hole.name: option}, None))
+    places = space._places()
+    chosen = [{**above, hole.name: option} for hole, above in places for option in hole.options]
+    for index, values in enumerate(chosen):
+        if values not in chosen[:index]:
+            plan_source(space._filled(values, None))
     for anchor in space.anchors():
         plan_source(space._filled(anchor, None))
     _check_budgets(space)
@@ -267,13 +276,3 @@ def _check_budgets(space: Space) -> None:
                 f"{space.source.where(('search', 'match', 'macs'))}  search.{error}; at the "
                 f"space's own patch_size {list(first.patch_size)}"
             ) from None
-
-
-def _parents(name: str, holes: list[Hole]) -> dict[str, Value]:
-    """Return the options that must be chosen for a hole inside a member to be reached."""
-    return {
-        hole.name: option
-        for hole in holes
-        for option in hole.options
-        if hole.kind == "choice" and name.startswith(f"{hole.name}[{option}].")
-    }

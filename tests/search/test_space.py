@@ -88,6 +88,15 @@ def test_anchors_take_first_options_for_what_they_leave_open(tmp_path: Path) -> 
     ]
 
 
+CONV = {"kind": "conv"}
+NAMED = {"choice": [1, 3], "name": "heads"}
+
+
+def choice_of_heads(hole: dict[str, Any], **own: Any) -> dict[str, Any]:
+    """Return a choice whose second member, of heads, stands at width 4."""
+    return {"choice": [CONV, {"kind": "attention", "num_heads": hole}], **own}
+
+
 BAD = {
     "a member with an unknown key": (
         with_stage(mixer={"choice": [{"kind": "conv"}, {"kind": "conv", "kernle_size": 5}]}),
@@ -124,6 +133,43 @@ BAD = {
     "an anchor outside its hole": (
         {**BASE, "search": {"anchors": [{"encoder.stages.1.width": 5}]}},
         "not in",
+    ),
+    "a named hole in a later member": (
+        with_stage(width=4, mixer=choice_of_heads(NAMED)),
+        "num_heads: 3 must divide",
+    ),
+    "the high end of a named range in a later member": (
+        with_stage(width=4, mixer=choice_of_heads({"int": [2, 3], "name": "heads"})),
+        "num_heads: 3 must divide",
+    ),
+    "a hole in a later member of a named choice in a later member": (
+        {
+            **BASE,
+            "encoder": {
+                "stages": [
+                    BASE["encoder"]["stages"][0],
+                    {
+                        "choice": [
+                            {"width": 4, "mixer": CONV},
+                            {"width": 4, "mixer": choice_of_heads({"choice": [1, 3]}, name="m")},
+                        ]
+                    },
+                ]
+            },
+        },
+        "num_heads: 3 must divide",
+    ),
+    "a hole that is tied in a later member": (
+        {
+            **BASE,
+            "encoder": {
+                "stages": [
+                    {"width": 6, "mixer": {"kind": "attention", "num_heads": NAMED}},
+                    {"width": 4, "mixer": choice_of_heads({"tie": "heads"})},
+                ]
+            },
+        },
+        "num_heads: 3 must divide",
     ),
     "an unknown setting": ({**BASE, "search": {"stepps": 5}}, "stepps"),
     "a negative budget": ({**BASE, "search": {"steps": -5}}, "steps"),
