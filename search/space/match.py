@@ -1,11 +1,11 @@
 """Widths that give candidates one cost, so that what is compared is the mixer and not the size."""
 
+import heapq
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import product
 
 from archspec.costs.flops import cost_plan
 from archspec.network.plan import Plan, plan
@@ -20,7 +20,7 @@ Measure = Callable[[Plan], float]
 
 _LARGEST_SCALE = 64.0
 _MAX_TRIED = 3000
-"""How many combinations of widths around the common scale are listed at most."""
+"""How many combinations of widths around the common scale are tried at most."""
 
 
 @dataclass(frozen=True)
@@ -166,17 +166,31 @@ def _hopeless(widths: tuple[int, ...], tried: Iterable[_Found], target: MatchSpe
 
 
 def _around(base: list[int], scale: float, step: int) -> Iterator[tuple[int, ...]]:
-    """Yield rounded widths near the scale, those nearest to the base's ratios first."""
+    """Yield rounded widths near the scale, those nearest to the base's ratios first.
+
+    At most `_MAX_TRIED`. What is not reached is never made, so the number of widths costs little.
+    """
     most = max((int(_MAX_TRIED ** (1 / len(base))) - 1) // 2, 1)
-    options = []
-    for width in base:
-        middle = round(width * scale / step)
+    options: list[list[tuple[float, int]]] = []  # per width, by how far it leaves the scale
+    for old in base:
+        middle = round(old * scale / step)
         away = min(max(middle // 2, 1), most)
-        options.append([n * step for n in range(max(middle - away, 1), middle + away + 1)])
+        widths = [n * step for n in range(max(middle - away, 1), middle + away + 1)]
+        options.append(sorted((math.log(width / (old * scale)) ** 2, width) for width in widths))
 
-    def distortion(widths: tuple[int, ...]) -> float:
-        return sum(
-            math.log(width / (old * scale)) ** 2 for width, old in zip(widths, base, strict=True)
-        )
+    def entry(ranks: tuple[int, ...]) -> tuple[float, tuple[int, ...], tuple[int, ...]]:
+        chosen = [own[rank] for own, rank in zip(options, ranks, strict=True)]
+        return sum(far for far, _ in chosen), tuple(width for _, width in chosen), ranks
 
-    yield from sorted(product(*options), key=distortion)
+    nearest = [entry((0,) * len(base))]
+    for _ in range(_MAX_TRIED):
+        if not nearest:
+            return
+        _, found, ranks = heapq.heappop(nearest)
+        yield found
+        # only at the last axis that moved or behind it: each combination is reached once
+        moved = max((axis for axis, rank in enumerate(ranks) if rank), default=0)
+        for axis in range(moved, len(base)):
+            if ranks[axis] + 1 < len(options[axis]):
+                further = (*ranks[:axis], ranks[axis] + 1, *ranks[axis + 1 :])
+                heapq.heappush(nearest, entry(further))

@@ -1,5 +1,6 @@
 """Matched widths: candidates of one cost, whatever their mixers."""
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -69,6 +70,20 @@ def test_many_widths_are_matched_without_listing_all_combinations() -> None:
     tree["encoder"]["stages"] += (stage,) * 6
     found = match_spec(tree, MatchSpec(macs=200e6, widths=names))
     assert abs(cost(found).macs / 200e6 - 1) <= 0.03
+
+
+def test_no_more_widths_are_made_than_are_tried() -> None:
+    """They are the nearest of all combinations, in the same order as if all had been sorted."""
+    base, scale = [8, 8, 16, 16, 32, 32, 64, 64], 1.3
+    found = list(matching._around(base, scale, 4))
+    assert len(found) == len(set(found)) == matching._MAX_TRIED
+    near = [[4 * (round(width * scale / 4) + n) for n in (-1, 0, 1)] for width in base]
+
+    def distortion(widths: tuple[int, ...]) -> float:
+        return sum(math.log(w / (b * scale)) ** 2 for w, b in zip(widths, base, strict=True))
+
+    assert found == sorted(itertools.product(*near), key=distortion)[: len(found)]
+    assert next(matching._around([32] * 40, 1.0, 4)) == (32,) * 40
 
 
 def test_sizes_given_are_those_matched() -> None:
