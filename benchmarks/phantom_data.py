@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
+from archspec.nnunet.dataset import PreprocessedDataset, dataset_id, find_dataset
 from archspec.phantom.axis import AxisTask
 from archspec.phantom.dataset import write_case, write_dataset
 from archspec.phantom.painting import Side
@@ -73,7 +73,7 @@ def prepare(name: str, task: Task, split: Split, *, seed: int) -> PreprocessedDa
         write_dataset(raw, task, num_cases=split.total, num_test_cases=0, seed=seed, force=True)
         _pair_test_cases(raw, task, split, seed=seed)
         command = str(Path(sys.executable).parent / "nnUNetv2_plan_and_preprocess")
-        line = [command, "-d", name[7:10], "-c", "3d_fullres", "-np", "1", "-npfp", "1"]
+        line = [command, "-d", str(dataset_id(name)), "-c", "3d_fullres", "-np", "1", "-npfp", "1"]
         ended = subprocess.run(line, capture_output=True, text=True)
         if ended.returncode:
             raise RuntimeError(f"nnU-Net could not preprocess {name}: {ended.stderr[-2000:]}")

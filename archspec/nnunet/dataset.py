@@ -116,6 +116,12 @@ def find_configurations(
     return found
 
 
+def dataset_id(name: str) -> int | None:
+    """Return the number in a dataset's folder name, 1001 in Dataset1001_Reach, or None."""
+    match = re.match(r"Dataset(\d+)_", name)
+    return int(match[1]) if match else None
+
+
 def _root() -> Path:
     value = os.environ.get(_VARIABLE)
     if not value:
@@ -138,7 +144,7 @@ def _find_folder(root: Path, dataset: int | str) -> Path:
         )
     names = sorted(p.name for p in root.glob("Dataset*_*") if p.is_dir())
     if text.isdigit():
-        matches = [name for name in names if _dataset_id(name) == int(text)]
+        matches = [name for name in names if dataset_id(name) == int(text)]
     else:
         matches = [name for name in names if name == text]
     if len(matches) > 1:
@@ -153,13 +159,8 @@ def _find_folder(root: Path, dataset: int | str) -> Path:
     return root / matches[0]
 
 
-def _dataset_id(name: str) -> int | None:
-    match = re.match(r"Dataset(\d+)_", name)
-    return int(match[1]) if match else None
-
-
 def _plan_command(dataset: str) -> str:
-    number = _dataset_id(dataset) or dataset
+    number = dataset_id(dataset) or dataset
     return f"nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity"
 
 

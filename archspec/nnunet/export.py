@@ -12,7 +12,7 @@ from archspec.costs.fit import memory_size
 from archspec.files import write_text
 from archspec.nnunet.commands import check_recipe, commands, environment, recipe_note
 from archspec.nnunet.contract import check_contract, network_arguments
-from archspec.nnunet.dataset import PreprocessedDataset, find_configurations
+from archspec.nnunet.dataset import PreprocessedDataset, dataset_id, find_configurations
 from archspec.nnunet.names import RESULTS, check_free, check_name, default_plans_name
 from archspec.nnunet.sizes import Network, settle
 from archspec.spec.load import SpecLike, load
@@ -191,7 +191,7 @@ def _settled(networks: list[Network]) -> list[str]:
 def _warnings(found: list[PreprocessedDataset], base_plans: str, name: str) -> list[str]:
     notes = []
     for one in found:
-        data, number = one.data_folder, one.name[7:].split("_")[0]
+        data, number = one.data_folder, dataset_id(one.name)
         notes.append(
             f"never run nnUNetv2_preprocess -plans_name {name}: it deletes {data.name}, whose data "
             "these plans share"

@@ -61,10 +61,11 @@ def write_dataset(
 
 
 def _check(out: Path, *, num_cases: int, num_test_cases: int, seed: int, force: bool) -> None:
-    if not re.fullmatch(r"Dataset\d{3}_[A-Za-z0-9_-]+", out.name):
+    if not re.fullmatch(r"Dataset(\d{3}|[1-9]\d{3})_[A-Za-z0-9_-]+", out.name):
         raise SpecError(
-            "out: the folder's name must be 'Dataset', three digits, '_' and a name of letters, "
-            f"digits, '_' or '-', got {out.name!r}; use e.g. Dataset901_Reach"
+            "out: the folder's name must be 'Dataset', an id of three digits or of four that do "
+            "not start with 0, '_' and a name of letters, digits, '_' or '-', got "
+            f"{out.name!r}; use e.g. Dataset901_Reach"
         )
     if not 5 <= num_cases < _FIRST_TEST_INDEX:
         raise SpecError(

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from archspec.costs.flops import CONVENTION
 from archspec.files import write_text
-from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset, dataset_id
 from archspec.nnunet.splits import split_cases
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
@@ -116,7 +116,7 @@ def _check_data(dataset: PreprocessedDataset, fold: int) -> None:
     cases = len(list(dataset.data_folder.glob("*.pkl")))
     splits = dataset.folder / "splits_final.json"
     folds = len(json.loads(splits.read_text(encoding="utf-8"))) if splits.is_file() else 5
-    number = dataset.name[7:10]
+    number = dataset_id(dataset.name)
     if cases == 0:
         raise SpecError(
             f"{dataset.data_folder}: no preprocessed cases; run nnUNetv2_preprocess -d {number} "

@@ -69,13 +69,15 @@ def test_missing_dataset(refused: Refused, tiny: Path, preprocessed: Path, tmp_p
     assert listing(tmp_path) == before
 
 
+@pytest.mark.parametrize("number", ["901", "1001"])
 def test_search_refuses_data_that_are_not_preprocessed(
-    refused: Refused, preprocessed: Path, tmp_path: Path
+    refused: Refused, preprocessed: Path, tmp_path: Path, number: str
 ) -> None:
+    preprocessed.rename(preprocessed.with_name(f"Dataset{number}_Blobs"))
     before = listing(tmp_path)
     run = tmp_path / "run"
-    arguments = ("search", "demo", "--data", "901", "--trials", "1", "--out", run)
-    refused(arguments, "nnUNetv2_preprocess -d 901")
+    arguments = ("search", "demo", "--data", number, "--trials", "1", "--out", run)
+    refused(arguments, f"nnUNetv2_preprocess -d {number} -c 3d_fullres")
     assert listing(tmp_path) == before
 
 

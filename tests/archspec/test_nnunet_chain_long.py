@@ -21,6 +21,7 @@ import torch
 
 import archspec.nnunet.trainers
 import archspec.spec.bundled
+from archspec.nnunet.dataset import dataset_id
 from archspec.nnunet.export import export_nnunet
 from archspec.spec.load import load
 
@@ -62,7 +63,9 @@ class Data:
 
     @property
     def number(self) -> int:
-        return int(self.name[7:10])
+        number = dataset_id(self.name)
+        assert number is not None
+        return number
 
     @property
     def preprocessed(self) -> Path:
@@ -272,6 +275,7 @@ UNGUARDED = """
 import sys
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args
+from archspec.nnunet.dataset import dataset_id
 from archspec.nnunet.export import export_nnunet
 with open("starts.txt", "a") as file:
     file.write("x")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from archspec.nnunet.dataset import find_dataset
+from archspec.nnunet.dataset import dataset_id, find_dataset
 from blocks.base import SpecError
 
 Rewrite = Callable[[Path, Callable[[dict[str, Any]], object]], None]
@@ -35,6 +35,20 @@ def test_find_by_id_or_name(preprocessed: Path, dataset: int | str) -> None:
     assert found.spacing == (1.5, 1.0, 1.0)
     assert (found.num_channels, found.num_classes) == (1, 3)
     assert found.data_folder == preprocessed / "nnUNetPlans_3d_fullres"
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("Dataset901_Reach", 901),
+        ("Dataset001_X", 1),
+        ("Dataset1001_Reach_24", 1001),
+        ("Dataset_X", None),
+        ("Task001_X", None),
+    ],
+)
+def test_id_in_a_name(name: str, number: int | None) -> None:
+    assert dataset_id(name) == number
 
 
 def test_inherited_settings(preprocessed: Path) -> None:

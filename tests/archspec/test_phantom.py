@@ -158,7 +158,7 @@ def test_dataset_is_bit_identical_for_a_seed(tmp_path: Path) -> None:
 def test_dataset_layout(tmp_path: Path) -> None:
     task = ReachTask(distance=24, spacing=(3.0, 1.0, 2.0))
     out = write_dataset(
-        tmp_path / "raw" / "Dataset902_Reach-24", task, num_cases=5, num_test_cases=1, seed=0
+        tmp_path / "raw" / "Dataset1001_Reach-24", task, num_cases=5, num_test_cases=1, seed=0
     )
     train = [f"case_{index:04d}" for index in range(1, 6)]
     names = {f"imagesTr/{case}_0000.nii.gz" for case in train}
@@ -218,7 +218,8 @@ def test_task_refuses(values: dict[str, object], rule: str) -> None:
 @pytest.mark.parametrize(
     ("name", "values", "rule"),
     [
-        ("Reach", {}, "out: the folder's name must be 'Dataset', three digits"),
+        ("Reach", {}, "out: the folder's name must be 'Dataset', an id of three"),
+        ("Dataset0901_Reach", {}, "got 'Dataset0901_Reach'"),
         ("Dataset1_Reach", {}, "got 'Dataset1_Reach'"),
         ("Dataset901_Reach", {"num_cases": 4}, "num_cases: must lie in 5..9000"),
         ("Dataset901_Reach", {"num_cases": 9001}, "got 9001"),
