@@ -40,18 +40,37 @@ class _Nvml:
 
 
 class _Rapl:
-    """The processor packages' energy; counters wrap around after minutes to hours."""
+    """The processor packages' energy; each package's counter wraps after minutes to hours.
+
+    Of wraps between two calls one is seen.
+    """
 
     source = "RAPL, all processor packages"
 
     def __init__(self, root: Path) -> None:
-        self._counters = sorted(root.glob("*-rapl:[0-9]/energy_uj"))
-        if not self._counters:
+        self._packages = [_Package(file) for file in sorted(root.glob("*-rapl:[0-9]/energy_uj"))]
+        if not self._packages:
             raise OSError(f"no RAPL counter under {root}")
-        self.joules()
 
     def joules(self) -> float:
-        return sum(int(counter.read_text()) for counter in self._counters) / 1e6
+        return sum(package.microjoules() for package in self._packages) / 1e6
+
+
+class _Package:
+    """One counter, from 0 to its range and from there to 0 again."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._range = int((file.parent / "max_energy_range_uj").read_text())
+        self._last = self._total = int(file.read_text())
+
+    def microjoules(self) -> int:
+        """Return the energy, with what was counted before a wrap."""
+        now = int(self._file.read_text())
+        wrapped = self._range if now < self._last else 0
+        self._total += now - self._last + wrapped
+        self._last = now
+        return self._total
 
 
 def energy_counter(device: torch.device, rapl: Path = _RAPL) -> EnergyCounter | str:

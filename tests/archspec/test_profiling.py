@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from archspec.cli.main import app
-from archspec.costs.energy import energy_counter
+from archspec.costs.energy import EnergyCounter, energy_counter
 from archspec.costs.measure import profile_plan
 from archspec.network.resolve import resolve
 from blocks.base import SpecError
@@ -45,14 +45,32 @@ def test_devices_that_are_not_here(device: str) -> None:
         profile_plan(resolve("small-unet"), device=device)
 
 
-def test_energy_by_rapl(tmp_path: Path) -> None:
-    package = tmp_path / "intel-rapl:0"
-    package.mkdir()
-    (package / "energy_uj").write_text("2500000\n")
-    counter = energy_counter(torch.device("cpu"), rapl=tmp_path)
+def powercap(root: Path, *microjoules: int, most: int = 10_000_000) -> EnergyCounter:
+    """Write a tree of packages whose counters end at `most`, and return the counter of all."""
+    for number, value in enumerate(microjoules):
+        package = root / f"intel-rapl:{number}"
+        package.mkdir()
+        (package / "energy_uj").write_text(f"{value}\n")
+        (package / "max_energy_range_uj").write_text(f"{most}\n")
+    counter = energy_counter(torch.device("cpu"), rapl=root)
     assert not isinstance(counter, str)
+    return counter
+
+
+def test_energy_by_rapl(tmp_path: Path) -> None:
+    counter = powercap(tmp_path, 2_500_000)
     assert counter.joules() == 2.5
     assert "RAPL" in counter.source
+
+
+def test_energy_goes_on_where_one_package_s_counter_wraps(tmp_path: Path) -> None:
+    counter = powercap(tmp_path, 9_000_000, 4_000_000)
+    start = counter.joules()
+    for value, joules in ((1_000_000, 2.0), (3_000_000, 4.0), (2_000_000, 13.0)):
+        (tmp_path / "intel-rapl:0" / "energy_uj").write_text(f"{value}\n")
+        assert counter.joules() - start == joules
+    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("5000000\n")
+    assert counter.joules() - start == 14.0
 
 
 def test_energy_that_cannot_be_read(tmp_path: Path) -> None:
