@@ -18,6 +18,7 @@ from archspec.costs.memory import training_memory
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan
 from archspec.training.devices import device_named
+from archspec.training.step import autocast_dtype
 from blocks.scan.dispatch import chosen
 
 _PEAK = Path("/proc/self/clear_refs")
@@ -44,8 +45,8 @@ def profile_plan(
     x = torch.randn(batch, planned.in_channels, *planned.patch_size, device=target)
     labels = torch.randint(planned.num_classes, (batch, *planned.patch_size), device=target)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
-    dtype = torch.float16 if target.type == "cuda" else torch.bfloat16
-    scaler = torch.amp.GradScaler(target.type, enabled=amp and target.type == "cuda")
+    dtype = autocast_dtype(target) or torch.bfloat16  # as training has it; a CPU only on request
+    scaler = torch.amp.GradScaler(target.type, enabled=amp and dtype == torch.float16)
 
     def forward() -> None:
         with torch.no_grad(), torch.autocast(target.type, dtype, enabled=amp):

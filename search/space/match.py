@@ -101,17 +101,24 @@ def match_spec(
 
 
 def step_seconds(planned: Plan, *, batch_size: int, repeats: int, device: str = "cpu") -> float:
-    """Return the median wall time in seconds of forward and backward, after two to warm up."""
+    """Return the median wall time in seconds of forward and backward, after two to warm up.
+
+    In the precision that trials train in.
+    """
     import torch
 
     from archspec.network.build import build_plan
+    from archspec.training.step import autocast_dtype
 
     net = build_plan(planned).to(device)
     x = torch.randn(batch_size, planned.in_channels, *planned.patch_size, device=device)
+    dtype = autocast_dtype(x.device)
     times = []
     for _ in range(repeats + 2):
         started = time.perf_counter()
-        net(x).square().mean().backward()
+        with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
+            loss = net(x).square().mean()
+        loss.backward()
         if x.is_cuda:
             torch.cuda.synchronize(x.device)
         times.append(time.perf_counter() - started)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from archspec.cli.main import app
+from archspec.costs import measure
 from archspec.costs.energy import EnergyCounter, energy_counter
 from archspec.costs.measure import profile_plan
 from archspec.network.resolve import resolve
@@ -28,6 +30,35 @@ def test_page_and_json() -> None:
     assert found["scan_backend"] in ("numba", "kscan")
     assert found["hardware"]
     assert found["versions"]["torch"] == torch.__version__
+
+
+class Probe(nn.Module):
+    """A network that notes what autocast computes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(1, 2, 1)
+        self.seen: set[torch.dtype] = set()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x)
+        self.seen.add(out.dtype)
+        return out
+
+
+@pytest.mark.parametrize("decided", [torch.float16, torch.bfloat16, None])
+@pytest.mark.parametrize("amp", [True, False])
+def test_amp_is_in_the_precision_that_training_decides_on(
+    decided: torch.dtype | None, amp: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = Probe()
+    monkeypatch.setattr(measure, "build_plan", lambda planned: probe)
+    monkeypatch.setattr(measure, "autocast_dtype", lambda device: decided)
+    planned = resolve("small-unet", patch_size=(16, 16, 16))
+    found = profile_plan(planned, amp=amp, repeats=1)
+    expected = (decided or torch.bfloat16) if amp else torch.float32
+    assert probe.seen == {expected}
+    assert found["amp"] == (str(expected).removeprefix("torch.") if amp else None)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
