@@ -27,7 +27,7 @@ from search.trials.worker import WorkerSettings
 RESULT = "confirmed.json"
 TABLE = Path("confirm", "trainings.jsonl")
 _FIRST_SEED = 1 << 30
-"""Far from the seeds of searches, which are 1000 x their own seed + the trial's number."""
+"""Far from the seeds of searches: from small ones, and from 48 bits of a hash (`trial_seed`)."""
 
 
 def confirm(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
@@ -159,7 +160,7 @@ class SearchLoop:
         named = spec.model_copy(update={"name": name})
         write_text(folder / "spec.yaml", dump(named.tree()))
         seed = trial.user_attrs.get("seed")
-        seed = 1000 * self.seed + trial.number if seed is None else seed
+        seed = trial_seed(self.seed, trial.number) if seed is None else seed
         resumed = trial.user_attrs.get("resumed_from")
         if resumed is not None:
             _inherit(self.folder / "trials" / f"{resumed:04d}", folder)
@@ -274,6 +275,15 @@ class SearchLoop:
 
     def _emit(self, kind: str, number: int, text: str) -> None:
         self.on_event(Event(kind, number, text, self.ledger.num_ended, self.total))
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """Return the seed of a trial of the search with this seed: 48 bits of a hash.
+
+    So no two trials of any searches share one in practice, and spreadsheets show all its digits. A
+    trial keeps the seed that it was started with, whatever release did that.
+    """
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 16)
 
 
 def _inherit(old: Path, new: Path) -> None:

@@ -185,7 +185,7 @@ def _scores(net: SegNet, data: Cases, device: torch.device) -> dict[str, float]:
 def seed_everything(seed: int) -> None:
     """Seed Python, numpy and torch; nnU-Net's loader draws from the first two."""
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed % 2**32)  # it takes no more; the other two take them all
     torch.manual_seed(seed)
 
 

@@ -9,15 +9,16 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.space.space import load_space
 from search.study.ledger import ended, is_stopped
-from search.study.loop import Event, SearchLoop
+from search.study.loop import Event, SearchLoop, trial_seed
 from search.study.stop import ParetoHalving
-from search.trials.train import CHECKPOINT
+from search.trials.train import CHECKPOINT, seed_everything
 from search.trials.worker import Message
 
 MakeLoop = Callable[..., SearchLoop]
@@ -177,8 +178,9 @@ def test_recovery_queues_each_lost_trial_once_and_inherits_its_checkpoint(
     make_loop(study, 2).drive(pool)
     heirs = [t for t in study.trials if t.user_attrs.get("resumed_from") == 0]
     assert [t.state for t in heirs] == [TrialState.COMPLETE]
-    assert first.trained == [(7000, 1), (7000, 3)]
-    assert [pair for pair in pool.trained if pair[0] == 7000] == [(7000, 9), (7000, 27)]
+    seed = trial_seed(7, 0)
+    assert first.trained == [(seed, 1), (seed, 3)]
+    assert [pair for pair in pool.trained if pair[0] == seed] == [(seed, 9), (seed, 27)]
     assert [rung["step"] for rung in heirs[0].user_attrs["rungs"]] == [1, 3, 9, 27]
     assert study.trials[0].state == TrialState.FAIL
     assert len(ended(study)) == 2
@@ -221,7 +223,7 @@ def test_a_lost_worker_costs_one_retry_from_the_last_rung(
     assert "reason" not in first.user_attrs
     assert heir.user_attrs["resumed_from"] == 0
     assert heir.user_attrs["reason"] == "worker ended with code -9, and so before"
-    assert sum(task.seed == 7000 for task in pool.tasks) == 2
+    assert sum(task.seed == trial_seed(7, 0) for task in pool.tasks) == 2
     assert [e.kind for e in events if e.number in (0, 2)][-1] == "failed"
     assert len(ended(study)) == 3
 
@@ -246,6 +248,30 @@ def test_a_late_result_is_refused_and_that_of_the_retry_stands(
     results = [t.values[0] for t in ended(study)]
     assert results == [0.7, 0.7]
     assert study.trials[0].state == TrialState.FAIL
+
+
+def test_no_two_trials_of_any_searches_have_one_seed(
+    study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace
+) -> None:
+    seeds = [trial_seed(seed, number) for seed in (0, 1, 2, 2026) for number in range(2002)]
+    assert len(set(seeds)) == len(seeds)
+    assert min(seeds) >= 0 and max(seeds) < 2**48
+    pool = fakes.FakePool()
+    make_loop(study, 2).drive(pool)
+    assert [task.seed for task in pool.tasks] == [trial_seed(7, 0), trial_seed(7, 1)]
+    for task in pool.tasks:
+        seed_everything(task.seed)
+        assert torch.initial_seed() == task.seed
+
+
+def test_a_trial_keeps_the_seed_that_an_earlier_release_gave_it(
+    study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace
+) -> None:
+    make_loop(study, 1)
+    study.ask().set_user_attr("seed", 7000)  # killed: the first anchor is queued again, last
+    pool = fakes.FakePool()
+    make_loop(study, 2).drive(pool)
+    assert [task.seed for task in pool.tasks] == [trial_seed(7, 1), 7000]
 
 
 def test_another_machine_that_lives_is_not_robbed(study: optuna.Study, make_loop: MakeLoop) -> None:
