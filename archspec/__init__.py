@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from archspec.network.build import build
     from archspec.network.published import LoadReport, load_official
     from archspec.nnunet.export import export_nnunet
-    from archspec.spec.load import list_specs, load
+    from archspec.spec.find import list_specs
+    from archspec.spec.load import load
     from archspec.spec.schema import ArchSpec
     from blocks.base import SpecError
 
@@ -41,7 +42,7 @@ _HOMES = {
     "build": "archspec.network.build",
     "cost": "archspec.costs.flops",
     "export_nnunet": "archspec.nnunet.export",
-    "list_specs": "archspec.spec.load",
+    "list_specs": "archspec.spec.find",
     "load": "archspec.spec.load",
     "load_official": "archspec.network.published",
 }

@@ -5,9 +5,7 @@ from typing import Annotated
 
 import typer
 
-from archspec.cli.specs import planned_at
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+from archspec.cli.specs import Json, Spec, known, planned_at
 
 
 def register(app: typer.Typer) -> None:
@@ -17,8 +15,8 @@ def register(app: typer.Typer) -> None:
 
 
 def diff(
-    a: Annotated[str, typer.Argument(help="A bundled name or a YAML file.")],
-    b: Annotated[str, typer.Argument(help="Another.")],
+    a: Spec,
+    b: Annotated[str, typer.Argument(help="Another.", callback=known)],
     overrides: Annotated[
         list[str] | None,
         typer.Option("-s", "--set", help="Override a node of the second: diff X X -s ..."),
@@ -54,7 +52,7 @@ def diff(
 
 
 def profile(
-    spec: Annotated[str, typer.Argument(help="A bundled name or a YAML file.")],
+    spec: Spec,
     overrides: Annotated[
         list[str] | None, typer.Option("-s", "--set", help="Override a node: name=value")
     ] = None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from archspec.cli.specs import Overrides
+from archspec.cli.specs import Overrides, known
 
 
 def register(app: typer.Typer) -> None:
@@ -15,7 +15,10 @@ def register(app: typer.Typer) -> None:
 
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="Published weights: .pth, .safetensors.")],
-    spec: Annotated[str, typer.Option("--as", help="The bundled spec whose network they are.")],
+    spec: Annotated[
+        str,
+        typer.Option("--as", help="The bundled spec whose network they are.", callback=known),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The .safetensors file to write.")],
     overrides: Overrides = None,
     allow_partial: Annotated[

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from archspec.cli.specs import all_known
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb of this file."""
@@ -13,7 +15,8 @@ def register(app: typer.Typer) -> None:
 
 def fidelity(
     specs: Annotated[
-        list[str] | None, typer.Argument(help="Bundled names or YAML files; all bundled ones.")
+        list[str] | None,
+        typer.Argument(help="Bundled names or YAML files; all bundled ones.", callback=all_known),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, one list of pages.")] = False,
     counters: Annotated[
@@ -27,7 +30,8 @@ def fidelity(
     from archspec.costs.counters import count, counts_json, counts_text
     from archspec.papers.compare import fidelity_page, page_json
     from archspec.papers.text import page_text, unexplained_text
-    from archspec.spec.load import list_specs, load
+    from archspec.spec.find import list_specs
+    from archspec.spec.load import load
 
     loaded = [load(name) for name in specs or list_specs()]
     pages = [fidelity_page(spec) for spec in loaded]

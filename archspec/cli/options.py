@@ -3,14 +3,11 @@
 Checked without torch.
 """
 
-import difflib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archspec.spec.bundled import bundled_names
 from blocks.base import SpecError
 
 if TYPE_CHECKING:
@@ -53,26 +50,6 @@ def shorthands(
             text = f"{value:.12g}" if isinstance(value, float) else value
             found[f"search.{key}={text}"] = f"{option} {text}"
     return found
-
-
-def check_space_name(space: str) -> None:
-    """Refuse what cannot be a space, before the imports that reading one takes.
-
-    Raises:
-        SpecError: neither a bundled space nor a file.
-    """
-    names = bundled_names("search")
-    if space in names:
-        return
-    if Path(space).suffix in (".yaml", ".yml"):
-        if not Path(space).is_file():
-            raise SpecError(f"{space}: no such file; bundled spaces: {', '.join(names)}")
-        return
-    close = difflib.get_close_matches(space, names, n=1)
-    raise SpecError(
-        f"{space}: not a bundled space, and not a .yaml file; allowed: {', '.join(names)}"
-        + (f"; did you mean {close[0]!r}?" if close else "")
-    )
 
 
 def space_with_options(space: str, overrides: Sequence[str], short: Shorthands) -> "Space":

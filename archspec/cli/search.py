@@ -17,6 +17,7 @@ from archspec.cli.options import (
     Threads,
 )
 from archspec.cli.specs import Overrides
+from archspec.spec.find import space_tree
 
 if TYPE_CHECKING:
     from archspec.nnunet.dataset import PreprocessedDataset
@@ -30,8 +31,19 @@ def register(app: typer.Typer) -> None:
     app.command()(search)
 
 
+def _known_space(space: str) -> str:
+    """Return the name or file if a space can be read there; nothing here imports torch."""
+    space_tree(space)
+    return space
+
+
 def search(
-    space: Annotated[str, typer.Argument(help="A bundled space (demo) or a YAML file with holes.")],
+    space: Annotated[
+        str,
+        typer.Argument(
+            help="A bundled space (demo) or a YAML file with holes.", callback=_known_space
+        ),
+    ],
     data: DataOrNone = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Trials in all, resumed and stopped ones included.")
@@ -84,12 +96,11 @@ def search(
     Trials see one seed each. Where test cases are held out, the front is then trained again with
     new seeds and scored on them, as `archspec confirm` does at any time.
     """
-    from archspec.cli.options import check_space_name, shorthands, space_with_options
+    from archspec.cli.options import shorthands, space_with_options
     from archspec.nnunet.dataset import find_dataset
     from blocks.base import SpecError
 
-    # what costs nothing to check goes first: reading a space imports torch
-    check_space_name(space)
+    # what costs nothing to check goes first: validating a space imports torch
     if seconds_per_step is not None and not dry_run:
         raise SpecError("--seconds-per-step: goes with --dry-run only")
     needed = {"--data": data, "--trials": trials, "--out": out}

@@ -6,10 +6,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archspec.spec.bundled import bundled, bundled_names
+from archspec.spec.find import list_specs, load_tree
+
 if TYPE_CHECKING:
     from archspec.network.plan import Plan
 
-Spec = Annotated[str, typer.Argument(help="A bundled name or a YAML file.")]
+
+def known(spec: str) -> str:
+    """Return the name or file if a spec can be read there; nothing here imports torch.
+
+    Raises:
+        SpecError: as `load_tree`.
+    """
+    load_tree(spec)
+    return spec
+
+
+def _known_or_space(spec: str) -> str:
+    return spec if spec in bundled_names("search") else known(spec)
+
+
+def all_known(specs: list[str] | None) -> list[str] | None:
+    """Return the names if `known` takes each."""
+    for spec in specs or ():
+        known(spec)
+    return specs
+
+
+Spec = Annotated[str, typer.Argument(help="A bundled name or a YAML file.", callback=known)]
+Specs = Annotated[
+    list[str], typer.Argument(help="Bundled names or YAML files.", callback=all_known)
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("-s", "--set", help="Override a node: encoder.stages.0.width=32"),
@@ -29,20 +57,23 @@ def list_(
     pattern: Annotated[str, typer.Argument(help="A shell pattern.")] = "*", json_: Json = False
 ) -> None:
     """List the bundled specs, and the search spaces."""
-    from archspec.spec.load import list_specs, load
-    from search.space.space import list_spaces
-
-    specs = {name: load(name).title for name in list_specs(pattern)}
+    specs = {name: bundled(name).tree.get("title", "") for name in list_specs(pattern)}
     if json_:
         print(json.dumps(specs))
         return
     for name, title in specs.items():
         print(textwrap.fill(f"{name:22}{title}", 80, subsequent_indent=" " * 22))
-    spaces = f"search spaces (archspec search): {', '.join(list_spaces())}"
+    spaces = f"search spaces (archspec search): {', '.join(bundled_names('search'))}"
     print(textwrap.fill(spaces, 80, subsequent_indent="  ", break_on_hyphens=False))
 
 
-def validate(spec: Spec, overrides: Overrides = None, patch: Patch = None) -> None:
+def validate(
+    spec: Annotated[
+        str, typer.Argument(help="A bundled name or a YAML file.", callback=_known_or_space)
+    ],
+    overrides: Overrides = None,
+    patch: Patch = None,
+) -> None:
     """Check a spec at its own patch size or --patch, or a search space with all its members."""
     from search.space.space import is_space, load_space
 
@@ -60,7 +91,7 @@ def validate(spec: Spec, overrides: Overrides = None, patch: Patch = None) -> No
 
 
 def describe(
-    specs: Annotated[list[str], typer.Argument(help="Bundled names or YAML files.")],
+    specs: Specs,
     overrides: Overrides = None,
     in_channels: Annotated[int | None, typer.Option(min=1)] = None,
     num_classes: Annotated[int | None, typer.Option(min=1)] = None,

@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 
 from archspec.network.plan import Plan, plan
-from archspec.spec.load import SpecLike, apply_overrides, load_tree, validate, written_at
+from archspec.spec.find import load_tree
+from archspec.spec.load import SpecLike, apply_overrides, validate, written_at
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import Source
 from blocks.base import Grid, SpecError

@@ -10,6 +10,7 @@ from archspec.phantom.recall import RecallTask
 from archspec.phantom.skip_noise import SkipNoiseTask
 from archspec.phantom.task import Task
 from archspec.phantom.trace import TraceTask
+from archspec.spec.words import did_you_mean
 from blocks.base import SpecError
 
 _CLASSES: tuple[type[Task], ...] = (
@@ -30,8 +31,6 @@ TASKS: dict[str, type[Task]] = {task.name: task for task in _CLASSES}
 def task_class(name: str) -> type[Task]:
     """Return the task of that name. Raises: SpecError for an unknown name."""
     if name not in TASKS:
-        from archspec.spec.messages import did_you_mean  # it loads every component
-
         raise SpecError(f"--task {name}: not a task{did_you_mean(name, list(TASKS))}")
     return TASKS[name]
 

@@ -1,20 +1,18 @@
 """From a name, a file or a mapping to a validated ArchSpec, with errors that point at the text."""
 
-import fnmatch
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from archspec.spec.bundled import bundled, bundled_names
-from archspec.spec.messages import did_you_mean, first_mistake
+from archspec.spec.find import is_a_space, load_tree
+from archspec.spec.messages import first_mistake
 from archspec.spec.migrations import upgrade
 from archspec.spec.schema import ArchSpec
 from archspec.spec.training import OF_OPTIMIZERS
-from archspec.spec.tree import frozen, replaced, split_path
-from archspec.spec.yaml_file import NodePath, Source, dotted, parse, read_text
+from archspec.spec.tree import replaced, split_path
+from archspec.spec.yaml_file import NodePath, Source, dotted, parse
 from blocks.base import SpecError
 
 _OF_OPTIMIZERS = {("training", name) for name in OF_OPTIMIZERS}
@@ -35,37 +33,6 @@ def load(source: SpecLike, *, overrides: Sequence[str] = ()) -> ArchSpec:
             return source
         source = source.tree()
     return validate(apply_overrides(load_tree(source), overrides))
-
-
-def list_specs(pattern: str = "*") -> list[str]:
-    """Return the names of the bundled specs that match the shell pattern."""
-    return fnmatch.filter(bundled_names(), pattern)
-
-
-def load_tree(source: str | Path | Mapping[str, Any]) -> Source:
-    """Return the raw tree and its positions, not yet validated.
-
-    Raises:
-        SpecError: no such bundled spec or file, or not YAML.
-    """
-    if isinstance(source, Mapping):
-        return Source("spec", frozen(source))
-    if not isinstance(source, str | os.PathLike):
-        raise SpecError(f"{source!r}: not a spec; give a bundled name, a .yaml file or a mapping")
-    text = os.fspath(source)
-    names = list_specs()
-    if isinstance(source, Path) or text.endswith((".yaml", ".yml")) or os.sep in text:
-        stem = text.removesuffix(".yaml")
-        if isinstance(source, Path) or stem not in names or Path(text).exists():
-            return parse(read_text(Path(text)), text)
-        text = stem
-    if text in bundled_names("search"):
-        raise SpecError(_is_space(text))
-    if text not in names:
-        raise SpecError(
-            f"{text}: not a bundled spec, and not a .yaml file{did_you_mean(text, names)}"
-        )
-    return bundled(text)
 
 
 def apply_overrides(source: Source, overrides: Sequence[str]) -> Source:
@@ -104,7 +71,7 @@ def validate(source: Source) -> ArchSpec:
         return ArchSpec.model_validate(source.tree)
     except ValidationError as errors:
         if isinstance(source.tree.get("search"), dict) or _has_hole(source.tree):
-            raise SpecError(_is_space(source.name)) from None
+            raise SpecError(is_a_space(source.name)) from None
         path, mistake = first_mistake(errors)
         where = source.where(written_at(source, path))
         if not where.startswith("-s "):
@@ -128,13 +95,6 @@ def _blamed(source: Source, path: NodePath, where: str, mistake: str) -> tuple[s
     if optimizer.startswith("-s ") and path in _OF_OPTIMIZERS:
         return optimizer, f"{mistake} ({where}): add -s {dotted(path)}=null"
     return where, mistake
-
-
-def _is_space(name: str) -> str:
-    return (
-        f"{name}: a search space, not one network; try archspec validate {name}, or archspec "
-        "search and then archspec best for networks from it"
-    )
 
 
 def _has_hole(tree: Any) -> bool:

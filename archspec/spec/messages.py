@@ -1,13 +1,12 @@
 """From pydantic's errors to one line for the author of a spec: path, mistake, what is allowed."""
 
-import difflib
-from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from archspec.spec.schema import ArchSpec
+from archspec.spec.words import did_you_mean, shown
 from archspec.spec.yaml_file import NodePath
 
 _Owner = type[BaseModel] | tuple[type[BaseModel], ...] | None
@@ -27,22 +26,6 @@ def first_mistake(
     if error["type"].startswith("union_tag"):
         path = (*path, "kind")
     return path, _explain(error, holder, owner)
-
-
-def did_you_mean(word: str, allowed: Sequence[str]) -> str:
-    """Return a clause that lists what is allowed, and the nearest word to what was written."""
-    close = difflib.get_close_matches(word, allowed, n=1)
-    return f"; allowed: {', '.join(allowed)}" + (f"; did you mean {close[0]!r}?" if close else "")
-
-
-def shown(value: Any) -> str:
-    """Return the value much as YAML has it, shortened."""
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    text = f"[{', '.join(map(shown, value))}]" if isinstance(value, tuple) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _resolve(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[NodePath, _Owner, _Owner]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from archspec.spec.messages import shown
+from archspec.spec.words import shown
 from archspec.spec.yaml_file import NodePath, dotted
 from blocks.base import SpecError
 

@@ -30,7 +30,8 @@ from pydantic import ValidationError
 
 from archspec.network.plan import Plan, plan
 from archspec.network.resolve import plan_source
-from archspec.spec.bundled import bundled, bundled_names
+from archspec.spec.bundled import bundled_names
+from archspec.spec.find import space_tree
 from archspec.spec.load import apply_overrides, validate
 from archspec.spec.messages import first_mistake
 from archspec.spec.migrations import upgrade
@@ -190,13 +191,7 @@ def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
     Raises:
         SpecError: one line: where, what, what is allowed.
     """
-    names = list_spaces()
-    if str(path) in names:
-        source = bundled(str(path), "search")
-    elif Path(path).suffix in (".yaml", ".yml"):
-        source = parse(read_text(Path(path)), str(path))
-    else:
-        raise SpecError(f"{path}: not a bundled space ({', '.join(names)}), and not a .yaml file")
+    source = space_tree(path)
     source = apply_overrides(source, expand_overrides(source, overrides))
     if not isinstance(source.tree, dict):
         raise SpecError(f"{source.where(())}  a space must be a mapping, a spec with holes")

@@ -197,3 +197,64 @@ def test_help_does_not_import_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
+
+
+REFUSED = """
+import contextlib, io, json, sys
+from archspec.cli.main import main
+
+said = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["archspec", *arguments]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    said.append((code or 0, out.getvalue(), err.getvalue()))
+loaded = [name for name in ("torch", "nnunetv2", "optuna") if name in sys.modules]
+print(json.dumps([said, loaded]))
+"""
+
+
+def test_names_are_listed_and_refused_without_torch(tmp_path: Path) -> None:
+    """Importing torch and Optuna takes seconds, which a name typed wrong must not."""
+    from archspec.spec.find import load_tree, space_tree
+    from blocks.base import SpecError
+
+    def refusal(read: Callable[[str], object], name: str) -> str:
+        with pytest.raises(SpecError) as caught:
+            read(name)
+        return f"archspec: {caught.value}\n"
+
+    unknown = refusal(load_tree, "mamba-unett")
+    assert refusal(space_tree, "demmo").endswith("; did you mean 'demo'?\n")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("name: [", encoding="utf-8")
+    expected = {
+        ("describe", "mamba-unett"): unknown,
+        ("describe", "small-unet", "mamba-unett", "--json"): unknown,
+        ("describe", "no/such.yaml"): refusal(load_tree, "no/such.yaml"),
+        ("describe", str(broken)): refusal(load_tree, str(broken)),
+        ("describe", "demo"): refusal(load_tree, "demo"),
+        ("validate", "mamba-unett"): unknown,
+        ("diff", "small-unet", "mamba-unett"): unknown,
+        ("diff", "mamba-unett", "small-unet"): unknown,
+        ("profile", "mamba-unett"): unknown,
+        ("fidelity", "mamba-unett"): unknown,
+        ("export", "mamba-unett", "--dataset", "1"): unknown,
+        ("overfit", "mamba-unett", "--data", "1"): unknown,
+        ("ablate", "mamba-unett", "--dry-run"): unknown,
+        ("convert", "x.pth", "--as", "mamba-unett", "-o", "x.safetensors"): unknown,
+        ("search", "demmo", "--data", "1"): refusal(space_tree, "demmo"),
+        ("search", "no/such.yaml", "--dry-run"): refusal(space_tree, "no/such.yaml"),
+    }
+    answered = [("list",), ("list", "*mamba*", "--json"), ("fidelity", "--help")]
+    words = json.dumps([*expected, *answered])
+    line = [sys.executable, "-c", REFUSED, words]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path)
+    said, loaded = json.loads(done.stdout)
+    assert said[: len(expected)] == [[2, "", text] for text in expected.values()]
+    assert [(code, err) for code, _, err in said[len(expected) :]] == [(0, "")] * len(answered)
+    assert loaded == []

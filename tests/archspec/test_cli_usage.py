@@ -78,5 +78,5 @@ def test_other_endings(
     def stop(*_: object, **__: object) -> None:
         raise ending
 
-    monkeypatch.setattr("archspec.spec.load.list_specs", stop)
+    monkeypatch.setattr("archspec.cli.specs.list_specs", stop)
     assert cli("list")[0] == code

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from archspec.network.plan import plan
-from archspec.spec.load import list_specs, load, validate
+from archspec.spec.find import list_specs
+from archspec.spec.load import load, validate
 from archspec.spec.yaml_file import dump, parse
 from blocks.base import SpecError
 

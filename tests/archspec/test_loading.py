@@ -8,7 +8,8 @@ import pytest
 
 import archspec
 from archspec.network.plan import plan
-from archspec.spec.load import apply_overrides, list_specs, load, load_tree
+from archspec.spec.find import list_specs, load_tree
+from archspec.spec.load import apply_overrides, load
 from blocks.base import SpecError
 
 TEXT = Path(__file__).with_name("net.yaml").read_text(encoding="utf-8")

@@ -13,8 +13,9 @@ from optuna.trial import TrialState
 
 from archspec.costs.flops import cost_plan
 from archspec.network.plan import plan
+from archspec.spec.find import list_specs
 from archspec.spec.hashing import arch_hash
-from archspec.spec.load import list_specs, load
+from archspec.spec.load import load
 from archspec.spec.yaml_file import Source, dump
 from blocks.base import SpecError
 from search.space.anchors import SpecAnchor, anchor_spec_of, plan_anchor

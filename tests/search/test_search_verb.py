@@ -164,8 +164,6 @@ finally:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("dem",), "; did you mean 'demo'?"),
-        (("nothing.yaml",), "nothing.yaml: no such file"),
         (("demo",), "--data, --trials, --out missing"),
         (("demo", "--seconds-per-step", "1"), "goes with --dry-run only"),
     ],
