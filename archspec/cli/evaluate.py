@@ -37,14 +37,8 @@ def evaluate(
 ) -> None:
     """Score masks: Dice, HD95, surface Dice, by case, class and size; compare two networks."""
     from archspec.files import write_text
-    from archspec.scoring.labels import DatasetLabels
-    from archspec.scoring.pairs import check_same_cases, compare
-    from archspec.scoring.scores import (
-        CONVENTIONS,
-        evaluate_folder,
-        evaluation_json,
-        evaluations_csv,
-    )
+    from archspec.scoring.evaluate import evaluate as score
+    from archspec.scoring.scores import evaluations_csv
     from archspec.scoring.text import evaluation_text
     from blocks.base import SpecError
 
@@ -52,59 +46,21 @@ def evaluate(
         raise SpecError(f"{csv}: exists; replace it with --force")
     if csv is not None and not csv.parent.is_dir():
         raise SpecError(f"{csv.parent}: no such folder")
-    folders = [predictions] if against is None else [predictions, against]
-    for folder in (*folders, references):
-        if not folder.is_dir():
-            raise SpecError(f"{folder}: no such folder")
-    if against is not None and against.resolve() == predictions.resolve():
-        raise SpecError(f"--against {against}: the folder that it would be compared with")
-    labels = DatasetLabels.read(dataset_json or _dataset_json(references, predictions))
-    if against is not None:
-        check_same_cases(predictions, against, labels.file_ending)
     progress = _Progress()
-    evaluations = [
-        evaluate_folder(
-            folder,
-            references,
-            labels,
-            tolerance=tolerance,
-            partial=partial,
-            on_case=progress.show,
-        )
-        for folder in folders
-    ]
+    found = score(
+        predictions,
+        references,
+        against=against,
+        dataset_json=dataset_json,
+        tolerance=tolerance,
+        seed=seed,
+        partial=partial,
+        on_case=progress.show,
+    )
     progress.clear()
-    first = evaluations[0]
-    found = {
-        "references": str(references),
-        "tolerance_mm": tolerance,
-        "seed": seed,
-        "cases": len(first.cases),
-        "missing": list(first.missing),
-        "dimensions": first.dimensions,
-        "finest_spacing_mm": first.finest,
-        "classes": list(labels.classes),
-        "groups": list(labels.groups),
-        "conventions": list(CONVENTIONS),
-        "evaluations": [evaluation_json(one, labels.classes) for one in evaluations],
-        "comparison": None
-        if against is None
-        else compare(first, evaluations[1], labels.classes, seed=seed),
-    }
     if csv is not None:
-        write_text(csv, evaluations_csv(evaluations))
+        write_text(csv, evaluations_csv(found["evaluations"]))
     print(json.dumps(found) if json_ else evaluation_text(found))
-
-
-def _dataset_json(references: Path, predictions: Path) -> Path:
-    """Return the dataset.json beside the references, or among the masks, where nnU-Net puts one."""
-    from blocks.base import SpecError
-
-    places = [references.parent, references, predictions]
-    for place in places:
-        if (place / "dataset.json").is_file():
-            return place / "dataset.json"
-    raise SpecError(f"{places[0] / 'dataset.json'}: no such file; give --dataset-json")
 
 
 class _Progress:

@@ -8,7 +8,7 @@ counted as missed or invented, since a mean of HD95 would otherwise hide it.
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -174,17 +174,19 @@ def evaluation_json(evaluation: Evaluation, classes: Iterable[str]) -> dict[str,
     }
 
 
-def evaluations_csv(evaluations: Iterable[Evaluation]) -> str:
-    """Return one line per folder, case and class; what has no value is empty."""
+def evaluations_csv(evaluations: Iterable[Mapping[str, Any]]) -> str:
+    """Return one line per folder, case and class of what `evaluation_json` gave.
+
+    What has no value is empty.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     header = ("predictions", "case", "class", *METRICS, "reference_size", "prediction_size")
     writer.writerow(header)
-    for evaluation in evaluations:
-        for k, case in enumerate(evaluation.cases):
-            for name, scores in evaluation.scores.items():
-                row = _scores_json(scores[k]).values()
-                writer.writerow([evaluation.folder, case, name, *row])
+    for found in evaluations:
+        for case, scores in found["per_case"].items():
+            for name, one in scores.items():
+                writer.writerow([found["predictions"], case, name, *one.values()])
     return out.getvalue()
 
 
