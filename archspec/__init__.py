@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from archspec.api import create_model, list_components, plan
+    from archspec.costs.describe import describe
+    from archspec.costs.diff import diff
     from archspec.costs.flops import Cost, cost
     from archspec.network.build import build
     from archspec.network.published import LoadReport, load_official
     from archspec.nnunet.export import export_nnunet
+    from archspec.scoring.evaluate import evaluate
     from archspec.spec.find import list_specs
     from archspec.spec.load import load
     from archspec.spec.schema import ArchSpec
     from blocks.base import SpecError
+    from search.space.space import load_space
 
 __all__ = [
     "ArchSpec",
@@ -27,10 +32,17 @@ __all__ = [
     "SpecError",
     "build",
     "cost",
+    "create_model",
+    "describe",
+    "diff",
+    "evaluate",
     "export_nnunet",
+    "list_components",
     "list_specs",
     "load",
     "load_official",
+    "load_space",
+    "plan",
 ]
 __version__ = "0.1.0"
 
@@ -41,10 +53,17 @@ _HOMES = {
     "SpecError": "blocks.base",
     "build": "archspec.network.build",
     "cost": "archspec.costs.flops",
+    "create_model": "archspec.api",
+    "describe": "archspec.costs.describe",
+    "diff": "archspec.costs.diff",
+    "evaluate": "archspec.scoring.evaluate",
     "export_nnunet": "archspec.nnunet.export",
+    "list_components": "archspec.api",
     "list_specs": "archspec.spec.find",
     "load": "archspec.spec.load",
     "load_official": "archspec.network.published",
+    "load_space": "search.space.space",
+    "plan": "archspec.api",
 }
 
 
@@ -52,6 +71,10 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'archspec' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def _warn_of_shadows() -> None:

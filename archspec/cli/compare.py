@@ -28,17 +28,12 @@ def diff(
 
     `archspec diff X X -s path=value` says what a change of X costs.
     """
-    from archspec.costs.diff import diff as compare
-    from archspec.costs.diff import diff_json, diff_text
+    from archspec.costs.diff import check_dimensions, diff_json, diff_plans, diff_text
     from archspec.network.resolve import resolve
-    from blocks.base import SpecError
 
     first, other = planned_at(patch, a), resolve(b, overrides=overrides or ())
-    if patch is None and len(first.patch_size) != len(other.patch_size):
-        raise SpecError(
-            f"{b}: a {len(other.patch_size)}-D network; {a} is {len(first.patch_size)}-D, "
-            "and both are compared at the first one's input"
-        )
+    if patch is None:
+        check_dimensions(a, first.patch_size, b, other.patch_size)
     second = planned_at(
         patch,
         b,
@@ -47,7 +42,7 @@ def diff(
         num_classes=first.num_classes,
         patch_size=first.patch_size,
     )
-    found = compare(first, second)
+    found = diff_plans(first, second)
     print(json.dumps(diff_json(found)) if json_ else diff_text(found))
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from archspec.nnunet.dataset import PreprocessedDataset
     from search.space.space import Space
 
-_CONFIRM_SEEDS = 3
-
 
 def register(app: typer.Typer) -> None:
     """Add the verb of this file."""
@@ -126,9 +124,11 @@ def search(
 
     devices = devices_for(device, jobs)
     if dry_run:
+        from search.launch import CONFIRM_SEEDS
+
         _show_samples(loaded, dataset, trials, devices, seed, seconds_per_step)
         share = loaded.settings.test_share
-        seeds = (_CONFIRM_SEEDS if share else 0) if confirm_seeds is None else confirm_seeds
+        seeds = (CONFIRM_SEEDS if share else 0) if confirm_seeds is None else confirm_seeds
         if seeds:
             print(
                 f"Then each network of the front is trained {seeds} times more (--confirm-seeds)."
@@ -166,6 +166,7 @@ def search(
 def _confirm(out: Path, asked: int | None, *, devices: list[str], threads: int, plans: str) -> None:
     """Train the front again, or say how; `asked` seeds, None for as many as are the default."""
     from archspec.cli.confirm import show_confirmed, train_again
+    from search.launch import CONFIRM_SEEDS
     from search.report.write import front_rows, why_empty
 
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
@@ -173,11 +174,11 @@ def _confirm(out: Path, asked: int | None, *, devices: list[str], threads: int, 
     if not points:
         print(f"{out}: {why_empty(out)}")
         raise typer.Exit(1)
-    seeds = (_CONFIRM_SEEDS if cases else 0) if asked is None else asked
+    seeds = (CONFIRM_SEEDS if cases else 0) if asked is None else asked
     if not seeds:
         print(
             f"one training per network so far; archspec confirm {out} trains the {points} of the "
-            f"front again with {_CONFIRM_SEEDS} new seeds each"
+            f"front again with {CONFIRM_SEEDS} new seeds each"
         )
         return
     steps = record["settings"]["steps"]

@@ -7,12 +7,43 @@ from typing import Any
 from archspec.costs.flops import CONVENTION, Cost, cost_plan
 from archspec.costs.memory import training_memory
 from archspec.network.plan import Plan
+from archspec.network.resolve import resolve
+from archspec.spec.load import SpecLike
 from archspec.text import table
+from blocks.base import Grid
 
-Description = dict[str, Any]
 MIB, GIB = 2**20, 2**30
 _MUCH = 0.4
 _MANY_TOKENS = 64  # tokens per channel from which full attention is worth a word
+
+
+class Description(dict[str, Any]):
+    """What `archspec describe --json` prints; as text, the page of `archspec describe`."""
+
+    def __str__(self) -> str:
+        return describe_text(self)
+
+
+def describe(
+    spec: SpecLike,
+    *,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    patch_size: Grid | None = None,
+    batch: int = 2,
+) -> Description:
+    """Say what a network is and costs, without building it; `print` shows a page.
+
+    Costs are those of one forward pass at batch 1, the FLOP convention named beside them; memory is
+    an estimate, in bytes, for training at `batch`.
+
+    Raises:
+        SpecError: the spec is wrong, or does not fit the sizes.
+    """
+    return describe_json(
+        resolve(spec, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size),
+        batch=batch,
+    )
 
 
 def describe_json(planned: Plan, *, batch: int = 2) -> Description:
@@ -37,7 +68,7 @@ def describe_json(planned: Plan, *, batch: int = 2) -> Description:
         }
         for index, stage in enumerate(planned.stages)
     ]
-    return {
+    found = {
         "name": planned.spec.name,
         "input": [1, planned.in_channels, *planned.patch_size],
         "num_classes": planned.num_classes,
@@ -70,6 +101,7 @@ def describe_json(planned: Plan, *, batch: int = 2) -> Description:
         },
         "notes": _notes(planned, cost, saved),
     }
+    return Description(found)
 
 
 def _share(cost: Cost, saved: dict[str, int], path: str) -> dict[str, Any]:
@@ -107,7 +139,7 @@ def _notes(planned: Plan, cost: Cost, saved: dict[str, int]) -> list[str]:
     return notes
 
 
-def describe_text(found: Description) -> str:
+def describe_text(found: dict[str, Any]) -> str:
     """Return a page of at most 80 columns."""
     rows = [
         (
@@ -139,7 +171,7 @@ def describe_text(found: Description) -> str:
     )
 
 
-def _numbers(part: Description, found: Description) -> tuple[str, str, str, str]:
+def _numbers(part: dict[str, Any], found: dict[str, Any]) -> tuple[str, str, str, str]:
     share = part["saved_bytes"] / max(1, found["training"]["float32"]["saved"])
     return (
         f"{part['params']:,}",
@@ -149,7 +181,7 @@ def _numbers(part: Description, found: Description) -> tuple[str, str, str, str]
     )
 
 
-def kinds_text(found: Description) -> str:
+def kinds_text(found: dict[str, Any]) -> str:
     """Return a table of at most 80 columns: GMAC by stage and kind of operation, shares below."""
     kinds = [kind for kind, count in found["by_kind"].items() if count and kind != "scan"]
     parts = {f"stage {part['stage']}": part for part in found["stages"]}
@@ -163,7 +195,7 @@ def kinds_text(found: Description) -> str:
     return "\n".join(table(rows))
 
 
-def _memory_lines(found: Description) -> list[str]:
+def _memory_lines(found: dict[str, Any]) -> list[str]:
     training = found["training"]
     single, half = training["float32"], training["amp"]
     parts = ", ".join(
@@ -182,7 +214,7 @@ def _memory_lines(found: Description) -> list[str]:
     ]
 
 
-def compare_text(descriptions: Sequence[Description]) -> str:
+def compare_text(descriptions: Sequence[dict[str, Any]]) -> str:
     """Return one table for several networks with the same input; ratios are to the first."""
     first = descriptions[0]
     head = ("", "params", "", "GMAC", "", "scan GF", "train GiB", "", "AMP GiB")
@@ -213,7 +245,7 @@ def compare_text(descriptions: Sequence[Description]) -> str:
     )
 
 
-def _shape(found: Description) -> str:
+def _shape(found: dict[str, Any]) -> str:
     return " x ".join(str(size) for size in found["input"])
 
 

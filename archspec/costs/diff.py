@@ -9,10 +9,11 @@ from typing import Any
 
 from archspec.costs.flops import CONVENTION, Cost, cost_plan
 from archspec.network.plan import Plan, plan
-from archspec.spec.load import load
+from archspec.network.resolve import resolve
+from archspec.spec.load import SpecLike, load
 from archspec.spec.schema import ArchSpec
 from archspec.text import table
-from blocks.base import SpecError
+from blocks.base import Grid, SpecError
 
 _NOT_STRUCTURE = {"name", "title", "sources", "claims", "schema_version"}
 _SIZES = {"in_channels", "num_classes", "patch_size"}
@@ -50,8 +51,47 @@ class Diff:
     cost_b: Cost
     differences: tuple[Difference, ...]
 
+    def __str__(self) -> str:
+        return diff_text(self)
 
-def diff(a: Plan, b: Plan) -> Diff:
+
+def diff(
+    a: SpecLike,
+    b: SpecLike,
+    *,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    patch_size: Grid | None = None,
+) -> Diff:
+    """Say in what two networks differ and what that costs, at A's input; `print` shows a page.
+
+    Raises:
+        SpecError: a spec is wrong, or does not fit the sizes; without a patch size, one is 2-D and
+            one 3-D.
+    """
+    first = resolve(a, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    if patch_size is None:
+        other = load(b)
+        check_dimensions(first.spec.name, first.patch_size, other.name, other.patch_size)
+    second = resolve(
+        b,
+        in_channels=first.in_channels,
+        num_classes=first.num_classes,
+        patch_size=first.patch_size,
+    )
+    return diff_plans(first, second)
+
+
+def check_dimensions(a: str, patch_a: Grid, b: str, patch_b: Grid) -> None:
+    """Refuse to build B in A's number of dimensions where its own is another."""
+    if len(patch_a) != len(patch_b):
+        raise SpecError(
+            f"{b}: a {len(patch_b)}-D network; {a} is {len(patch_a)}-D, and both are compared at "
+            "the first one's input"
+        )
+
+
+def diff_plans(a: Plan, b: Plan) -> Diff:
     """Compare two networks planned at the same input."""
     base = cost_plan(a)
     found = []

@@ -94,6 +94,11 @@ def key_table(spec_name: str) -> KeyTable:
     raise SpecError(f"{spec_name}: no published weights are known for this spec; known: {known}")
 
 
+def is_published(spec_name: str) -> bool:
+    """Say whether there is a key table for the spec."""
+    return any(spec_name in table.specs for table in key_tables())
+
+
 def plain_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors by name, without the prefixes of DataParallel and torch.compile.
 

@@ -28,6 +28,14 @@ def first_mistake(
     return path, _explain(error, holder, owner)
 
 
+def kinds_at(owner: type[BaseModel], field: str) -> list[str] | None:
+    """Return the kinds of component that a field takes: [] for one without, None for no class."""
+    members = _classes(owner.model_fields[field].annotation)
+    if not members:
+        return None
+    return [_kind(member) for member in members if "kind" in member.model_fields]
+
+
 def _resolve(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[NodePath, _Owner, _Owner]:
     """Return the path in the tree, the class that has the last key, and what is at that key."""
     path: list[str | int] = []

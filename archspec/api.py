@@ -1,0 +1,105 @@
+"""The public functions that no room holds: plan any spec, create a model, list components."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from archspec.network.build import build
+from archspec.network.convert import read_checkpoint
+from archspec.network.plan import Plan
+from archspec.network.published import is_published, load_official
+from archspec.network.resolve import resolve
+from archspec.network.segnet import SegNet
+from archspec.spec.load import SpecLike
+from archspec.spec.messages import kinds_at
+from archspec.spec.schema import ArchSpec, StageSpec
+from archspec.spec.words import did_you_mean
+from blocks.base import Grid, SpecError
+
+
+def plan(
+    spec: SpecLike,
+    *,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    patch_size: Grid | None = None,
+) -> Plan:
+    """Return every shape of the network that `build` would make; arguments as there.
+
+    Raises:
+        SpecError: the spec is wrong, or does not fit the sizes.
+    """
+    return resolve(spec, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+
+
+def create_model(
+    name: SpecLike,
+    *,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    patch_size: Grid | None = None,
+    weights: str | Path | None = None,
+) -> SegNet:
+    """Build a network as timm's function of this name does: `build`, then weights from a file.
+
+    The file is one that torch.save or safetensors wrote. It holds a state dict of the network, or
+    weights published for its spec, under our names or theirs (see `load_official`).
+
+    Raises:
+        SpecError: as `build`; the file cannot be read, or does not cover the network exactly.
+    """
+    net = build(name, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    if weights is None:
+        return net
+    path = Path(weights)
+    found = read_checkpoint(path)
+    ours = net.state_dict()
+    try:
+        if is_published(net.spec_name) and len(found.keys() & ours.keys()) * 2 < len(ours):
+            load_official(net, found)
+        else:
+            _check_cover(ours, found)
+            net.load_state_dict(found)
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from None
+    return net
+
+
+def _check_cover(ours: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Refuse a state dict that is not one of this network at these sizes."""
+    shared = [key for key in ours if key in found]
+    faults = {
+        "are missing": [key for key in ours if key not in found],
+        "have no place": [key for key in found if key not in ours],
+        "have another shape": [
+            f"{key}, which is {tuple(found[key].shape)}, not {tuple(ours[key].shape)}"
+            for key in shared
+            if found[key].shape != ours[key].shape
+        ],
+    }
+    if any(faults.values()):
+        parts = [f"{len(keys)} {what}, e.g. {keys[0]}" for what, keys in faults.items() if keys]
+        raise SpecError(
+            f"not the weights of this network: {'; '.join(parts)}; give the spec, in_channels and "
+            "num_classes that they were trained with"
+        )
+
+
+def list_components(slot: str) -> list[str]:
+    """Return the kinds that a spec may name in a slot such as `mixer`, `block` or `decoder`.
+
+    A slot whose component has no kinds, such as `downsample`, gives its own name.
+
+    Raises:
+        SpecError: no such slot.
+    """
+    slots = {
+        name: kinds
+        for spec, names in ((StageSpec, list(StageSpec.model_fields)), (ArchSpec, ["decoder"]))
+        for name in names
+        if (kinds := kinds_at(spec, name)) is not None
+    }
+    if slot not in slots:
+        raise SpecError(f"{slot}: not a slot for components{did_you_mean(slot, list(slots))}")
+    return slots[slot] or [slot]

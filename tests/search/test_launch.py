@@ -1,0 +1,99 @@
+"""`search.run`: the options of the verb, from Python, with trainings that cost nothing."""
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import archspec.cli.search
+import search
+import search.launch
+import search.retrain.confirm
+import search.study.run
+from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.spec.yaml_file import dump
+from blocks.base import SpecError
+
+CASES = [f"case_{number}" for number in range(12)]
+ONLY_THE_VERBS = {"dry_run", "seconds_per_step"}
+
+
+@pytest.fixture
+def launch(
+    tmp_path: Path,
+    dataset: PreprocessedDataset,
+    space_tree: dict[str, Any],
+    fakes: SimpleNamespace,
+    scoring_pool: Callable[..., Any],
+    in_place_of_workers: Callable[[Any], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Any]:
+    """Return a function that searches six networks; gives the study and run.json."""
+    (tmp_path / "space.yaml").write_text(dump(space_tree), encoding="utf-8")
+    folds = [{"train": CASES[4:], "val": CASES[:4]}]
+    (dataset.folder / "splits_final.json").write_text(json.dumps(folds), encoding="utf-8")
+    monkeypatch.setattr(search.study.run, "WorkerPool", lambda settings, jobs: fakes.FakePool())
+    for module in (search.launch, search.retrain.confirm):
+        monkeypatch.setattr(module, "find_dataset", lambda *_, **__: dataset)
+
+    def run(**options: Any) -> tuple[Any, dict[str, Any]]:
+        in_place_of_workers(scoring_pool(lambda *_: 0.5))
+        options = {"space": tmp_path / "space.yaml", "out": tmp_path / "run", **options}
+        study = search.run(options.pop("space"), data=901, trials=2, device="cpu", **options)
+        return study, json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+
+    return run
+
+
+def test_parameters_are_the_options_of_the_verb() -> None:
+    verb = inspect.signature(archspec.cli.search.search).parameters
+    function = inspect.signature(search.run).parameters
+    assert set(function) - {"on_event"} == set(verb) - ONLY_THE_VERBS
+    for name in set(function) - {"on_event", "data", "trials", "out", "overrides"}:
+        assert function[name].default == verb[name].default, name
+
+
+def test_options_reach_the_run(launch: Callable[..., Any], tmp_path: Path) -> None:
+    events: list[Any] = []
+    study, record = launch(
+        overrides=["search.steps=9"],
+        max_gflops=50,
+        max_params=2e6,
+        max_memory="12GB",
+        stopper="none",
+        seed=3,
+        on_event=events.append,
+    )
+    assert study.best_trials and events
+    settings = record["settings"]
+    assert (record["seed"], settings["steps"], settings["stopper"]) == (3, 9, "none")
+    assert settings["limits"] == {"gflops": 50, "params": 2e6, "memory": "12GB"}
+    assert not (tmp_path / "run" / search.retrain.confirm.RESULT).exists()
+
+
+@pytest.mark.parametrize(("asked", "seeds"), [(None, 3), (2, 2), (0, 0)])
+def test_a_test_part_is_scored_at_the_end(
+    launch: Callable[..., Any], tmp_path: Path, asked: int | None, seeds: int
+) -> None:
+    launch(test_share=0.25, confirm_seeds=asked)
+    file = tmp_path / "run" / search.retrain.confirm.RESULT
+    assert file.exists() == bool(seeds)
+    if seeds:
+        assert json.loads(file.read_text(encoding="utf-8"))["seeds"] == seeds
+
+
+def test_control_is_asked_for(launch: Callable[..., Any]) -> None:
+    with pytest.raises(SpecError, match="it is its own control"):
+        launch(control=True)
+
+
+def test_a_loaded_space_takes_no_more_overrides(launch: Callable[..., Any], tmp_path: Path) -> None:
+    space = search.load_space(tmp_path / "space.yaml")
+    with pytest.raises(SpecError, match=r"-s search.limits.gflops=5: the space is loaded already"):
+        launch(space=space, max_gflops=5)
+    assert not (tmp_path / "run").exists()
+    assert launch(space=space)[0].trials
