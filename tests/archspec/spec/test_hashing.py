@@ -9,7 +9,8 @@ import pytest
 
 from archspec.spec import hashing
 from archspec.spec.hashing import arch_hash, is_hash_of, trial_hash
-from archspec.spec.load import list_specs, load
+from archspec.spec.find import list_specs
+from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec, StageSpec
 from blocks.base import Added, ComponentSpec
 
