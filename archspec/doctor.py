@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,13 +75,15 @@ def diagnose() -> Diagnosis:
 
 
 def diagnosis_text(found: Diagnosis) -> str:
-    """Return a page for a terminal, 80 columns."""
+    """Return a page for a terminal, 80 columns; below it a line of any length per trouble."""
     lines = [f"Python {found.python}, {found.system}, {found.threads} thread(s)"]
     lines += [
         f"  {name:16}{version or 'not installed'}" for name, version in found.versions.items()
     ]
     build = f"built for CUDA {found.cuda}" if found.cuda else "a build without CUDA"
-    lines.append(f"PyTorch is {build}; device: {found.devices.get('cuda', 'no CUDA device')}")
+    lines += _wrapped(
+        f"PyTorch is {build}; device: {found.devices.get('cuda', 'no CUDA device')}", 2
+    )
     if found.forced:
         lines.append(f"{dispatch.VARIABLE}={found.forced} forces the scan backend")
     for device, backends in found.scans.items():
@@ -88,8 +91,13 @@ def diagnosis_text(found: Diagnosis) -> str:
         for backend in backends:
             time = "" if backend.milliseconds is None else f"{backend.milliseconds:9.1f} ms"
             result = f"no: {backend.problem}" if backend.problem else f"works {time}"
-            lines.append(f"  {backend.name:12}{result}{'   <- used' * backend.used}")
+            lines += _wrapped(f"  {backend.name:12}{result}{'   <- used' * backend.used}", 14)
     return "\n".join([*lines, *found.trouble])
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    """Return lines of 80 columns: how long names and errors are is the machine's matter."""
+    return textwrap.wrap(text, 80, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def _scans(device: str, trouble: list[str]) -> list[BackendReport]:

@@ -4,6 +4,7 @@ import datetime
 import os
 import platform
 import statistics
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,8 @@ from archspec.training.devices import device_named
 from archspec.training.step import autocast_dtype
 from blocks.scan.dispatch import chosen
 
+_WIDTH = 80
+_CPUINFO = Path("/proc/cpuinfo")
 _PEAK = Path("/proc/self/clear_refs")
 _OF_THE_PROCESS = "               (growth of the process, with workspaces and compiled kernels)"
 
@@ -113,9 +116,11 @@ def profile_text(found: dict[str, Any]) -> str:
     shape = " x ".join(str(n) for n in found["input"])
     rate = estimated["flops"] / measured["forward_seconds"] / 1e9
     joules = energy.get("joules_per_step")
+    title = f"{found['name']}: input {shape}, {found['amp'] or 'float32'}, {found['hardware']}"
+    used = f"{joules:.1f} J a step ({energy['source']})" if joules else energy["source"]
     return "\n".join(
         [
-            f"{found['name']}: input {shape}, {found['amp'] or 'float32'}, {found['hardware']}",
+            *_wrapped(title, "  "),
             f"forward        {measured['forward_seconds']:.3f} s, "
             f"{estimated['flops'] / 1e9:.1f} GFLOP ({CONVENTION}): {rate:.1f} GFLOP/s",
             f"training step  {measured['step_seconds']:.3f} s (medians of {measured['repeats']})",
@@ -123,11 +128,15 @@ def profile_text(found: dict[str, Any]) -> str:
             + ("not measured here" if peak is None else f"{peak / 2**30:.2f} GiB measured")
             + f", {estimated['memory_bytes'] / 2**30:.2f} GiB estimated for tensors",
             *([_OF_THE_PROCESS] if found["device"] == "cpu" else []),
-            "energy         "
-            + (f"{joules:.1f} J a step ({energy['source']})" if joules else energy["source"]),
+            *_wrapped(f"energy         {used}", " " * 15),
             f"scan backend   {found['scan_backend'] or 'no scan in it'}",
         ]
     )
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """Return lines of at most 80 columns; names of machines and their errors may be long."""
+    return textwrap.wrap(text, _WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _logits(out: Tensor | list[Tensor]) -> Tensor:
@@ -180,8 +189,7 @@ def _status(field: str) -> int | None:
 def _hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor()
+    lines = _CPUINFO.read_text("utf-8", "replace").splitlines() if _CPUINFO.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
     return f"{name}, {torch.get_num_threads()} thread(s)"

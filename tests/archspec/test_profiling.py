@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+import archspec.costs.measure
 from archspec.cli.main import app
 from archspec.costs import measure
 from archspec.costs.energy import EnergyCounter, energy_counter
-from archspec.costs.measure import profile_plan
+from archspec.costs.measure import profile_plan, profile_text
 from archspec.network.resolve import resolve
 from blocks.base import SpecError
 
@@ -59,6 +60,23 @@ def test_amp_is_in_the_precision_that_training_decides_on(
     expected = (decided or torch.bfloat16) if amp else torch.float32
     assert probe.seen == {expected}
     assert found["amp"] == (str(expected).removeprefix("torch.") if amp else None)
+
+
+def test_page_is_narrow_whatever_the_machine_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "Maker(R) Processor(R) Platinum 99999+ with Graphics @ 9.99GHz"
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: {name}\n", "utf-8")
+    monkeypatch.setattr(archspec.costs.measure, "_CPUINFO", tmp_path / "cpuinfo")
+    found = profile_plan(resolve("small-unet", patch_size=(16, 16, 16)), repeats=1)
+    assert len(name) >= 60 and found["hardware"].startswith(f"{name}, ")
+    reason = (
+        "unavailable: [Errno 13] Permission denied: '/sys/class/powercap/intel-rapl:0/energy_uj'"
+    )
+    found["measured"]["energy"] = {"source": reason}
+    page = profile_text(found)
+    assert max(len(line) for line in page.splitlines()) <= 80
+    assert name in " ".join(page.split()) and reason in " ".join(page.split())
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
