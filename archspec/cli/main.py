@@ -3,6 +3,7 @@
 Exit codes: 0 ok, 1 a negative result, 2 wrong usage or bad input, told in one line.
 """
 
+import io
 import sys
 from typing import Annotated
 
@@ -80,6 +81,8 @@ def _verbs() -> set[str]:
 
 def main() -> None:
     """Run the command line; a mistake of the user ends in one line and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may not be in its encoding
     try:
         # verbs return nothing; the code of a typer.Exit, and 130 for Ctrl-C, come back as a value
         sys.exit(app(standalone_mode=False))

@@ -61,12 +61,12 @@ class _Package:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._range = int((file.parent / "max_energy_range_uj").read_text())
-        self._last = self._total = int(file.read_text())
+        self._range = int((file.parent / "max_energy_range_uj").read_text("ascii"))
+        self._last = self._total = int(file.read_text("ascii"))
 
     def microjoules(self) -> int:
         """Return the energy, with what was counted before a wrap."""
-        now = int(self._file.read_text())
+        now = int(self._file.read_text("ascii"))
         wrapped = self._range if now < self._last else 0
         self._total += now - self._last + wrapped
         self._last = now

@@ -164,7 +164,7 @@ def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif os.access(_PEAK, os.W_OK):
-        _PEAK.write_text("5")
+        _PEAK.write_text("5", "ascii")
 
 
 def _resident(device: torch.device) -> int:
@@ -181,7 +181,7 @@ def _peak(device: torch.device, before: int) -> int | None:
 
 def _status(field: str) -> int | None:
     path = Path("/proc/self/status")
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
     values = [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")]
     return values[0] if values else None
 

@@ -1,5 +1,6 @@
 """The command line: bad input gets one clear line and exit code 2, and leaves nothing behind."""
 
+import io
 import json
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from archspec.cli.main import main
 
 Cli = Callable[..., tuple[int, str, str]]
 Refused = Callable[..., str]
@@ -258,3 +261,18 @@ def test_names_are_listed_and_refused_without_torch(tmp_path: Path) -> None:
     assert said[: len(expected)] == [[2, "", text] for text in expected.values()]
     assert [(code, err) for code, _, err in said[len(expected) :]] == [(0, "")] * len(answered)
     assert loaded == []
+
+
+def test_a_path_that_the_terminal_cannot_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    out = tmp_path / "\u4e2d" / "Dataset908_Data"
+    monkeypatch.setattr(sys, "stdout", terminal)
+    options = ["--task", "data", "--level", "4", "--test-cases", "0"]
+    monkeypatch.setattr(sys, "argv", ["archspec", "phantom", str(out), *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    terminal.seek(0)
+    assert r"/\u4e2d/Dataset908_Data: 5 training" in terminal.read()

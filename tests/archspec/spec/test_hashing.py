@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from archspec.spec import hashing
-from archspec.spec.hashing import arch_hash, is_hash_of, trial_hash
 from archspec.spec.find import list_specs
+from archspec.spec.hashing import arch_hash, is_hash_of, trial_hash
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec, StageSpec
 from blocks.base import Added, ComponentSpec

@@ -7,8 +7,8 @@ import pytest
 
 from archspec.network.plan import plan
 from archspec.spec import migrations, schema
-from archspec.spec.hashing import arch_hash, trial_hash
 from archspec.spec.find import list_specs, load_tree
+from archspec.spec.hashing import arch_hash, trial_hash
 from archspec.spec.load import load
 from archspec.spec.migrations import MIGRATIONS, upgrade
 from archspec.spec.schema import SCHEMA_VERSION
