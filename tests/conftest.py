@@ -5,6 +5,7 @@ per member, so that a new component is tested with no new test code. One that ta
 once per field of every member.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -35,6 +36,10 @@ PATCHES = {2: [16, 32], 3: [16, 32, 16]}
 WORDS = ("none", "instance", "instance_affine", "layer", "batch", "group1", "group(2)")
 VALUES = (None, False, True, 1, 2, 3, 5, 0.25, 0.5, (1, 3), (3, 1, 1), (2, 1), (1, 2, 1), *WORDS)
 """What a field may be set to, if its class takes it; the words of a Literal come on top."""
+
+SHELL = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+for _name in [name for name in os.environ if name in SHELL or name.startswith("nnUNet_")]:
+    del os.environ[_name]  # how the user's shell is set up is no matter of a test
 
 Component = ComponentSpec | None
 SpecFactory = Callable[..., ArchSpec]
