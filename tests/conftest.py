@@ -6,8 +6,9 @@ once per field of every member.
 """
 
 import os
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -116,6 +117,33 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("spec_name", archspec.list_specs())
     if "ndim" in metafunc.fixturenames:
         metafunc.parametrize("ndim", [2, 3], ids=["2d", "3d"])
+
+
+_ONE_PROCESS = """
+import multiprocessing.context, sys
+from importlib.metadata import entry_points
+from multiprocessing.pool import ThreadPool
+multiprocessing.context.SpawnContext.Pool = lambda self, processes=None: ThreadPool(processes)
+exec(sys.argv.pop(1))
+(command,) = entry_points(group="console_scripts", name=sys.argv[1])
+sys.argv = sys.argv[1:]
+command.load()()
+"""
+
+
+@pytest.fixture(scope="session")
+def nnunet_command() -> Callable[..., None]:
+    """Return a function that runs a command of nnU-Net's, with code before it if need be.
+
+    One process does all: each that nnU-Net would start for a pool imports torch, 4 s of CPU.
+    """
+
+    def run(command: str, *arguments: str, env: Mapping[str, str], before: str = "") -> None:
+        line = [sys.executable, "-c", _ONE_PROCESS, before, command, *arguments]
+        done = subprocess.run(line, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 import os
 import runpy
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -96,7 +94,9 @@ def make_loop(tmp_path: Path, dataset: PreprocessedDataset) -> LoopFactory:
 
 
 @pytest.fixture(scope="session")
-def nnunet_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def nnunet_environment(
+    tmp_path_factory: pytest.TempPathFactory, nnunet_command: Callable[..., None]
+) -> dict[str, str]:
     """Return the environment in which dataset 902 is preprocessed: 10 cases."""
     root = tmp_path_factory.mktemp("nnunet")
     folders = {name: root / name for name in ("nnUNet_raw", "nnUNet_preprocessed")}
@@ -112,10 +112,8 @@ def nnunet_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
     }
     raw = folders["nnUNet_raw"] / NAME
     write_dataset(raw, ReachTask(distance=16), num_cases=10, num_test_cases=1, seed=0)
-    command = Path(sys.executable).parent / "nnUNetv2_plan_and_preprocess"
-    line = [str(command), "-d", "902", "-c", "3d_fullres", "-np", "1", "-npfp", "1"]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    chosen = ("-d", "902", "-c", "3d_fullres", "-np", "1", "-npfp", "1")
+    nnunet_command("nnUNetv2_plan_and_preprocess", *chosen, env=environment)
     return environment
 
 
