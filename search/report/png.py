@@ -22,8 +22,17 @@ _MARKERS: dict[State, str] = {
 def draw(trials: Sequence[ReportTrial], png: Path, confirmed: Confirmed | None = None) -> None:
     """Write the PNG: Dice against GFLOPs, and a strip with the trials that have no Dice.
 
-    `confirmed` adds the front as it was trained again, if it is of this front.
+    `confirmed` adds the front as it was trained again, if it is of this front. It looks the same
+    whatever a matplotlibrc says, or nnU-Net, whose plots enlarge the fonts of the whole process.
     """
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        _draw(trials, png, confirmed)
+
+
+def _draw(trials: Sequence[ReportTrial], png: Path, confirmed: Confirmed | None) -> None:
     from matplotlib.figure import Figure
 
     scored = [t for t in trials if t.gflops and t.dice is not None and t.state in COLORS]

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import matplotlib
 import pytest
 from typer.testing import CliRunner
 
@@ -162,7 +163,8 @@ def test_figures_are_what_plotly_takes(page: str) -> None:
 
 def test_the_page_depends_on_the_study_only(run: Path) -> None:
     first = [file.read_bytes() for file in write_report(run)]
-    assert [file.read_bytes() for file in write_report(run)] == first
+    with matplotlib.rc_context({"font.size": 40, "axes.facecolor": "red"}):
+        assert [file.read_bytes() for file in write_report(run)] == first
 
 
 def test_hypervolume_grows_to_that_of_the_front(run: Path) -> None:
