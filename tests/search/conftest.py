@@ -95,26 +95,29 @@ def make_loop(tmp_path: Path, dataset: PreprocessedDataset) -> LoopFactory:
 
 @pytest.fixture(scope="session")
 def nnunet_environment(
-    tmp_path_factory: pytest.TempPathFactory, nnunet_command: Callable[..., None]
+    made_once: Callable[..., Path], nnunet_command: Callable[..., None]
 ) -> dict[str, str]:
     """Return the environment in which dataset 902 is preprocessed: 10 cases."""
-    root = tmp_path_factory.mktemp("nnunet")
-    folders = {name: root / name for name in ("nnUNet_raw", "nnUNet_preprocessed")}
-    folders["nnUNet_results"] = root / "nnUNet_results"
-    for folder in folders.values():
-        folder.mkdir()
-    environment = {
-        **os.environ,
-        **{name: str(folder) for name, folder in folders.items()},
-        "nnUNet_n_proc_DA": "1",
-        "nnUNet_def_n_proc": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    raw = folders["nnUNet_raw"] / NAME
-    write_dataset(raw, ReachTask(distance=16), num_cases=10, num_test_cases=1, seed=0)
-    chosen = ("-d", "902", "-c", "3d_fullres", "-np", "1", "-npfp", "1")
-    nnunet_command("nnUNetv2_plan_and_preprocess", *chosen, env=environment)
-    return environment
+
+    def environment(root: Path) -> dict[str, str]:
+        folders = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+        return {
+            **os.environ,
+            **{name: str(root / name) for name in folders},
+            "nnUNet_n_proc_DA": "1",
+            "nnUNet_def_n_proc": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def fill(root: Path) -> None:
+        for name in ("nnUNet_preprocessed", "nnUNet_results"):
+            (root / name).mkdir()
+        raw = root / "nnUNet_raw" / NAME
+        write_dataset(raw, ReachTask(distance=16), num_cases=10, num_test_cases=1, seed=0)
+        chosen = ("-d", "902", "-c", "3d_fullres", "-np", "1", "-npfp", "1")
+        nnunet_command("nnUNetv2_plan_and_preprocess", *chosen, env=environment(root))
+
+    return environment(made_once("nnunet", fill))
 
 
 @pytest.fixture
