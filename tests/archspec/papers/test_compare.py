@@ -16,7 +16,7 @@ from archspec.papers.text import page_text, shape
 from archspec.spec.load import load
 from blocks.base import SpecError
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "fidelity"
+GOLDEN = Path(__file__).parents[2] / "golden" / "fidelity"
 CLAIM = {"what": "parameters", "value": 1, "unit": "M", "source": "s", "confidence": "published"}
 
 

@@ -22,7 +22,7 @@ from archspec.nnunet.dataset import PreprocessedDataset
 from search.trials.train import CHECKPOINT, TrialTask
 from search.trials.worker import Message, WorkerSettings
 
-FakeData = runpy.run_path(str(Path(__file__).with_name("fake_training.py")))["FakeData"]
+FakeData = runpy.run_path(str(Path(__file__).parents[1] / "fake_training.py"))["FakeData"]
 
 
 class Driver:

@@ -20,7 +20,7 @@ from archspec.network.resolve import resolve
 from archspec.network.segnet import SegNet
 from blocks.layers.fue import FUE
 
-FILE = Path(__file__).parents[1] / "golden" / "segmamba" / "model_small.npz"
+FILE = Path(__file__).parents[2] / "golden" / "segmamba" / "model_small.npz"
 SMALL = ["decoder.bottleneck_width=40"] + [
     f"encoder.stages.{i}.{field}={value}"
     for i, (width, depth) in enumerate(zip((8, 16, 24, 32), (2, 1, 1, 1), strict=True))

@@ -26,7 +26,7 @@ from search.trials.patch_set import PatchSet, pack
 
 SHARE, SEED = 0.25, 3
 STRIDES = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "pack_patches.py"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "pack_patches.py"
 
 HIDE = """
 import sys

@@ -17,7 +17,7 @@ from archspec.network.published import key_table, key_tables, load_official
 from archspec.network.segnet import SegNet
 from blocks.base import SpecError
 
-FILE = Path(__file__).parents[1] / "golden" / "segmamba" / "model_small.npz"
+FILE = Path(__file__).parents[2] / "golden" / "segmamba" / "model_small.npz"
 WIDTHS, DEPTHS = (8, 16, 24, 32), (2, 1, 1, 1)
 SMALL = ["decoder.bottleneck_width=40"] + [
     f"encoder.stages.{i}.{field}={values[i]}"

@@ -27,7 +27,7 @@ from search.trials.train import (
     train,
 )
 
-FakeData = runpy.run_path(str(Path(__file__).with_name("fake_training.py")))["FakeData"]
+FakeData = runpy.run_path(str(Path(__file__).parents[1] / "fake_training.py"))["FakeData"]
 
 
 def run(

@@ -38,7 +38,7 @@ def space(tmp_path: Path, space_tree: dict[str, Any]) -> Path:
 def test_twenty_kills_lose_nothing_and_train_nothing_twice(space: Path, tmp_path: Path) -> None:
     """T1, T2: the storage loads after each kill, what is finished stays, the end is complete."""
     out, trials, rng = tmp_path / "run", 60, random.Random(0)
-    script = Path(__file__).with_name("fake_search.py")
+    script = Path(__file__).parents[1] / "fake_search.py"
     process = subprocess.Popen(
         [sys.executable, str(script), str(space), str(out), str(trials)],
         stdin=subprocess.PIPE,

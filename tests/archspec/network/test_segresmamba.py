@@ -22,7 +22,7 @@ from archspec.network.resolve import resolve
 from archspec.network.segnet import SegNet
 from blocks.mixers.tom import TomMixer
 
-FOLDER = Path(__file__).parents[1] / "golden" / "segresmamba"
+FOLDER = Path(__file__).parents[2] / "golden" / "segresmamba"
 SMALL = [f"encoder.stages.{i}.width={width}" for i, width in enumerate((8, 16, 32, 64))]
 FOUR = "encoder.defaults.mixer.num_slices=4"
 VARIANTS = {

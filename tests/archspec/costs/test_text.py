@@ -14,7 +14,7 @@ from archspec.costs.fit import Fit
 from archspec.costs.memory import training_memory
 from archspec.network.resolve import resolve
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "text"
+GOLDEN = Path(__file__).parents[2] / "golden" / "text"
 PAGES = {
     "describe_segformer3d": ["describe", "segformer3d"],
     "describe_mamba-unet_2d": ["describe", "mamba-unet", "--patch", "64,96", "--batch", "8"],

@@ -16,7 +16,7 @@ from archspec.network.plan import plan
 from archspec.network.published import key_table
 from archspec.network.segnet import SegNet
 
-FOLDER = Path(__file__).parents[1] / "golden" / "segformer3d"
+FOLDER = Path(__file__).parents[2] / "golden" / "segformer3d"
 
 
 def arrays(name: str) -> dict[str, Any]:

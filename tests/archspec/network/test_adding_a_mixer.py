@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def add_mixer(root: Path) -> None:
@@ -22,7 +22,7 @@ def add_mixer(root: Path) -> None:
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "specs", root / "archspec" / "specs")  # where the wheel has them
     shutil.copy(ROOT / "pyproject.toml", root)
-    for name in ("conftest.py", "archspec/test_cross_product.py", "blocks/test_fields.py"):
+    for name in ("conftest.py", "archspec/network/test_cross_product.py", "blocks/test_fields.py"):
         (root / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "tests" / name, root / "tests" / name)
     mixers = root / "blocks" / "mixers"
