@@ -1,7 +1,7 @@
 """Shrunk papers and the baseline through nnU-Net: train by their recipes, move the model, predict.
 
 In one process: nnU-Net's trainer and predictor as its commands call them, but for the final
-validation, which starts processes and is covered by test_nnunet_chain.py.
+validation, which starts processes and is covered by test_chain.py.
 """
 
 import json

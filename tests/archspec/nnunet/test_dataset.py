@@ -59,7 +59,7 @@ def test_inherited_settings(preprocessed: Path) -> None:
 
 
 def test_num_classes(preprocessed: Path, rewrite: Rewrite) -> None:
-    """8: the count of labels is in test_nnunet_labels.py."""
+    """8: the count of labels is in test_labels.py."""
     labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
     changed = {"labels": labels, "regions_class_order": [1, 2]}
     rewrite(preprocessed / "dataset.json", lambda tree: tree.update(changed))

@@ -212,7 +212,7 @@ def test_next_stage_goes_with_its_configuration(preprocessed: Path) -> None:
 
 
 def test_dataset_mistakes_write_nothing(refused_export: Refuse, preprocessed: Path) -> None:
-    """5, the export's half; the messages are in test_nnunet_dataset.py."""
+    """5, the export's half; the messages are in test_dataset.py."""
     assert "found: Dataset901_Blobs" in refused_export(tree(), dataset=8)
     assert "nnUNetv2_plan_and_preprocess" in refused_export(tree(), base_plans="nnUNetXPlans")
     assert "'3d_half'" in refused_export(tree(), configuration=["3d_fullres", "3d_half"])
