@@ -30,7 +30,7 @@ from search.study.draw import Drawing
 from search.study.ledger import Ledger, last_rung
 from search.study.recovery import queue_again, recover, this_host
 from search.study.stop import make_stopper
-from search.study.storage import queued_params, stored_trial, trial_id
+from search.study.storage import first_heartbeat, queued_params, stored_trial, trial_id
 from search.trials.pool import WorkerPool
 from search.trials.train import CHECKPOINT, METRICS, Rung, TrialTask
 from search.trials.worker import Message
@@ -154,6 +154,7 @@ class SearchLoop:
     def _task(self, trial: optuna.Trial, spec: ArchSpec, cost: Cost, key: str) -> TrialTask:
         folder = self.folder / "trials" / f"{trial.number:04d}"
         folder.mkdir(parents=True, exist_ok=True)
+        first_heartbeat(self.study, trial)  # before `host`: a trial of a host must be able to age
         name = f"{self.space.name}-{trial.number:04d}"
         if anchor_spec_of(trial) is not None:
             name = f"{name}-{spec.name}"

@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial
 
 from blocks.base import SpecError
@@ -83,6 +84,15 @@ def trial_id(trial: Trial) -> int:
 def stored_trial(study: optuna.Study, trial: Trial) -> FrozenTrial:
     """Return the trial as it is stored, without reading the others."""
     return study._storage.get_trial(trial_id(trial))
+
+
+def first_heartbeat(study: optuna.Study, trial: Trial) -> None:
+    """Record a trial's first sign of life: Optuna never takes one without any for stale.
+
+    Nothing where the storage keeps none.
+    """
+    if isinstance(study._storage, BaseHeartbeat):
+        study._storage.record_heartbeat(trial_id(trial))
 
 
 def queued_params(trial: FrozenTrial) -> dict[str, Any] | None:

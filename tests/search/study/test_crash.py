@@ -1,6 +1,8 @@
 """Kills, full disks and other drivers: nothing lost, nothing twice, one line for the user."""
 
+import contextlib
 import random
+import sqlite3
 import subprocess
 import sys
 import time
@@ -191,6 +193,26 @@ def test_trials_of_a_driver_with_a_heartbeat_are_not_stale(tmp_path: Path) -> No
         optuna.storages.fail_stale_trials(study)
     states = [t.state for t in study.get_trials()]
     assert states == [TrialState.RUNNING, TrialState.FAIL]
+
+
+def test_a_trial_has_a_sign_of_life_before_it_has_a_host(
+    space: Path, tmp_path: Path, fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in its first seconds and moved to another machine, a search can still be resumed."""
+    out = tmp_path / "run"
+
+    def looked_at(trial: optuna.Trial, name: str, value: object) -> None:
+        if name == "host":
+            row = "SELECT COUNT(*) FROM trial_heartbeats WHERE trial_id = ?"
+            with contextlib.closing(sqlite3.connect(out / "study.db")) as database:
+                seen.append(database.execute(row, (trial_id(trial),)).fetchone()[0])
+        set_attribute(trial, name, value)
+
+    seen: list[int] = []
+    set_attribute = optuna.Trial.set_user_attr
+    monkeypatch.setattr(optuna.Trial, "set_user_attr", looked_at)
+    fakes.run_fake(space, out, 2, fakes.FakePool())
+    assert seen == [1, 1]
 
 
 def test_a_run_of_the_first_release_goes_on_as_it_began(
