@@ -208,8 +208,8 @@ def _save(folder: Path, stepper: Stepper, rung: Rung) -> None:
     """Write the checkpoint, then the metric line; a cut-off write leaves the old checkpoint."""
     state = {**stepper.state_dict(), "step": rung.step, "rung": vars(rung)}
     try:
-        with replacing(folder / CHECKPOINT) as partial:
-            torch.save(state, partial)
+        with replacing(folder / CHECKPOINT) as partial, partial.open("wb") as file:
+            torch.save(state, file)  # given a path, torch hides why it cannot write
         with (folder / METRICS).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(vars(rung)) + "\n")
     except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError
