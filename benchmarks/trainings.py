@@ -24,6 +24,7 @@ from archspec.scoring.labels import scored_labels
 from archspec.scoring.surface import surface_scores
 from search.trials.cases import CaseScores, scores_of_case
 from search.trials.nnunet_data import TrialData
+from search.trials.recorded import from_record
 from search.trials.train import METRICS, Rung, StoppedError, TrialTask, score_trained, train
 
 
@@ -133,7 +134,7 @@ def _points(job: Job, training: Training) -> list[CurvePoint]:
     """Return every rung that the training reached, here or in an earlier run."""
     file = _folder(job, training) / METRICS
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    rungs = {rung.step: rung for rung in (Rung(**json.loads(line)) for line in lines)}
+    rungs = {rung.step: rung for rung in (from_record(Rung, json.loads(line)) for line in lines)}
     return [
         CurvePoint(
             training=training,

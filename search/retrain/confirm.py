@@ -18,8 +18,7 @@ from blocks.base import SpecError
 from search.pareto import pareto_front
 from search.retrain.noise import Entrant, compare, matrix, shared_cases
 from search.retrain.retrain import Outcome, Progress, Retraining, retrain
-from search.space.settings import SearchSettings
-from search.study.record import of_earlier_release
+from search.study.record import RECORD, read_settings
 from search.study.run import open_run
 from search.trials.cases import CaseScores
 from search.trials.worker import WorkerSettings
@@ -58,8 +57,7 @@ def confirm(
         record["dataset"], configuration=record["configuration"], plans_name=plans_name
     )
     # nothing is stopped here, and earlier releases had stoppers that are gone
-    given = {**of_earlier_release(record["settings"]), "stopper": "none"}
-    search = SearchSettings.model_validate_json(json.dumps(given))
+    search = read_settings(folder / RECORD, {**record["settings"], "stopper": "none"})
     held_out = _test_cases(folder, record, dataset)
     settings = WorkerSettings(
         dataset, record["fold"], search.batch_size, threads, held_out=held_out

@@ -19,6 +19,7 @@ from archspec.spec.load import load
 from blocks.base import SpecError
 from search.trials.cases import CaseScores
 from search.trials.pool import WorkerPool
+from search.trials.recorded import from_record
 from search.trials.train import TrialTask
 from search.trials.worker import Message, WorkerSettings
 
@@ -110,23 +111,27 @@ def read_trained(table: Path) -> list[Trained]:
     """Return the lines of the table; one that a kill cut off does not count.
 
     Hashes are computed anew where a line has its spec: another release may hash it differently.
+
+    Raises:
+        SpecError: a line is whole, but no training; the message names it.
     """
     if not table.is_file():
         return []
     found = []
-    for line in table.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             content = json.loads(line)
         except ValueError:
             continue
-        for part in ("validation", "test"):
-            content[part] = {
-                case: {k: math.nan if v is None else v for k, v in scores.items()}
-                for case, scores in content[part].items()
-            }
-        if content.get("spec") is not None:
-            content["trial_hash"] = trial_hash(load(content["spec"]))
-        found.append(Trained(**content))
+        try:
+            one = from_record(Trained, content)
+        except TypeError as error:
+            raise SpecError(
+                f"{table}:{number}: not a training ({error}); take the line out to train it anew"
+            ) from None
+        digest = one.trial_hash if one.spec is None else trial_hash(load(one.spec))
+        validation, test = _scores(one.validation), _scores(one.test)
+        found.append(replace(one, trial_hash=digest, validation=validation, test=test))
     return found
 
 
@@ -253,6 +258,13 @@ def _append(table: Path, done: Trained) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise SpecError(f"{table}: cannot be written: {error.strerror}") from error
+
+
+def _scores(cases: Any) -> CaseScores:
+    return {
+        case: {name: math.nan if score is None else score for name, score in scores.items()}
+        for case, scores in cases.items()
+    }
 
 
 def _finite(cases: CaseScores) -> Any:

@@ -32,6 +32,7 @@ from search.study.recovery import queue_again, recover, this_host
 from search.study.stop import make_stopper
 from search.study.storage import first_heartbeat, queued_params, stored_trial, trial_id
 from search.trials.pool import WorkerPool
+from search.trials.recorded import from_record
 from search.trials.train import CHECKPOINT, METRICS, Rung, TrialTask
 from search.trials.worker import Message
 
@@ -114,7 +115,7 @@ class SearchLoop:
             for rung in trial.user_attrs.get("rungs", []):
                 if "flops" not in trial.user_attrs or rung["step"] not in self.rung_steps[:-1]:
                     continue
-                dice = Rung(**{k: v for k, v in rung.items() if k != "stop"}).dice
+                dice = from_record(Rung, rung).dice
                 if math.isfinite(dice):  # as when it was recorded
                     self.stopper.remember(
                         self.rung_steps.index(rung["step"]),

@@ -5,9 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic import ValidationError
+
+from archspec.spec.messages import first_mistake
 from archspec.spec.migrations import upgrade
 from archspec.spec.tree import frozen
-from archspec.spec.yaml_file import Source
+from archspec.spec.yaml_file import Source, dotted
 from blocks.base import SpecError
 from search.space.settings import SearchSettings, StopperName
 from search.space.space import Space
@@ -57,8 +60,7 @@ def with_kept_settings(folder: Path, space: Space) -> Space:
         return space
     _check_stopper(folder, record, space)
     now = space.settings.model_dump(mode="json", include=space.settings.model_fields_set)
-    both = json.dumps({**record["settings"], **now})
-    return replace(space, settings=SearchSettings.model_validate_json(both))
+    return replace(space, settings=read_settings(folder / RECORD, {**record["settings"], **now}))
 
 
 def kept_settings(folder: Path, space: Space) -> dict[str, Any]:
@@ -98,6 +100,22 @@ def _check_stopper(folder: Path, record: dict[str, Any], space: Space) -> None:
             f"report, best and confirm read it as it is, and --resume --stopper "
             f"{' or --stopper '.join(STOPPERS)} goes on"
         )
+
+
+def read_settings(file: Path, recorded: dict[str, Any]) -> SearchSettings:
+    """Return the settings that the run.json holds; `recorded` may have some exchanged.
+
+    Raises:
+        SpecError: this release does not know them.
+    """
+    try:
+        return SearchSettings.model_validate_json(json.dumps(of_earlier_release(recorded)))
+    except ValidationError as errors:
+        path, mistake = first_mistake(errors, SearchSettings)
+        raise SpecError(
+            f"{file}: settings.{dotted(path)}: {mistake}; if a later release made this run, use "
+            "that one"
+        ) from None
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

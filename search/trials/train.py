@@ -21,6 +21,7 @@ from archspec.network.segnet import SegNet
 from archspec.training.step import Stepper, autocast_dtype
 from search.trials.batches import Loading, is_loader_lost, load_batches
 from search.trials.cases import Cases, CaseScores
+from search.trials.recorded import from_record
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -196,7 +197,7 @@ def _restored(folder: Path, stepper: Stepper, device: torch.device) -> Rung | No
         return None
     try:
         state = torch.load(file, map_location=device, weights_only=True)
-        rung = Rung(**state["rung"])
+        rung = from_record(Rung, state["rung"])
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
         file.replace(folder / f"{CHECKPOINT}.unreadable")
         return None
