@@ -82,7 +82,7 @@ def bootstrap(values: np.ndarray, figure: Callable[[np.ndarray], Any]) -> Interv
     return Interval(*(x if np.isfinite(x) else None for x in found))
 
 
-def compare(
+def compare_searches(
     table: Table, runs: dict[str, Sequence[Replay]], budget: float, *, base: str
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of every method: a run per seed, the same seeds for all."""

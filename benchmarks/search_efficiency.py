@@ -23,7 +23,7 @@ import optuna
 import search_curves
 from curves import read_curves
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
-from search_comparison import Interval, compare
+from search_comparison import Interval, compare_searches
 from search_replay import AnyStopper, Known, Replay, Table, replay
 
 from archspec.costs.flops import CONVENTION
@@ -138,7 +138,7 @@ def main() -> None:
             jobs = [(n, s, given.budget, anchors) for n in METHODS for s in range(given.seeds)]
             done = iter(pool.starmap(run, jobs, chunksize=1))
             runs = {name: [next(done) for _ in range(given.seeds)] for name in METHODS}
-            parts[title] = compare(table, runs, given.budget, base=BASE)
+            parts[title] = compare_searches(table, runs, given.budget, base=BASE)
     training = next(iter(read_curves(search_curves.CURVES)))
     seconds = search_curves.read_costs(search_curves.COSTS)
     content = {

@@ -15,7 +15,7 @@ from blocks.base import ComponentSpec, SpecError
 Size = Literal["in_channels", "num_classes"]
 
 
-class Variant(ComponentSpec):
+class KnownCheckpoint(ComponentSpec):
     """A checkpoint in circulation, known by keys that it lacks."""
 
     absent: str
@@ -30,7 +30,7 @@ class KeyTable(ComponentSpec):
     keys: dict[str, str]
     ignored: tuple[str, ...] = ()
     sizes: dict[Size, tuple[str, int]]
-    variants: tuple[Variant, ...] = ()
+    variants: tuple[KnownCheckpoint, ...] = ()
     remarks: dict[str, str] = Field(default_factory=dict)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class AugmentationLimits:
     """Bound nnU-Net's spatial augmentation for a task whose volume fills the patch.
 
     `rotation` is the largest angle in degrees, `scaling` the range of nnU-Net's scale (below 1

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from archspec.phantom.augmentation import Limits
+from archspec.phantom.augmentation import AugmentationLimits
 from archspec.phantom.painting import Point, Shape, Side, as_point, coin, ellipsoid
 from archspec.phantom.task import Marks, Task, Volume, one_of
 from archspec.phantom.twins import Twins, mark_twins, nearest_twin
@@ -33,7 +33,7 @@ _TISSUE, _COLUMN, _TWIN, _LANDMARK = 1.0, 0.4, 1.6, 2.2
 
 # Landmarks reach 28 of 32 voxels along D and W, 12 of 16 along H. A larger angle would also turn
 # one direction of the relation into another.
-_LIMITS = Limits(rotation=4.0, scaling=(0.95, 1.25))
+_LIMITS = AugmentationLimits(rotation=4.0, scaling=(0.95, 1.25))
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class AxisTask(Task):
     knob: ClassVar[str] = "direction"
     levels: ClassVar[tuple[str, ...]] = _DIRECTIONS
     shape: ClassVar[Shape] = (64, 32, 64)  # D and W alike, so that no direction is shorter
-    limits: ClassVar[Limits] = _LIMITS
+    limits: ClassVar[AugmentationLimits] = _LIMITS
 
     def __post_init__(self) -> None:
         one_of("direction", self.direction, _DIRECTIONS)

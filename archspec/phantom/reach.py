@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from archspec.phantom.augmentation import Limits
+from archspec.phantom.augmentation import AugmentationLimits
 from archspec.phantom.painting import Point, Shape, Side, as_point, coin, ellipsoid
 from archspec.phantom.task import Marks, Task, Volume
 from archspec.phantom.twins import Twins, mark_twins, nearest_twin
@@ -42,7 +42,7 @@ _TISSUE, _COLUMN, _TWIN, _LANDMARK = 1.0, 0.4, 1.6, 2.2
 
 # Organs reach 14.5 of the 16 voxels beside the middle along H: growing them by 1 / 0.92 leaves them
 # whole, turning a volume of 192 voxels by more than half a degree does not.
-_HOST_LIMITS = Limits(rotation=0.0, scaling=(0.92, 1.25))
+_HOST_LIMITS = AugmentationLimits(rotation=0.0, scaling=(0.92, 1.25))
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class ReachTask(Task):
         return cls(distance=int(level), volume=HOST_VOLUME)
 
     @property
-    def limits(self) -> Limits | None:
+    def limits(self) -> AugmentationLimits | None:
         """Return how far augmentation may go in a fixed volume, which fills the patch."""
         return None if self.volume is None else _HOST_LIMITS
 

@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from archspec.phantom.augmentation import Limits
+from archspec.phantom.augmentation import AugmentationLimits
 from archspec.phantom.painting import Floats, Point, Shape, Side, as_point, coin, ellipsoid
 from archspec.phantom.task import Marks, Task, Volume
 from blocks.base import SpecError
@@ -37,7 +37,7 @@ _MAX_SHIFT: Point = (1.5, 1.0, 1.0)
 _TISSUE, _ENTRY, _TARGET, _BRIGHT, _DARK = 1.0, 1.4, 1.8, 2.6, 0.5
 
 # Items reach 87 of 96 voxels beside the middle along W, 13 of 16 along H.
-_LIMITS = Limits(rotation=0.0, scaling=(0.92, 1.25))
+_LIMITS = AugmentationLimits(rotation=0.0, scaling=(0.92, 1.25))
 _ORACLE_RADIUS = 24.0
 
 
@@ -79,7 +79,7 @@ class RecallTask(Task):
     knob: ClassVar[str] = "pairs"
     levels: ClassVar[tuple[str, ...]] = ("1", "2", "4", "8", "16")
     shape: ClassVar[Shape] = (16, 32, 192)
-    limits: ClassVar[Limits] = _LIMITS
+    limits: ClassVar[AugmentationLimits] = _LIMITS
 
     def __post_init__(self) -> None:
         if not 1 <= self.pairs <= MAX_PAIRS:

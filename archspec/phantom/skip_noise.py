@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from archspec.phantom.augmentation import Limits
+from archspec.phantom.augmentation import AugmentationLimits
 from archspec.phantom.fields import speckle
 from archspec.phantom.painting import Floats, Shape
 from archspec.phantom.task import Marks, Task, Volume
@@ -28,7 +28,7 @@ _GRAIN = 0.6
 _MOST_DEVIATIONS = 2.5  # beyond, the factor is cut off: files hold values up to 32
 
 # Organs reach 18 of 24 voxels from the middle in any direction.
-_LIMITS = Limits(rotation=30.0, scaling=(0.85, 1.4))
+_LIMITS = AugmentationLimits(rotation=30.0, scaling=(0.85, 1.4))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class SkipNoiseTask(Task):
     knob: ClassVar[str] = "speckle amplitude"
     levels: ClassVar[tuple[str, ...]] = ("0.25", "0.5", "1", "1.5")
     shape: ClassVar[Shape] = (48, 48, 48)
-    limits: ClassVar[Limits] = _LIMITS
+    limits: ClassVar[AugmentationLimits] = _LIMITS
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.amplitude <= 1.5:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from archspec.phantom.augmentation import Limits
+from archspec.phantom.augmentation import AugmentationLimits
 from archspec.phantom.fields import bias_field
 from archspec.phantom.painting import Floats, Point, Shape
 from blocks.base import SpecError
@@ -137,7 +137,7 @@ class Task(ABC):
         return next(known, None)
 
     @property
-    def limits(self) -> Limits | None:
+    def limits(self) -> AugmentationLimits | None:
         """Return how far augmentation may go; None where nnU-Net's own settings are right."""
         return None
 

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from archspec.phantom.augmentation import Limits
+from archspec.phantom.augmentation import AugmentationLimits
 from archspec.phantom.painting import (
     STEP,
     Floats,
@@ -42,7 +42,7 @@ _RATE_SPREAD = 0.15  # how much the rate of winding varies along the rope
 _TISSUE, _VESSEL, _ROOT = 1.0, 1.8, 2.8
 
 # The rope reaches 42 of 48 voxels beside the middle along W, 10 of 16 along D and H.
-_LIMITS = Limits(rotation=4.0, scaling=(0.94, 1.25))
+_LIMITS = AugmentationLimits(rotation=4.0, scaling=(0.94, 1.25))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class TraceTask(Task):
     knob: ClassVar[str] = "half turns"
     levels: ClassVar[tuple[str, ...]] = ("1", "2", "4", "6")
     shape: ClassVar[Shape] = (32, 32, 96)
-    limits: ClassVar[Limits] = _LIMITS
+    limits: ClassVar[AugmentationLimits] = _LIMITS
 
     def __post_init__(self) -> None:
         if self.turns < 1 or self.decoys < 1 or not 1.0 <= self.radius <= 3.0:

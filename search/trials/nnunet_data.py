@@ -24,7 +24,7 @@ from torch import nn
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.loss import loss_without_trainer, output_scales
 from archspec.nnunet.splits import split_cases
-from archspec.phantom.augmentation import Limits
+from archspec.phantom.augmentation import AugmentationLimits
 from archspec.training.step import Batch
 from search.trials.cases import CaseScores, Predicted, scores_by_case, scores_of_all
 
@@ -59,7 +59,7 @@ class TrialData:
     def batches(self, strides: list[list[int]], *, deep_supervision: bool) -> Iterator[Batch]:
         """Yield augmented patches (B, C, *patch) and targets (B, 1, *patch), one list per output.
 
-        A phantom's dataset.json may bound the spatial augmentation, see `Limits`.
+        A phantom's dataset.json may bound the spatial augmentation, see `AugmentationLimits`.
 
         Draws from numpy's and torch's global generators: seed them before.
         """
@@ -69,7 +69,7 @@ class TrialData:
         rotation, dummy_2d, initial_patch, mirror_axes = (
             nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size(stand_in)
         )
-        limits = Limits.of(self.dataset.dataset_json)
+        limits = AugmentationLimits.of(self.dataset.dataset_json)
         if limits is not None:
             patch, rotation = self.configuration.patch_size, limits.angles()
             turned = get_patch_size(patch, rotation, rotation, rotation, limits.scaling)

@@ -7,7 +7,14 @@ import optuna
 import pytest
 import search_curves
 from curves import CurvePoint, describe_training, read_curves
-from search_comparison import compare, crossing, growth, reached_at, spent_until, upper_median
+from search_comparison import (
+    compare_searches,
+    crossing,
+    growth,
+    reached_at,
+    spent_until,
+    upper_median,
+)
 from search_curves import Seconds, name_of, networks
 from search_efficiency import METHODS, opened, run
 from search_replay import Known, Replay, Table, replay
@@ -115,7 +122,7 @@ def test_methods_are_compared_by_seed_and_by_mean_curve(toy: tuple[Known, Table]
             Replay([(1.0, "width=3")], [(2.0, "width=7"), (3.0, "width=4")], 5.0),
         ],
     }
-    found = compare(table, runs, 6, base="base")
+    found = compare_searches(table, runs, 6, base="base")
     one, two = table.share(["width=3", "width=7"]), table.share(["width=3"])
     assert found["base"]["minus_base"] == {"value": 0, "low": 0, "high": 0}
     assert found["base"]["reaches_base"]["by_seed"] == [1, 1]

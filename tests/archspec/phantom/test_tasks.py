@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from archspec.phantom.augmentation import Limits
+from archspec.phantom.augmentation import AugmentationLimits
 from archspec.phantom.task import Task, Volume
 from archspec.phantom.tasks import TASKS, table, task_class
 from blocks.base import SpecError
@@ -191,9 +191,9 @@ def test_a_level_is_its_knobs_not_what_all_tasks_share(name: str, level: str) ->
 def test_limits_survive_the_file(name: str, level: str) -> None:
     task = TASKS[name].at_level(level)
     content = json.loads(json.dumps({"archspec": task.metadata()}))
-    assert Limits.of(content) == task.limits
+    assert AugmentationLimits.of(content) == task.limits
     assert (task.limits is None) == (not task.decided)
-    assert Limits.of({"labels": {"background": 0}}) is None
+    assert AugmentationLimits.of({"labels": {"background": 0}}) is None
 
 
 def test_names_and_levels_are_refused() -> None:
