@@ -16,7 +16,7 @@ import numpy
 import phantom_data
 import torch
 from experiment import Bench, Budget, Runner, Tables
-from verdicts import Difference, Row, differences, rows, text
+from verdicts import MetricDifference, Row, differences, rows, text
 
 from archspec.costs.flops import CONVENTION
 from blocks.scan.dispatch import chosen
@@ -88,7 +88,7 @@ def _runner(given: argparse.Namespace) -> Runner:
 
 def _write(
     given: argparse.Namespace,
-    parts: dict[str, tuple[Budget, Sequence[Row], Sequence[Difference]]],
+    parts: dict[str, tuple[Budget, Sequence[Row], Sequence[MetricDifference]]],
     runner: Runner,
     *,
     minutes: float,
@@ -130,7 +130,9 @@ def _write(
         print(line)
 
 
-def _part(budget: Budget, table: Sequence[Row], found: Sequence[Difference]) -> dict[str, Any]:
+def _part(
+    budget: Budget, table: Sequence[Row], found: Sequence[MetricDifference]
+) -> dict[str, Any]:
     return {
         "seeds": budget.seeds,
         "steps": budget.steps,
@@ -143,7 +145,9 @@ def _part(budget: Budget, table: Sequence[Row], found: Sequence[Difference]) -> 
     }
 
 
-def _page(name: str, budget: Budget, table: Sequence[Row], found: Sequence[Difference]) -> str:
+def _page(
+    name: str, budget: Budget, table: Sequence[Row], found: Sequence[MetricDifference]
+) -> str:
     head = f"{name}: {budget.steps} steps of {budget.batch_size} patches, {budget.seeds} seeds\n"
     return f"{head}\n{text(table, found)}"
 

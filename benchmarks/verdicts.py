@@ -9,10 +9,9 @@ import numpy as np
 from experiment import Arm, Bench, Budget, Runner, label
 
 from archspec.costs.memory import training_memory
-from archspec.scoring.statistics import hierarchical_bootstrap, holm
+from archspec.scoring.statistics import bootstrap_p, hierarchical_bootstrap, holm
 
 _DRAWS = 4000
-_BISECTIONS = 12
 
 METRICS = {"side": "side accuracy", "mean": "Dice", "surface": "surface Dice"}
 
@@ -48,7 +47,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Difference:
+class MetricDifference:
     """A test metric of `a` less that of `b`, with its 95 % interval over seeds and cases."""
 
     bench: str
@@ -123,7 +122,7 @@ def _row(
 
 def differences(
     table: Sequence[Row], pairs: Sequence[tuple[str, str]], *, seed: int
-) -> list[Difference]:
+) -> list[MetricDifference]:
     """Return a - b for the pairs of arms on every bench; p is Holm's over all of them."""
     by_name = {(row.bench, row.arm): row for row in table}
     found = []
@@ -133,38 +132,22 @@ def differences(
                 found += _differences(by_name[bench, a], by_name[bench, b], seed)
     corrected = holm([difference.p for difference in found])
     return [
-        Difference(**{**vars(difference), "p_holm": p})
+        MetricDifference(**{**vars(difference), "p_holm": p})
         for difference, p in zip(found, corrected, strict=True)
     ]
 
 
-def _differences(a: Row, b: Row, seed: int) -> Iterator[Difference]:
+def _differences(a: Row, b: Row, seed: int) -> Iterator[MetricDifference]:
     for metric, first in a.matrices.items():
         second = b.matrices[metric]
         interval = hierarchical_bootstrap(first, second, seed, draws=_DRAWS)
-        p = p_value(first, second, seed)
-        yield Difference(
+        p = bootstrap_p(first, second, seed, draws=_DRAWS)
+        yield MetricDifference(
             a.bench, metric, a.arm, b.arm, len(first), interval.mean, interval.low, interval.high, p
         )
 
 
-def p_value(first: np.ndarray, second: np.ndarray, seed: int) -> float:
-    """Return the smallest level at which the interval leaves out 0; at least 1 / draws."""
-    low, high = 1 / _DRAWS, 1.0
-
-    def excludes(alpha: float) -> bool:
-        found = hierarchical_bootstrap(first, second, seed, level=1 - alpha, draws=_DRAWS)
-        return found.excludes_zero
-
-    if excludes(low):
-        return low
-    for _ in range(_BISECTIONS):
-        middle = (low * high) ** 0.5
-        low, high = (low, middle) if excludes(middle) else (middle, high)
-    return high
-
-
-def text(table: Sequence[Row], found: Sequence[Difference]) -> str:
+def text(table: Sequence[Row], found: Sequence[MetricDifference]) -> str:
     """Return the tables for a terminal."""
     lines = []
     for bench in dict.fromkeys(row.bench for row in table):
@@ -189,7 +172,7 @@ def _line(row: Row) -> str:
     )
 
 
-def _compared(found: Difference) -> str:
+def _compared(found: MetricDifference) -> str:
     verdict = "differs" if found.p_holm < 0.05 else "no difference shown"
     verdict = "one seed cannot tell" if found.seeds == 1 else verdict
     return (

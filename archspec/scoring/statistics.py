@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Scores = NDArray[np.float64]
+ScoreArray = NDArray[np.float64]
 _CHUNK = 2000
+_BISECTIONS = 12
 
 
 class Interval(NamedTuple):
@@ -100,6 +101,30 @@ def hierarchical_bootstrap(
     return Interval(mean, float(low), float(high))
 
 
+def bootstrap_p(scores_a: ArrayLike, scores_b: ArrayLike, seed: int, *, draws: int) -> float:
+    """Return the smallest level at which the interval of `hierarchical_bootstrap` leaves out 0.
+
+    At least 1 / draws; NaN below two cases, where there is no interval.
+
+    Raises:
+        ValueError: as `hierarchical_bootstrap`.
+    """
+
+    def excludes(alpha: float) -> bool:
+        found = hierarchical_bootstrap(scores_a, scores_b, seed, level=1 - alpha, draws=draws)
+        return found.excludes_zero
+
+    if _matrix(scores_a).shape[1] < 2:
+        return math.nan
+    low, high = 1 / draws, 1.0
+    if excludes(low):
+        return low
+    for _ in range(_BISECTIONS):
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if excludes(middle) else (middle, high)
+    return high
+
+
 def wilcoxon(scores_a: ArrayLike, scores_b: ArrayLike) -> float:
     """Return the two-sided p of the signed-rank test over cases; ties are left out.
 
@@ -155,22 +180,22 @@ def cases_needed(
     return math.ceil(needed) if math.isfinite(needed) else None
 
 
-def _difference(scores_a: ArrayLike, scores_b: ArrayLike) -> Scores:
+def _difference(scores_a: ArrayLike, scores_b: ArrayLike) -> ScoreArray:
     """Return a - b by case."""
     a, b = np.asarray(scores_a, dtype=np.float64), np.asarray(scores_b, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1 or not a.size:
         raise ValueError(
             f"scores must be two vectors over the same cases, got {a.shape}, {b.shape}"
         )
-    difference: Scores = a - b
+    difference: ScoreArray = a - b
     if not np.isfinite(difference).all():
         raise ValueError("scores must be finite; leave out the cases that have none")
     return difference
 
 
-def _matrix(scores: ArrayLike) -> Scores:
+def _matrix(scores: ArrayLike) -> ScoreArray:
     """Return scores (seeds, cases)."""
-    matrix: Scores = np.asarray(scores, dtype=np.float64)
+    matrix: ScoreArray = np.asarray(scores, dtype=np.float64)
     if matrix.ndim != 2 or not matrix.size:
         raise ValueError(f"scores must be (seeds, cases), got shape {matrix.shape}")
     if not np.isfinite(matrix).all():
@@ -178,9 +203,9 @@ def _matrix(scores: ArrayLike) -> Scores:
     return matrix
 
 
-def _weights(rng: np.random.Generator, units: int, draws: int) -> Scores:
+def _weights(rng: np.random.Generator, units: int, draws: int) -> ScoreArray:
     """Return the share of each unit in each draw, (draws, units)."""
     taken = max(units - 1, 1)
     counts = rng.multinomial(taken, np.full(units, 1 / units), size=draws)
-    weights: Scores = counts / taken
+    weights: ScoreArray = counts / taken
     return weights

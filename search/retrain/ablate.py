@@ -14,7 +14,7 @@ from archspec.nnunet.splits import split_cases
 from archspec.spec.hashing import is_hash_of, trial_hash
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError
-from search.retrain.noise import Difference, Entrant, compare, matrix, shared_cases
+from search.retrain.noise import DiceDifference, Entrant, dice_differences, matrix, shared_cases
 from search.retrain.retrain import Outcome, Progress, Retraining, retrain
 from search.retrain.variants import Variant, Variants
 from search.space.settings import SearchSettings
@@ -132,7 +132,7 @@ def _result(variants: Variants, entrants: dict[str, Entrant], seed: int) -> dict
     trained = [entrant for entrant in entrants.values() if entrant.seeds]
     cases = shared_cases(trained)
     pairs = [(original, entrants[variant.name]) for variant in variants.others]
-    by_name = {one.b: one for one in compare(pairs, seed=seed)}
+    by_name = {one.b: one for one in dice_differences(pairs, seed=seed)}
     return {
         "num_cases": len(cases),
         "original": _dice(original, cases),
@@ -157,7 +157,7 @@ def _dice(entrant: Entrant, cases: Sequence[str]) -> dict[str, Any]:
     return {"dice": statistics.fmean(means), "dice_by_seed": means}
 
 
-def _worth(difference: Difference | None) -> dict[str, Any] | None:
+def _worth(difference: DiceDifference | None) -> dict[str, Any] | None:
     """Return the original's Dice less the variant's, None where one of them has no training."""
     if difference is None:
         return None

@@ -16,7 +16,7 @@ from archspec.nnunet.splits import split_cases
 from archspec.spec.load import load
 from blocks.base import SpecError
 from search.pareto import pareto_front
-from search.retrain.noise import Entrant, compare, matrix, shared_cases
+from search.retrain.noise import Entrant, dice_differences, matrix, shared_cases
 from search.retrain.retrain import Outcome, Progress, Retraining, retrain
 from search.study.record import RECORD, read_settings
 from search.study.run import open_run
@@ -120,7 +120,7 @@ def _result(
     cases = {part: shared_cases([e for e in own if e.seeds]) for part, own in parts.items()}
     compared = "test" if tested else "validation"
     final = parts[compared]
-    differences = compare(list(zip(final[1:], final[:-1], strict=True)), seed=seed)
+    differences = dice_differences(list(zip(final[1:], final[:-1], strict=True)), seed=seed)
     points = []
     for index, trial in enumerate(front):
         scores = {part: _summary(own[index], cases[part]) for part, own in parts.items()}

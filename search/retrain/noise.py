@@ -6,16 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from archspec.scoring.statistics import Interval, Scores, hierarchical_bootstrap, holm
+from archspec.scoring.statistics import ScoreArray, bootstrap_p, hierarchical_bootstrap, holm
 from search.trials.cases import CaseScores
 
 LEVEL = 0.05
 _DRAWS = 4000
-_BISECTIONS = 12
 
 
 @dataclass(frozen=True)
-class Difference:
+class DiceDifference:
     """The mean Dice of `a` less that of `b`, with its 95 % interval over seeds and cases.
 
     `p_holm` is corrected for all differences that were asked for together. Ends and p are NaN where
@@ -61,13 +60,15 @@ def shared_cases(entrants: Sequence[Entrant]) -> list[str]:
     return [case for case in names if all(math.isfinite(one[case]["mean"]) for one in trainings)]
 
 
-def matrix(entrant: Entrant, cases: Sequence[str]) -> Scores:
+def matrix(entrant: Entrant, cases: Sequence[str]) -> ScoreArray:
     """Return the mean Dice, (seeds, cases)."""
     rows = [[seed[case]["mean"] for case in cases] for seed in entrant.seeds]
     return np.array(rows, dtype=np.float64).reshape(len(entrant.seeds), len(cases))
 
 
-def compare(pairs: Sequence[tuple[Entrant, Entrant]], *, seed: int) -> list[Difference]:
+def dice_differences(
+    pairs: Sequence[tuple[Entrant, Entrant]], *, seed: int
+) -> list[DiceDifference]:
     """Return a - b for each pair, on the cases that all of them share.
 
     A pair with an entrant that has no training, or without a case, is left out.
@@ -79,25 +80,7 @@ def compare(pairs: Sequence[tuple[Entrant, Entrant]], *, seed: int) -> list[Diff
         if a.seeds and b.seeds:
             first, second = matrix(a, cases), matrix(b, cases)
             interval = hierarchical_bootstrap(first, second, seed, draws=_DRAWS)
-            p = _p_value(first, second, interval, seed)
-            found.append(Difference(a.name, b.name, *interval, p))
+            p = bootstrap_p(first, second, seed, draws=_DRAWS)
+            found.append(DiceDifference(a.name, b.name, *interval, p))
     corrected = holm([difference.p for difference in found])
     return [replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True)]
-
-
-def _p_value(first: Scores, second: Scores, interval: Interval, seed: int) -> float:
-    """Return the smallest level at which the interval leaves out 0; at least 1 / draws."""
-    if math.isnan(interval.low):
-        return math.nan
-
-    def excludes(alpha: float) -> bool:
-        found = hierarchical_bootstrap(first, second, seed, level=1 - alpha, draws=_DRAWS)
-        return found.excludes_zero
-
-    low, high = 1 / _DRAWS, 1.0
-    if excludes(low):
-        return low
-    for _ in range(_BISECTIONS):
-        middle = (low * high) ** 0.5
-        low, high = (low, middle) if excludes(middle) else (middle, high)
-    return high

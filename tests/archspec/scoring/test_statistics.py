@@ -9,6 +9,7 @@ from scipy import stats
 
 from archspec.scoring.statistics import (
     Interval,
+    bootstrap_p,
     cases_needed,
     hierarchical_bootstrap,
     holm,
@@ -166,3 +167,15 @@ def test_cases_needed_give_80_percent_power(ratio: float) -> None:
     assert needed is not None
     p = stats.ttest_1samp(rng.normal(ratio, 1, (20000, needed)), 0, axis=1).pvalue
     assert 0.79 <= np.mean(p < 0.05) <= 0.84
+
+
+def test_p_of_the_bootstrap_says_what_its_intervals_say() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0, 0.1, (3, 12)), rng.normal(0, 0.1, (3, 12))
+    found = {shift: bootstrap_p(a + shift, b, 0, draws=500) for shift in (0.0, 0.05, 0.5)}
+    for shift, p in found.items():
+        for level in (0.95, 0.5):
+            interval = hierarchical_bootstrap(a + shift, b, 0, level=level, draws=500)
+            assert interval.excludes_zero == (p < 1 - level)
+    assert found[0.5] == 1 / 500 < found[0.05] < found[0.0] <= 1
+    assert math.isnan(bootstrap_p(a[:, :1], b[:, :1], 0, draws=500))
