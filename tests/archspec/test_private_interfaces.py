@@ -11,7 +11,12 @@ PACKAGES = ("archspec", "search", "benchmarks")
 
 USES = {
     # Optuna
-    "search/study/storage.py": {"_storage", "_trial_id", "system_attrs"},
+    "search/study/storage.py": {
+        "_storage",
+        "_trial_id",
+        "system_attrs",
+        "optuna.storages._heartbeat.BaseHeartbeat",
+    },
     # nnU-Net: of its trainer, and the method that its own trainers override too
     "archspec/nnunet/loss.py": {"_build_loss", "_do_i_compile", "_get_deep_supervision_scales"},
     "archspec/nnunet/trainers/nnUNetTrainerArchSpec.py": {"_build_loss"},
