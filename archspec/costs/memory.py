@@ -20,8 +20,9 @@ from torch.utils.module_tracker import ModuleTracker
 from archspec.costs.meta_kernels import MetaKernels, meta_result
 from archspec.costs.trace import FusedAttention, on_meta
 from archspec.network.plan import Plan
+from archspec.spec.training import Optimizer
 
-OPTIMIZER_STATES = {"sgd": 1, "adam": 2, "adamw": 2}
+OPTIMIZER_STATES: dict[Optimizer, int] = {"sgd": 1, "adam": 2, "adamw": 2}
 """Tensors that an optimiser keeps for every parameter: momentum; first and second moment."""
 
 
@@ -71,7 +72,7 @@ def saved_by_path(planned: Plan, *, batch: int = 1, amp: bool = False) -> dict[s
 
 
 def training_memory(
-    planned: Plan, *, batch: int = 2, amp: bool = False, optimizer: str | None = None
+    planned: Plan, *, batch: int = 2, amp: bool = False, optimizer: Optimizer | None = None
 ) -> Memory:
     """Return the memory of one training step: forward, a loss over the logits, backward.
 
@@ -83,7 +84,7 @@ def training_memory(
 
 
 def module_memory(
-    net: nn.Module, x: Tensor, *, amp: bool = False, optimizer: str = "sgd"
+    net: nn.Module, x: Tensor, *, amp: bool = False, optimizer: Optimizer = "sgd"
 ) -> Memory:
     """Return the memory of one training step of any module that lies on the meta device."""
     parameters = sum(p.untyped_storage().nbytes() for p in net.parameters())

@@ -5,8 +5,7 @@ import math
 from torch import nn
 
 from archspec.spec.schema import Init
-from blocks.layers.scan_branch import ScanBranch
-from blocks.wrappers.basic import BasicBlock
+from blocks.layers.traits import AddsToShortcut, KeepsStart
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -23,9 +22,9 @@ def initialise(root: nn.Module, init: Init) -> None:
     the sum of a basic block 0, so that such blocks start as their shortcut. Source:
     github.com/MIC-DKFZ/dynamic-network-architectures 0.4.4, initialization/weight_init.py.
 
-    Scan branches keep their own start values in both, which set time steps.
+    Modules that say so, such as scan branches, keep their own start values in both.
     """
-    if init == "default" or isinstance(root, ScanBranch):
+    if init == "default" or (isinstance(root, KeepsStart) and root.keeps_start):
         return
     if init == "segformer":
         _segformer(root)
@@ -50,6 +49,6 @@ def _nnunet(root: nn.Module) -> None:
         nn.init.kaiming_normal_(root.weight, a=1e-2)
         if root.bias is not None:
             nn.init.zeros_(root.bias)
-    if isinstance(root, BasicBlock):
-        for parameter in root.norm2.parameters():
+    if isinstance(root, AddsToShortcut):
+        for parameter in root.last_norm.parameters():
             nn.init.zeros_(parameter)

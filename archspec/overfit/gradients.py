@@ -8,33 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blocks.layers.scan_branch import ScanBranch
-from blocks.mixers.mamba import MambaMixer
-from blocks.mixers.tom import TomMixer
-from blocks.scan.orders import FORWARD, REVERSE
+from blocks.layers.traits import HasDirections
 
 Norms = dict[str, dict[str, float]]
 
-_NAMES = {FORWARD: "forward", REVERSE: "reverse"}
-
 
 def direction_norms(net: nn.Module) -> Norms:
-    """Return, per mixer with scans, the gradient norm of each direction's own parameters.
+    """Return, per module with scans, the gradient norm of each direction's own parameters.
 
     A direction is dead if it is 0: nothing that its scan could learn would change the loss.
     """
     found: Norms = {}
     for path, module in net.named_modules():
-        if isinstance(module, TomMixer):
-            names = [str(name) for name in module.order_names]
-        elif isinstance(module, MambaMixer):
-            names = [_NAMES[order] for order in module.orders]
-        else:
-            continue
-        branches = [branch for branch in module.branches if isinstance(branch, ScanBranch)]
-        found[path] = {
-            name: gradient_norm(branch) for name, branch in zip(names, branches, strict=True)
-        }
+        if isinstance(module, HasDirections):
+            found[path] = {name: gradient_norm(own) for name, own in module.directions.items()}
     return found
 
 

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from blocks.base import ComponentSpec, Count
 
+Optimizer = Literal["adamw", "adam", "sgd"]
 OF_OPTIMIZERS = ("momentum", "betas")
 """Fields that not every optimizer has."""
 Positive = Annotated[float, Field(gt=0)]
@@ -27,7 +28,7 @@ class TrainingSpec(ComponentSpec):
     regions ce is binary.
     """
 
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    optimizer: Optimizer = "adamw"
     lr: Positive = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     momentum: Annotated[float, Field(gt=0, lt=1)] = 0.99

@@ -1,6 +1,7 @@
 """The training recipe of a spec: what search trials, `overfit` and nnU-Net's trainer follow."""
 
 import math
+from typing import assert_never
 
 import torch
 from torch import nn
@@ -13,16 +14,17 @@ POLY_EXPONENT = 0.9
 
 def build_optimizer(net: nn.Module, recipe: TrainingSpec) -> torch.optim.Optimizer:
     """Return the recipe's optimizer over all parameters."""
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            net.parameters(),
-            recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=True,
-            weight_decay=recipe.weight_decay,
-        )
-    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(net.parameters(), recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
+    lr, decay, weights = recipe.lr, recipe.weight_decay, net.parameters()
+    match recipe.optimizer:
+        case "sgd":
+            return torch.optim.SGD(
+                weights, lr, momentum=recipe.momentum, nesterov=True, weight_decay=decay
+            )
+        case "adam":
+            return torch.optim.Adam(weights, lr, betas=recipe.betas, weight_decay=decay)
+        case "adamw":
+            return torch.optim.AdamW(weights, lr, betas=recipe.betas, weight_decay=decay)
+    assert_never(recipe.optimizer)
 
 
 def rate(recipe: TrainingSpec, step: int, steps: int) -> float:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ class ScanBranch(nn.Module):
     Source: Mamba, arXiv 2312.00752, section 3.4; github.com/state-spaces/mamba@e9594ce,
     mamba_ssm/modules/mamba_simple.py, with its initialisation.
     """
+
+    keeps_start: ClassVar[bool] = True  # they set time steps
 
     def __init__(self, channels: int, *, d_state: int, d_conv: int, dt_rank: int) -> None:
         super().__init__()

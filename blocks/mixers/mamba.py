@@ -13,6 +13,8 @@ from blocks.layers.resize import resize
 from blocks.layers.scan_branch import ScanBranch, scan_branches
 from blocks.scan.orders import FORWARD, REVERSE
 
+_NAMES = {FORWARD: "forward", REVERSE: "reverse"}
+
 
 class MambaMixerSpec(LayerSpec):
     """Mix all positions along the flattened grid by a selective state-space scan.
@@ -76,6 +78,11 @@ class MambaMixer(nn.Module):
             for _ in orders
         )
         self.out_proj = nn.Linear(inner, channels, bias=False)
+
+    @property
+    def directions(self) -> dict[str, nn.Module]:
+        names = [_NAMES[order] for order in self.orders]
+        return dict(zip(names, self.branches, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         reduced: Tensor = self.reduce(x)

@@ -95,6 +95,10 @@ class TomMixer(nn.Module):
         self.branches = nn.ModuleList(branches)
         self.out_proj = nn.Linear(inner, channels, bias=False)
 
+    @property
+    def directions(self) -> dict[str, nn.Module]:
+        return dict(zip(self.order_names, self.branches, strict=True))
+
     def orders_at(self, grid: Grid) -> tuple[int, ...]:
         """Return the scan orders, as `blocks.scan.orders` has them, for this grid.
 

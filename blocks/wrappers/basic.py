@@ -70,6 +70,10 @@ class BasicBlock(nn.Module):
             shortcut += [project, build_norm(norm, at)]
         self.shortcut = nn.Sequential(*shortcut)
 
+    @property
+    def last_norm(self) -> nn.Module:
+        return self.norm2
+
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.act(self.norm1(self.conv(x)))
         out: Tensor = self.act(self.norm2(self.mixer(hidden)) + self.shortcut(x))

@@ -5,11 +5,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 
 from archspec.network.build import build
 from archspec.network.segnet import SegNet
 from archspec.overfit.gradients import direction_norms, gradient_norm, without_gradient
 from archspec.spec.schema import ArchSpec
+from blocks.base import ComponentSpec
+from blocks.layers.scan_branch import ScanBranch
+from blocks.layers.traits import HasDirections
 from blocks.mixers.conv import ConvMixerSpec
 from blocks.mixers.mamba import MambaMixerSpec
 from blocks.mixers.tom import TomMixer, TomMixerSpec
@@ -43,6 +47,35 @@ def test_directions_of_mamba(small_spec: SpecFactory, directions: int, names: li
     net = build(small_spec(3, mixer=MambaMixerSpec(d_state=4, directions=directions)))
     backward(net)
     assert [list(found) for found in direction_norms(net).values()] == [names] * 3
+
+
+def test_every_scan_of_every_mixer_is_told_by_its_direction(
+    mixer: ComponentSpec, ndim: int, small_spec: SpecFactory
+) -> None:
+    net = build(small_spec(ndim, mixer=mixer))
+    told = {
+        id(own)
+        for module in net.modules()
+        if isinstance(module, HasDirections)
+        for own in module.directions.values()
+    }
+    assert told == {id(module) for module in net.modules() if isinstance(module, ScanBranch)}
+
+
+def test_a_scan_layer_from_elsewhere_is_found() -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down, self.up = nn.Linear(1, 1), nn.Linear(1, 1)
+
+        @property
+        def directions(self) -> dict[str, nn.Module]:
+            return {"down": self.down, "up": self.up}
+
+    net = nn.Sequential(nn.Identity(), Layer())
+    net[1].get_submodule("up")(torch.ones(1, 1)).sum().backward()
+    (found,) = direction_norms(net).items()
+    assert found == ("1", {"down": 0.0, "up": pytest.approx(math.sqrt(2))})
 
 
 def test_no_scans_no_directions(small_spec: SpecFactory) -> None:

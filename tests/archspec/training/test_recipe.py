@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 
 from archspec.costs.memory import OPTIMIZER_STATES
 from archspec.spec.load import load
-from archspec.spec.training import TrainingSpec
+from archspec.spec.training import Optimizer, TrainingSpec
 from archspec.training.recipe import build_optimizer, clip_gradients, rate, set_rate
 from blocks.base import ComponentSpec, SpecError
 
@@ -155,11 +155,12 @@ def test_rate(schedule: str) -> None:
         assert 0 < rates[-1] < 0.05
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
-def test_memory_knows_the_optimizers_states(optimizer: str) -> None:
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
+def test_memory_knows_the_optimizers_states(optimizer: Optimizer) -> None:
     recipe = TrainingSpec.model_validate({"optimizer": optimizer})
     model = net()
     found = build_optimizer(model, recipe)
+    assert type(found).__name__.lower() == optimizer
     model(torch.ones(1, 3)).sum().backward()
     found.step()
     for parameter, state in found.state.items():
