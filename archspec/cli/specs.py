@@ -107,17 +107,22 @@ def describe(
 ) -> None:
     """Say what networks are and cost, without building them; several are compared.
 
-    Networks are compared at the first one's input. With --gpu-memory the exit code is 1 if one
-    does not fit.
+    Networks are compared at --patch, or else at the first one's input, where all have as many
+    axes. With --gpu-memory the exit code is 1 if one does not fit.
     """
     from archspec.costs.describe import compare_text, describe_json, describe_text, kinds_text
+    from archspec.costs.diff import check_dimensions
     from archspec.costs.fit import Fit, memory_size
     from archspec.network.plan import Plan
+    from archspec.spec.load import load
 
     available = None if gpu_memory is None else memory_size(gpu_memory)
     plans: list[Plan] = []
     for spec in specs:
         first = plans[0] if plans else None
+        if first is not None and patch is None:
+            own = load(spec, overrides=overrides or ()).patch_size
+            check_dimensions(specs[0], first.patch_size, spec, own)
         planned = planned_at(
             patch,
             spec,

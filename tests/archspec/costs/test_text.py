@@ -110,12 +110,15 @@ def _leaf(tree: Any, path: str) -> Any:
     return tree
 
 
-def test_diff_of_two_and_three_dimensions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["diff", "describe"])
+def test_two_and_three_dimensions_are_not_compared(verb: str, tmp_path: Path) -> None:
     path = tmp_path / "flat.yaml"
     tree = archspec.load("small-unet").tree() | {"name": "flat", "patch_size": [64, 64]}
     path.write_text(json.dumps(tree), encoding="utf-8")
     with pytest.raises(archspec.SpecError, match="a 2-D network; small-unet is 3-D"):
-        CliRunner().invoke(app, ["diff", "small-unet", str(path)], catch_exceptions=False)
+        CliRunner().invoke(app, [verb, "small-unet", str(path)], catch_exceptions=False)
+    at = ["--patch", "32,32,32", "--json"]  # that of both, in as many axes
+    assert run(verb, "small-unet", str(path), *at)[0] == 0
 
 
 def test_memory_follows_the_optimizer() -> None:
