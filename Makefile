@@ -12,19 +12,29 @@ export OMP_NUM_THREADS ?= 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-long test-gpu lint format golden clean
+.PHONY: demo test test-long test-gpu smoke smoke-here lint format golden clean
 
 demo: $(STAMP)
 	$(BIN)/archspec demo --out runs/demo --force
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not long and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not gpu"
 
 test-long: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu"
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu
+
+# The newest torch that pip finds, in an environment of its own, which with CUDA takes some 6 GB and
+# so goes again, whatever came of it. PyPI's torch brings its Triton.
+smoke:
+	@trap 'rm -rf build/smoke' EXIT INT TERM; $(MAKE) smoke-here VENV=build/smoke TORCH=torch || \
+		{ echo "make smoke: pip cannot install the newest torch, or a test failed; see above"; exit 1; }
+
+smoke-here: $(STAMP)
+	@echo "smoke tests with $$(cat $(VENV)/torch.txt)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "smoke and not long and not gpu"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

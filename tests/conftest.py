@@ -5,6 +5,7 @@ per member, so that a new component is tested with no new test code. One that ta
 once per field of every member.
 """
 
+import gc
 import os
 import shutil
 import subprocess
@@ -84,6 +85,12 @@ def settings_of(component: ComponentSpec) -> dict[str, list[ComponentSpec]]:
             if changed != component and changed not in found[name]:
                 found[name].append(changed)
     return found
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collections of garbage to come what stays anyway: modules and tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

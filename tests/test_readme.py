@@ -1,8 +1,7 @@
 """What the README shows is true: its YAML, its Python, its outputs."""
 
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,26 +22,21 @@ def net(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_console_example_prints_what_it_shows(net: Path) -> None:
+def test_the_console_example_prints_what_it_shows(
+    net: Path, cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(net.parent)
     example = block("console")
     commands = re.findall(r"^\$ archspec (.*)\n((?:(?!\$).*\n)*)", example, flags=re.MULTILINE)
     assert len(commands) == 2
     for arguments, shown in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", "archspec", *arguments.split()],
-            cwd=net.parent,
-            capture_output=True,
-            text=True,
-        )
-        assert done.stdout + done.stderr == shown
+        _, out, err = cli(*arguments.split())
+        assert out + err == shown
 
 
-def test_the_python_example_runs() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", block("python")], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert "GFLOPs at 64^3" in done.stdout
+def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(block("python"), "README.md", "exec"), {})
+    assert "GFLOPs at 64^3" in capsys.readouterr().out
 
 
 def test_the_yaml_has_about_20_lines() -> None:

@@ -15,6 +15,12 @@ def doctor(*options: str) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
+@pytest.fixture
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do without the timing, which is of the slow backends as well."""
+    monkeypatch.setattr(dispatch, "seconds", lambda name, device: 0.01)
+
+
 def test_every_backend_of_the_cpu_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(dispatch.VARIABLE, raising=False)
     code, text = doctor("--json")
@@ -29,6 +35,7 @@ def test_every_backend_of_the_cpu_is_run(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found["versions"]["torch"]
 
 
+@pytest.mark.usefixtures("untimed")
 def test_forced_backend_is_the_one_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(dispatch.VARIABLE, "kscan")
     code, text = doctor()
@@ -40,6 +47,7 @@ def test_forced_backend_is_the_one_used(monkeypatch: pytest.MonkeyPatch) -> None
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
+@pytest.mark.usefixtures("untimed")
 def test_trouble_is_told_and_ends_in_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(dispatch.VARIABLE, "fast")
     code, text = doctor()

@@ -110,8 +110,9 @@ def _sampled(random: Random, unions: dict[str, tuple[type[ComponentSpec], ...]])
     }
 
 
-def test_sampled_specs() -> None:
-    """50 random networks that plan: FLOPs, parameters, bytes of a real run; shapes of the plan."""
+@pytest.mark.parametrize("count", [15, pytest.param(50, marks=pytest.mark.long)])
+def test_sampled_specs(count: int) -> None:
+    """Random networks that plan: FLOPs, parameters, bytes of a real run; shapes of the plan."""
     random, checked = Random(0), 0
     annotated = {
         "mixer": AnyMixer,
@@ -121,7 +122,7 @@ def test_sampled_specs() -> None:
         "decoder": AnyDecoder,
     }
     unions = {name: get_args(get_args(union)[0]) for name, union in annotated.items()}
-    while checked < 50:
+    while checked < count:
         try:
             planned = resolve(_sampled(random, unions))
         except SpecError:

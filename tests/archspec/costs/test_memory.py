@@ -19,6 +19,8 @@ from archspec.network.resolve import resolve
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec
 
+pytestmark = pytest.mark.smoke
+
 SpecFactory = Callable[..., ArchSpec]
 
 

@@ -145,7 +145,10 @@ def batch_norm_errs() -> bool:
     return not torch.allclose(got, gradient / (1 + norm.eps) ** 0.5)
 
 
-@pytest.mark.parametrize("size", [32, 48])
+SMALL_FIRST = [32, pytest.param(48, marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("size", SMALL_FIRST)
 def test_loss_and_stored_gradients(config: dict[str, Any], size: int) -> None:
     """The stored gradients hold an error of PyTorch's: in the same layout, ours hold the same."""
     if not batch_norm_errs():
@@ -168,7 +171,7 @@ def test_loss_and_stored_gradients(config: dict[str, Any], size: int) -> None:
         torch.testing.assert_close(got, torch.from_numpy(case[name]), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("size", [32, 48])
+@pytest.mark.parametrize("size", SMALL_FIRST)
 def test_gradients_are_derivatives(config: dict[str, Any], size: int) -> None:
     """Each parameter's gradient, in one direction, against differences of the loss."""
     net, case = small(config).double(), arrays(f"case_{size}")

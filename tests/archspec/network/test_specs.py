@@ -12,18 +12,27 @@ from archspec.network.plan import Plan, plan
 from archspec.spec.load import load, validate
 from archspec.spec.yaml_file import dump, parse
 
+pytestmark = pytest.mark.smoke
+
 Shrink = Callable[..., Plan]
 
 
+DIMENSIONS = ["own", "other"]
+OWN_FIRST = ["own", pytest.param("other", marks=pytest.mark.long)]
+
+
 @pytest.fixture
-def planned(spec_name: str, ndim: int, shrunk: Shrink) -> Plan:
+def planned(spec_name: str, dimensions: str, shrunk: Shrink) -> Plan:
+    """Return the plan in the spec's own number of dimensions, or in the other one, 2 or 3."""
+    native = len(load(spec_name).patch_size)
+    if dimensions == "own":
+        return shrunk(spec_name, native)
     if any(isinstance(s.downsample.stride, tuple) for s in load(spec_name).encoder.stages):
-        native = len(load(spec_name).patch_size)
-        if ndim != native:
-            pytest.skip("its strides are given per axis")
-    return shrunk(spec_name, ndim)
+        pytest.skip("its strides are given per axis")
+    return shrunk(spec_name, 5 - native)
 
 
+@pytest.mark.parametrize("dimensions", DIMENSIONS)
 def test_forward_and_gradients(planned: Plan) -> None:
     net = build_plan(planned)
     net.decoder.deep_supervision = True
@@ -37,6 +46,7 @@ def test_forward_and_gradients(planned: Plan) -> None:
         assert torch.isfinite(parameter.grad).all(), name
 
 
+@pytest.mark.parametrize("dimensions", OWN_FIRST)
 def test_trains_one_step(planned: Plan, train_step: Callable[[nn.Module, Tensor], float]) -> None:
     net = build_plan(planned)
     # SegFormer3D's own start values make logits with a standard deviation of 9.
@@ -44,6 +54,7 @@ def test_trains_one_step(planned: Plan, train_step: Callable[[nn.Module, Tensor]
     assert all(torch.isfinite(parameter).all() for parameter in net.parameters())
 
 
+@pytest.mark.parametrize("dimensions", OWN_FIRST)
 def test_state_dict_reloads(planned: Plan) -> None:
     first, second = build_plan(planned).eval(), build_plan(planned).eval()
     second.decoder.deep_supervision = True

@@ -26,6 +26,8 @@ from blocks.base import SpecError
 
 pytest.importorskip("nnunetv2")
 
+pytestmark = pytest.mark.smoke
+
 TRAINER = "nnUNetTrainer_1epoch"
 SHORTER = """
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer

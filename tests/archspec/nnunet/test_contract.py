@@ -23,6 +23,8 @@ from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError
 
+pytestmark = pytest.mark.smoke
+
 SmallSpec = Callable[..., ArchSpec]
 
 # Strides of three stages, heads, patch and decoder.

@@ -18,6 +18,8 @@ from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec
 from blocks.mixers import AnyMixer
 
+pytestmark = pytest.mark.smoke
+
 KINDS = [member.model_fields["kind"].default for member in get_args(get_args(AnyMixer)[0])]
 
 

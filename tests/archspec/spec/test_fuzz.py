@@ -56,7 +56,9 @@ def mutate(tree: dict[str, Any], rng: random.Random) -> None:
         holder[rng.choice([*holder, "kind", "extra"])] = copy.deepcopy(holder[key])
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(n, marks=[pytest.mark.long] * (n >= 70)) for n in range(200)]
+)
 def test_mutated_spec_plans_or_is_refused(seed: int) -> None:
     rng = random.Random(seed)
     tree = load(rng.choice(list_specs())).tree()

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from blocks.scan.backends import reference
 
+pytestmark = pytest.mark.smoke
+
 NAMES = ("out", "du", "ddelta", "dA", "dB", "dC", "dD", "ddelta_bias", "dz")
 # batch, tokens, channels, states, orders
 SHAPES = [

@@ -9,6 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from blocks.scan.causal_conv import causal_conv1d
 from blocks.scan.orders import order_index
 
+pytestmark = pytest.mark.smoke
+
 TOLERANCES = {
     torch.float64: {"rtol": 1e-10, "atol": 1e-10},
     torch.float32: {"rtol": 1e-4, "atol": 2e-5},

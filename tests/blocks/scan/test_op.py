@@ -12,6 +12,8 @@ from blocks.scan.backends import reference
 from blocks.scan.op import selective_scan
 from blocks.scan.orders import order_index
 
+pytestmark = pytest.mark.smoke
+
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias", "z")
 LENGTHS = [1, 2, 63, 64, 65, 130]
 TOLERANCES = {

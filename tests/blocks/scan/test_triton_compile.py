@@ -21,6 +21,7 @@ from blocks.scan.backends.triton_rows import INTERPRETED  # noqa: E402
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 pytestmark = [
+    pytest.mark.smoke,
     pytest.mark.skipif(INTERPRETED, reason="interpreted kernels are not compiled"),
     pytest.mark.skipif(not CUOBJDUMP.is_file(), reason="this Triton cannot read CUDA binaries"),
 ]

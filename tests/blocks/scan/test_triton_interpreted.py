@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("triton", reason="triton is not installed")
-pytestmark = pytest.mark.skipif(
-    os.environ.get("TRITON_INTERPRET") == "1", reason="this is the interpreted process"
-)
+pytestmark = [
+    pytest.mark.smoke,
+    pytest.mark.skipif(
+        os.environ.get("TRITON_INTERPRET") == "1", reason="this is the interpreted process"
+    ),
+]
 FOLDER = Path(__file__).parent
 
 
@@ -26,10 +29,11 @@ def run_interpreted(*files: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_kernels_and_golden_scans() -> None:
-    run_interpreted("test_triton.py", "test_golden.py", "test_causal_conv.py")
+def test_kernels() -> None:
+    run_interpreted("test_triton.py")
 
 
 @pytest.mark.long
-def test_every_shape_and_tom_layers() -> None:
+def test_golden_scans_every_shape_and_tom_layers() -> None:
+    run_interpreted("test_golden.py", "test_causal_conv.py")
     run_interpreted("test_backends.py", "../mixers/test_tom.py")

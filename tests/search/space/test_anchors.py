@@ -42,7 +42,13 @@ def loaded(folder: Path, tree: dict[str, Any]) -> Space:
     return load_space(path)
 
 
-@pytest.mark.parametrize("name", list_specs())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] * (index % 3 > 0))
+        for index, name in enumerate(list_specs())
+    ],
+)
 def test_every_spec_is_scaled_to_a_limit_and_no_further(name: str) -> None:
     source = Source("space", {"patch_size": (64, 64, 64), "training": {"lr": 0.5}})
     trial, sizes = SpecAnchor(name, {}).trial(), {"in_channels": 1, "num_classes": 2}

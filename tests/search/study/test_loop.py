@@ -136,11 +136,11 @@ def test_two_workers_train_a_hundred_networks_each_once(
     assert drawn[0] == drawn[1]
 
 
-@pytest.mark.parametrize("kind", ["choice", "float"])
+@pytest.mark.parametrize("kind", [pytest.param("choice", marks=pytest.mark.long), "float"])
 def test_same_seed_same_trials_and_a_resumed_search_repeats_none(
     tmp_path: Path, fakes: SimpleNamespace, space_tree: dict[str, Any], kind: str
 ) -> None:
-    """T7: with TPE, on a discrete and on a continuous space."""
+    """T7: with TPE, on a discrete space and on one with a continuous hole beside."""
     tree = wide(space_tree)
     if kind == "float":
         tree["training"] = {"lr": {"float": [1e-4, 1e-2], "log": True}}

@@ -13,8 +13,12 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
+from archspec.nnunet.dataset import find_dataset
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
+from search.space.space import load_space
+from search.study.loop import Event
+from search.study.run import run
 from search.study.storage import open_run
 
 STEPS, RUNGS, TRIALS = 24, 3, 4
@@ -117,9 +121,11 @@ def test_killed_search_resumes(dataset_environment: dict[str, str], tmp_path: Pa
             assert counts.pop(key) in allowed
     assert not counts, "steps of no finished trial"
 
-    trained = log.read_text()
-    subprocess.run(line, env=environment, check=True, capture_output=True)
-    assert log.read_text() == trained, "a finished search trains nothing more"
+    events: list[Event] = []
+    options = {"devices": ["cpu", "cpu"], "seed": 5, "resume": True, "on_event": events.append}
+    run(load_space(space), find_dataset("902"), folder=out, trials=TRIALS, **options)
+    assert not [e for e in events if e.kind == "start"], "a finished search trains nothing more"
+    assert len(open_run(out)[0].get_trials()) == len(trials)
 
 
 def test_interrupt_ends_in_one_line(dataset_environment: dict[str, str], tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from search.trials.train import (
     train,
 )
 
+pytestmark = pytest.mark.smoke
+
 FakeData = runpy.run_path(str(Path(__file__).parents[1] / "fake_training.py"))["FakeData"]
 
 
