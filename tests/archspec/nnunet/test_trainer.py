@@ -20,6 +20,8 @@ pytest.importorskip("nnunetv2")
 
 NAME = "nnUNetTrainerArchSpec"
 FOLDER = Path(archspec.nnunet.trainers.__file__).parent
+FORMER = FOLDER.parents[1] / "nnunet_trainers"
+"""Where the trainer was before; a user's nnUNet_extTrainer may name it."""
 SPEC: dict[str, Any] = {
     "name": "trained",
     "patch_size": (16, 16, 16),
@@ -123,14 +125,15 @@ def check_finite(trainer: Any) -> None:
 
 
 def test_nnunet_needs_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its variable nnU-Net names it; with it, it finds the trainer."""
+    """Without its variable nnU-Net names it; with it, it finds the trainer, now and as before."""
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
 
     monkeypatch.delenv("nnUNet_extTrainer", raising=False)
     with pytest.raises(RuntimeError, match="nnUNet_extTrainer"):
         find(NAME)
-    monkeypatch.setenv("nnUNet_extTrainer", str(FOLDER))
-    assert find(NAME).__name__ == NAME
+    for folder in (FOLDER, FORMER):
+        monkeypatch.setenv("nnUNet_extTrainer", str(folder))
+        assert find(NAME).__name__ == NAME
 
 
 def test_the_folder_holds_the_trainer_only() -> None:
