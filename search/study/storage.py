@@ -15,7 +15,7 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial
 
 from blocks.base import SpecError
-from search.study.record import read_run_json
+from search.study.record import RECORD, read_run_json
 
 STUDY = "search"
 _TIMEOUT = 60
@@ -34,15 +34,15 @@ def open_run(folder: Path) -> tuple[optuna.Study, dict[str, Any]]:
     Raises:
         SpecError: the folder holds no run, or one whose study is not there yet.
     """
-    record = read_run_json(folder)
-    if not record:
+    if not (folder / RECORD).is_file():
         raise SpecError(f"{folder}: not a run folder; `archspec search` makes one (--out)")
     if not _has_study(folder):
         raise SpecError(
             f"{folder}: nothing to read yet, its search has just started; if it was cut off, go on "
             "with --resume"
         )
-    return optuna.load_study(study_name=STUDY, storage=open_storage(folder, create=False)), record
+    study = optuna.load_study(study_name=STUDY, storage=open_storage(folder, create=False))
+    return study, read_run_json(folder)
 
 
 def open_storage(folder: Path, *, create: bool) -> optuna.storages.RDBStorage:
