@@ -2,7 +2,8 @@
 
 A test that takes `mixer`, `decoder`, `ffn`, `block`, `downsample`, `ndim` or `spec_name` runs once
 per member, so that a new component is tested with no new test code. One that takes `settings` runs
-once per field of every member.
+once per field of every member. `some_spec` is a third of the specs, another one in other files, and
+all of them under `long`.
 """
 
 import gc
@@ -10,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -93,6 +95,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     unions = {
         "mixer": AnyMixer,
@@ -125,31 +131,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("settings", cases)
     if "spec_name" in metafunc.fixturenames:
         metafunc.parametrize("spec_name", archspec.list_specs())
+    if "some_spec" in metafunc.fixturenames:
+        turn = zlib.crc32(metafunc.function.__module__.encode())
+        specs = [
+            pytest.param(name, marks=[] if (index + turn) % 3 == 0 else [pytest.mark.long])
+            for index, name in enumerate(archspec.list_specs())
+        ]
+        metafunc.parametrize("some_spec", specs)
     if "ndim" in metafunc.fixturenames:
         metafunc.parametrize("ndim", [2, 3], ids=["2d", "3d"])
 
 
-_ONE_PROCESS = """
-import multiprocessing.context, sys
-from importlib.metadata import entry_points
-from multiprocessing.pool import ThreadPool
-multiprocessing.context.SpawnContext.Pool = lambda self, processes=None: ThreadPool(processes)
-exec(sys.argv.pop(1))
-(command,) = entry_points(group="console_scripts", name=sys.argv[1])
-sys.argv = sys.argv[1:]
-command.load()()
-"""
-
-
 @pytest.fixture(scope="session")
 def nnunet_command() -> Callable[..., None]:
-    """Return a function that runs a command of nnU-Net's, with code before it if need be.
-
-    One process does all: each that nnU-Net would start for a pool imports torch, 4 s of CPU.
-    """
+    """Return a function that runs a command of nnU-Net's in one process, with code before it."""
+    script = Path(__file__).with_name("nnunet_in_one_process.py")
 
     def run(command: str, *arguments: str, env: Mapping[str, str], before: str = "") -> None:
-        line = [sys.executable, "-c", _ONE_PROCESS, before, command, *arguments]
+        line = [sys.executable, "-P", str(script), before, command, *arguments]
         done = subprocess.run(line, env=env, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
 
@@ -223,18 +222,9 @@ def small_spec() -> SpecFactory:
         heads: int = 1,
         **fields: Any,
     ) -> ArchSpec:
-        given = {
-            "mixer": mixer,
-            "ffn": ffn,
-            "block": block,
-            "downsample": downsample,
-            "local": local,
-            "post": post,
-            "skip": skip,
-        }
-        parts = {
-            name: part.model_dump(mode="json") for name, part in given.items() if part is not None
-        }
+        names = ("mixer", "ffn", "block", "downsample", "local", "post", "skip")
+        given = zip(names, (mixer, ffn, block, downsample, local, post, skip), strict=True)
+        parts = {name: part.model_dump(mode="json") for name, part in given if part is not None}
         stage = {"width": 16, "mixer": {"kind": "conv"}, **parts}
         down = dict(parts.get("downsample", {}))
         return load(

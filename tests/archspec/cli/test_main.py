@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -267,7 +268,8 @@ def test_a_path_that_the_terminal_cannot_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    out = tmp_path / "\u4e2d" / "Dataset908_Data"
+    folder = os.fsdecode(b"\xe4\xb8\xad")
+    out = tmp_path / folder / "Dataset908_Data"
     monkeypatch.setattr(sys, "stdout", terminal)
     options = ["--task", "data", "--level", "4", "--test-cases", "0"]
     monkeypatch.setattr(sys, "argv", ["archspec", "phantom", str(out), *options])
@@ -275,4 +277,5 @@ def test_a_path_that_the_terminal_cannot_write(
         main()
     assert not ended.value.code
     terminal.seek(0)
-    assert r"/\u4e2d/Dataset908_Data: 5 training" in terminal.read()
+    shown = folder.encode("ascii", "backslashreplace").decode()
+    assert f"/{shown}/Dataset908_Data: 5 training" in terminal.read()

@@ -70,8 +70,8 @@ def check_sums(counted: Cost, net: nn.Module) -> None:
             assert sum(part.params for part in parts) <= paths[name].params, name
 
 
-def test_bundled_spec(spec_name: str, shrunk: Callable[..., Plan]) -> None:
-    check_against_real_run(shrunk(spec_name))
+def test_bundled_spec(some_spec: str, shrunk: Callable[..., Plan]) -> None:
+    check_against_real_run(shrunk(some_spec))
 
 
 def test_component(component: dict[str, ComponentSpec], ndim: int, small_spec: SpecFactory) -> None:

@@ -61,8 +61,8 @@ def test_component(component: dict[str, ComponentSpec], ndim: int, small_spec: S
     check(plan(small_spec(ndim, **component)))
 
 
-def test_bundled_spec(spec_name: str, shrunk: Callable[..., Plan]) -> None:
-    check(shrunk(spec_name))
+def test_bundled_spec(some_spec: str, shrunk: Callable[..., Plan]) -> None:
+    check(shrunk(some_spec))
 
 
 def test_shares_of_modules(shrunk: Callable[..., Plan]) -> None:

@@ -14,7 +14,6 @@ from archspec.costs.flops import cost_plan
 from archspec.costs.memory import training_memory
 from archspec.costs.meta_kernels import meta_result
 from archspec.network.plan import Plan, plan
-from archspec.spec.find import list_specs
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec
 
@@ -71,16 +70,8 @@ def test_component(
     assert {"aten.add", "aten.logsumexp"} <= compared.seen
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.long] * (index % 3 > 0))
-        for index, name in enumerate(list_specs())
-    ],
-)
-def test_bundled_spec(name: str, shrunk: Callable[..., Plan], compared: Compared) -> None:
-    """A third of them, and all under `long`; many share their kernels."""
-    trace(shrunk(name))
+def test_bundled_spec(some_spec: str, shrunk: Callable[..., Plan], compared: Compared) -> None:
+    trace(shrunk(some_spec))
     assert compared.seen
 
 

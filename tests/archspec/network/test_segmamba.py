@@ -82,6 +82,7 @@ def test_cubic_against_the_released_code(
             assert (found - want).norm() <= 1e-3 * want.norm() + 1e-9, name
 
 
+@pytest.mark.long
 def test_noncubic_against_the_released_code(
     golden: dict[str, Any], build_small: Callable[..., SegNet]
 ) -> None:

@@ -127,8 +127,7 @@ def test_broadcast_inputs() -> None:
     torch.testing.assert_close(found, wanted)
 
 
-@pytest.mark.parametrize("gate", [True, False], ids=["z", "no-z"])
-@pytest.mark.parametrize("contiguous", [True, False])
+@pytest.mark.parametrize(("gate", "contiguous"), [(True, False), (False, True)])
 def test_opcheck(gate: bool, contiguous: bool) -> None:
     inputs = make_inputs(6, directions=2, gate=gate, dtype=torch.float32)
     if not contiguous:

@@ -106,7 +106,9 @@ def test_copies_and_meta() -> None:
     assert mixer.to("meta")(x.to("meta")).shape == x.shape
 
 
-@pytest.mark.parametrize("gate", [True, False], ids=["z", "no-z"])
+@pytest.mark.parametrize(
+    "gate", [True, pytest.param(False, marks=pytest.mark.long)], ids=["z", "no-z"]
+)
 def test_double_backward_of_the_scan(backend: str, gate: bool) -> None:
     def leaf(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64, requires_grad=True)

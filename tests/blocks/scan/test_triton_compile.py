@@ -1,5 +1,6 @@
 """The Triton kernels compile for the GPUs in use, without one here, and keep to their registers."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -76,6 +77,13 @@ def source(kernel: Any, constants: dict[str, Any], low: str) -> ASTSource:
         if name not in ANY:
             aligned[(index,)] = [["tt.divisibility", 16]]
     return ASTSource(kernel, signature, fixed, aligned)
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep compiled kernels elsewhere where the user has no home that can be written."""
+    if not os.access(Path.home(), os.W_OK):
+        monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "triton"))
 
 
 @pytest.mark.parametrize(("capability", "low", "name"), CASES)

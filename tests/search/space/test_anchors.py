@@ -13,7 +13,6 @@ from optuna.trial import TrialState
 
 from archspec.costs.flops import cost_plan
 from archspec.network.plan import plan
-from archspec.spec.find import list_specs
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
 from archspec.spec.yaml_file import Source, dump
@@ -42,14 +41,8 @@ def loaded(folder: Path, tree: dict[str, Any]) -> Space:
     return load_space(path)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.long] * (index % 3 > 0))
-        for index, name in enumerate(list_specs())
-    ],
-)
-def test_every_spec_is_scaled_to_a_limit_and_no_further(name: str) -> None:
+def test_every_spec_is_scaled_to_a_limit_and_no_further(some_spec: str) -> None:
+    name = some_spec
     source = Source("space", {"patch_size": (64, 64, 64), "training": {"lr": 0.5}})
     trial, sizes = SpecAnchor(name, {}).trial(), {"in_channels": 1, "num_classes": 2}
     whole = plan_anchor(trial, source, SearchSettings(), **sizes)

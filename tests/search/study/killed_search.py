@@ -38,7 +38,7 @@ if __name__ == "__main__":
         find_dataset("902"),
         folder=Path(out),
         trials=int(trials),
-        devices=["cpu", "cpu"],
+        devices=["cpu"],
         seed=5,
         resume=True,
         on_event=lambda event: print(event, flush=True),
