@@ -171,7 +171,8 @@ def _group_norm(
     groups: int,
     eps: float,
 ) -> _Results:
-    if not _float32(x, weight, bias) or _like(x) is None:
+    # what layout follows from one that is not plain differs between PyTorch 2.13 and 2.14: ask it
+    if not _float32(x, weight, bias) or not x.is_contiguous():
         return None
     return _like(x), _empty((batch, groups), x), _empty((batch, groups), x)
 
