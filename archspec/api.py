@@ -16,6 +16,7 @@ from archspec.spec.messages import kinds_at
 from archspec.spec.schema import ArchSpec, StageSpec
 from archspec.spec.words import did_you_mean
 from blocks.base import Grid, SpecError
+from blocks.errors import argument
 
 
 def plan(
@@ -62,7 +63,7 @@ def create_model(
             _check_cover(ours, found)
             net.load_state_dict(found)
     except SpecError as error:
-        raise SpecError(f"{path}: {error}") from None
+        raise error.at(path) from None
     return net
 
 
@@ -101,5 +102,10 @@ def list_components(slot: str) -> list[str]:
         if (kinds := kinds_at(spec, name)) is not None
     }
     if slot not in slots:
-        raise SpecError(f"{slot}: not a slot for components{did_you_mean(slot, list(slots))}")
+        raise SpecError(
+            "not a slot for components",
+            where=argument("slot", slot),
+            allowed=", ".join(slots),
+            suggestion=did_you_mean(slot, list(slots)),
+        )
     return slots[slot] or [slot]

@@ -1,15 +1,13 @@
-"""What every component shares: shapes, the spec base class, and the error users see."""
+"""What every component shares: shapes, and the spec base class."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from blocks.errors import SpecError as SpecError  # a component needs no other import than this file
+
 Grid = tuple[int, ...]
-
-
-class SpecError(ValueError):
-    """Report one mistake of the user, in one line: where, what, what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,7 @@ class LayerSpec(ComponentSpec):
         """Refuse, with the field's name, what cannot work at this shape; called by the plan.
 
         Raises:
-            SpecError: the message starts with the field; the plan puts the path before it.
+            SpecError: `field` is the field's name; the plan puts the path before it.
         """
 
 
@@ -92,7 +90,9 @@ def per_axis(value: int | tuple[int, ...], ndim: int, *, where: str) -> Grid:
         return (value,) * ndim
     if len(value) != ndim:
         raise SpecError(
-            f"{where}: {list(value)} has {len(value)} entries, but patch_size has {ndim} axes; "
-            f"give one integer or {ndim} of them"
+            f"{list(value)} has {len(value)} entries, but patch_size has {ndim} axes",
+            field=where,
+            suggestion=f"give one integer or {ndim} of them",
+            other="patch_size",
         )
     return value

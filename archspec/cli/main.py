@@ -25,6 +25,7 @@ from archspec.cli import (
     search,
     specs,
 )
+from archspec.cli.refusal import refusal_lines
 from archspec.cli.usage import usage_line
 from blocks.base import SpecError
 
@@ -72,11 +73,17 @@ def _options(
     """Declare, cost, search and train medical segmentation networks from one YAML file."""
 
 
-def _verbs() -> set[str]:
-    """Return the names of all verbs."""
+def _verbs() -> dict[str, typer.core.TyperCommand]:
+    """Return all verbs by name."""
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
-    return set(group.commands)
+    return group.commands  # type: ignore[return-value]
+
+
+def _command() -> typer.core.TyperCommand | None:
+    """Return the verb that was asked for."""
+    verbs = _verbs()
+    return next((verbs[word] for word in sys.argv[1:] if word in verbs), None)
 
 
 def main() -> None:
@@ -87,7 +94,8 @@ def main() -> None:
         # verbs return nothing; the code of a typer.Exit, and 130 for Ctrl-C, come back as a value
         sys.exit(app(standalone_mode=False))
     except SpecError as error:
-        print(f"archspec: {error}", file=sys.stderr)
+        for line in refusal_lines(error, _command(), sys.argv[1:]):
+            print(f"archspec: {line}", file=sys.stderr)
         sys.exit(2)
     except typer.TyperException as error:
         print(usage_line(error, sys.argv[1:], _verbs()), file=sys.stderr)

@@ -4,11 +4,12 @@ Checked without torch.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blocks.base import SpecError
+from blocks.errors import Place, Problem, SpecError
 
 if TYPE_CHECKING:
     from search.space.space import Space
@@ -63,8 +64,12 @@ def space_with_options(space: str, overrides: Sequence[str], short: Shorthands) 
     try:
         return load_space(space, overrides=(*overrides, *short))
     except SpecError as error:
-        for override, option in short.items():
-            where = f"-s {override}  {override.partition('=')[0]}: "
-            if str(error).startswith(where):
-                raise SpecError(f"{option}: {str(error).removeprefix(where)}") from None
-        raise
+        raise SpecError([_typed(one, short) for one in error.problems]) from None
+
+
+def _typed(one: Problem, short: Shorthands) -> Problem:
+    """Return the problem of an override with the option that stands for it, if one does."""
+    if one.where is None or one.where.kind != "override" or one.where.name not in short:
+        return one
+    name, value = short[one.where.name].split(" ", 1)
+    return replace(one, where=Place(name, kind="option", value=value), field="")

@@ -160,25 +160,17 @@ def planned_at(
     """Return the plan at --patch, else at `patch_size`, else at the spec's own.
 
     Raises:
-        SpecError: as `resolve`; --patch is named where it is what does not fit.
+        SpecError: as `resolve`.
     """
     from archspec.network.resolve import resolve
-    from blocks.base import SpecError
 
-    asked = patch_sizes(patch)
-    try:
-        return resolve(
-            spec,
-            overrides=overrides or (),
-            in_channels=in_channels,
-            num_classes=num_classes,
-            patch_size=asked or patch_size,
-        )
-    except SpecError as error:
-        text = str(error)
-        if asked is None or not text.startswith(f"patch_size={asked}"):
-            raise
-        raise SpecError(text.replace(f"patch_size={asked}", f"--patch {patch}", 1)) from None
+    return resolve(
+        spec,
+        overrides=overrides or (),
+        in_channels=in_channels,
+        num_classes=num_classes,
+        patch_size=patch_sizes(patch) or patch_size,
+    )
 
 
 def patch_sizes(text: str | None) -> tuple[int, ...] | None:
@@ -187,9 +179,11 @@ def patch_sizes(text: str | None) -> tuple[int, ...] | None:
     Raises:
         SpecError: not integers with commas.
     """
-    from blocks.base import SpecError
+    from blocks.errors import SpecError, argument
 
     try:
         return tuple(int(size) for size in text.split(",")) if text else None
     except ValueError:
-        raise SpecError(f"--patch {text}: must be sizes with commas, e.g. 96,96,96") from None
+        raise SpecError(
+            "must be sizes with commas, e.g. 96,96,96", where=argument("patch", text)
+        ) from None

@@ -2,17 +2,16 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from archspec.spec.schema import ArchSpec, StageSpec
 from blocks.base import Grid, SpecError, StageShape
 from blocks.decoders.decoder import plans_strides
+from blocks.errors import Problem
 from blocks.layers.norm import OnePositionError, check_norm
 from blocks.wrappers.block import ConvBlockSpec
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,76 +75,131 @@ def plan(
     patch = tuple(given) if isinstance(given, tuple | list) else (given,)
     channels = spec.in_channels if in_channels is None else in_channels
     classes = spec.num_classes if num_classes is None else num_classes
-    for name, value, least in (("in_channels", channels, 1), ("num_classes", classes, 1)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise SpecError(f"{name}: must be an integer of at least {least}, but is {value!r}")
+    found = [
+        Problem(f"must be an integer of at least 1, but is {value!r}", field=name)
+        for name, value in (("in_channels", channels), ("num_classes", classes))
+        if type(value) is not int or value < 1
+    ]
     if len(patch) not in (2, 3) or any(type(n) is not int or n < 1 for n in patch):
-        raise SpecError(
-            f"patch_size: must be 2 or 3 sizes in voxels, e.g. (32, 32, 32), but is {given!r}"
-        )
-    for index, stage in enumerate(spec.encoder.stages):
-        at = f"encoder.stages.{index}.downsample"
-        _checked(at, partial(stage.downsample.strides, len(patch)))
-        _checked(f"encoder.stages.{index}.mixer", partial(stage.mixer.divisor, len(patch)))
-    try:
-        return _resolved(spec, channels, classes, patch)
-    except OnePositionError as error:
-        enough = _enough_patch(spec, channels, classes, patch)
-        raise OnePositionError(f"{error}{enough}") from None
+        problem = f"must be 2 or 3 sizes in voxels, e.g. (32, 32, 32), but is {given!r}"
+        found.append(Problem(problem, field="patch_size"))
+    if found:
+        raise SpecError(found)
+    return _Planning(spec, channels, classes, patch).plan()
 
 
-def _resolved(spec: ArchSpec, channels: int, classes: int, patch: Grid) -> Plan:
-    inp, stages = StageShape(channels, patch), []
-    for index, stage in enumerate(spec.encoder.stages):
-        planned = _plan_stage(stage, inp, patch, f"encoder.stages.{index}", spec)
-        _check_entry(stage, f"encoder.stages.{index}")
-        _check_tap(stage, f"encoder.stages.{index}", last=stage is spec.encoder.stages[-1])
-        stages.append(planned)
-        inp = planned.out
-    inputs = _decoder_inputs(spec, tuple(stages))
-    heads = spec.deep_supervision.heads
-    spec.decoder.check(inputs, patch_size=patch, num_heads=heads)
-    grids = spec.decoder.output_grids(inputs, patch_size=patch, num_heads=heads)
-    return Plan(spec, channels, classes, patch, tuple(stages), grids)
+class _Planning:
+    """Plan one spec for one patch, and collect what is wrong on the way.
 
+    A stage whose grid does not divide is planned on with the next that does; what that changes
+    further down is not told, for it has the same cause.
+    """
 
-def _plan_stage(
-    stage: StageSpec, inp: StageShape, patch: Grid, path: str, spec: ArchSpec
-) -> StagePlan:
-    stride = stage.downsample.strides(inp.ndim)
-    if any(n % s for n, s in zip(inp.grid, stride, strict=True)):
-        raise SpecError(
-            f"{path}.downsample.stride: grid {list(inp.grid)} must divide by {list(stride)}; "
-            f"{_nearest_patch(spec, patch)}"
-        )
-    grid = tuple(n // s for n, s in zip(inp.grid, stride, strict=True))
-    out = StageShape(stage.width, grid)
-    _checked(f"{path}.downsample", lambda: stage.downsample.check(inp, out))
-    if stage.has_local:
-        _checked(f"{path}.local", lambda: stage.local.check(out))
-    mixed = stage.block.mixer_shape(out)
-    if stage.depth:
-        _check_blocks(stage, out, mixed, patch, path, spec)
-    _checked(f"{path}.post", lambda: stage.post.check(out))
-    _checked(path, lambda: check_norm(stage.norm, out, field="norm"))
-    _checked(f"{path}.skip", lambda: stage.skip.check(out))
-    return StagePlan(path, stage, inp, mixed, out)
+    def __init__(self, spec: ArchSpec, channels: int, classes: int, patch: Grid) -> None:
+        self.spec = spec
+        self.channels = channels
+        self.classes = classes
+        self.patch = patch
+        self.problems: list[Problem] = []
+        self.one_position: Problem | None = None
+        self.divides = True
 
+    def plan(self, *, advise: bool = True) -> Plan:
+        """Return the plan; `advise` looks for a patch where a grid has one position.
 
-def _check_blocks(
-    stage: StageSpec, out: StageShape, mixed: StageShape, patch: Grid, path: str, spec: ArchSpec
-) -> None:
-    """Refuse what the blocks' parts cannot do; a stage without blocks builds none of them."""
-    _checked(f"{path}.block", lambda: stage.block.check(out))
-    divisor = _stage_divisor(stage, out.ndim)
-    if any(n % d for n, d in zip(out.grid, divisor, strict=True)):
-        field = f"{path}.mixer.{stage.mixer.divisor_field}"
-        raise SpecError(
-            f"{field}: grid {list(out.grid)} must divide by {list(divisor)}; "
-            f"{_nearest_patch(spec, patch)}"
-        )
-    _checked(f"{path}.mixer", lambda: stage.mixer.check(mixed))
-    _checked(f"{path}.ffn", lambda: stage.ffn.check(out))
+        Raises:
+            SpecError: every mistake that was found.
+        """
+        spec, channels, classes = self.spec, self.channels, self.classes
+        for index, stage in enumerate(spec.encoder.stages):
+            path = f"encoder.stages.{index}"
+            self._check(f"{path}.downsample", partial(stage.downsample.strides, len(self.patch)))
+            self._check(f"{path}.mixer", partial(stage.mixer.divisor, len(self.patch)))
+        self._raise(advise)  # without those nothing has a shape
+        inp, stages = StageShape(channels, self.patch), []
+        for index, stage in enumerate(spec.encoder.stages):
+            stages.append(self._stage(stage, inp, f"encoder.stages.{index}"))
+            inp = stages[-1].out
+        inputs = _decoder_inputs(spec, tuple(stages))
+        heads = spec.deep_supervision.heads
+        if self.divides:
+            self._check(
+                "", lambda: spec.decoder.check(inputs, patch_size=self.patch, num_heads=heads)
+            )
+        self._raise(advise)
+        grids = spec.decoder.output_grids(inputs, patch_size=self.patch, num_heads=heads)
+        return Plan(spec, channels, classes, self.patch, tuple(stages), grids)
+
+    def _stage(self, stage: StageSpec, inp: StageShape, path: str) -> StagePlan:
+        stride = stage.downsample.strides(inp.ndim)
+        self._check_divides(inp.grid, stride, f"{path}.downsample.stride")
+        grid = tuple(-(-n // s) for n, s in zip(inp.grid, stride, strict=True))
+        out = StageShape(stage.width, grid)
+        self._check(f"{path}.downsample", lambda: stage.downsample.check(inp, out))
+        if stage.has_local:
+            self._check(f"{path}.local", lambda: stage.local.check(out))
+        mixed = stage.block.mixer_shape(out)
+        if stage.depth:  # a stage without blocks builds none of their parts
+            self._check(f"{path}.block", lambda: stage.block.check(out))
+            field = f"{path}.mixer.{stage.mixer.divisor_field}"
+            self._check_divides(out.grid, _stage_divisor(stage, out.ndim), field)
+            if self.divides:
+                self._check(f"{path}.mixer", lambda: stage.mixer.check(mixed))
+            self._check(f"{path}.ffn", lambda: stage.ffn.check(out))
+        self._check(f"{path}.post", lambda: stage.post.check(out))
+        self._check(path, lambda: check_norm(stage.norm, out, field="norm"))
+        self._check(f"{path}.skip", lambda: stage.skip.check(out))
+        self._check(path, lambda: _check_entry(stage))
+        last = stage is self.spec.encoder.stages[-1]
+        self._check(path, lambda: _check_tap(stage, last=last))
+        return StagePlan(path, stage, inp, mixed, out)
+
+    def _check_divides(self, grid: Grid, divisor: Grid, field: str) -> None:
+        if self.divides and any(n % d for n, d in zip(grid, divisor, strict=True)):
+            self.divides = False
+            self.problems.append(
+                Problem(
+                    f"grid {list(grid)} must divide by {list(divisor)}",
+                    field=field,
+                    suggestion=_nearest_patch(self.spec, self.patch),
+                    other="patch_size",
+                )
+            )
+
+    def _check(self, path: str, action: Callable[[], object]) -> None:
+        """Run the action; keep what it refuses, the path put before its field."""
+        try:
+            action()
+        except OnePositionError as error:
+            if self.divides and self.one_position is None:  # the others have the same cause
+                (self.one_position,) = error.below(path).problems
+                self.problems.append(self.one_position)
+        except SpecError as error:
+            self.problems += error.below(path).problems
+
+    def _raise(self, advise: bool) -> None:
+        if not self.problems:
+            return
+        if self.one_position is not None and advise:
+            advised = replace(
+                self.one_position, suggestion=self.one_position.suggestion + self._enough_patch()
+            )
+            index = self.problems.index(self.one_position)
+            self.problems[index] = advised
+        raise SpecError(self.problems)
+
+    def _enough_patch(self) -> str:
+        """Return a clause with the nearest patch, longer along its last axis, that is planned."""
+        total = total_stride(self.spec, len(self.patch))
+        least = tuple(-(-n // t) * t for n, t in zip(self.patch, total, strict=True))
+        for extra in range(5):
+            longer = (*least[:-1], least[-1] + extra * total[-1])
+            try:
+                _Planning(self.spec, self.channels, self.classes, longer).plan(advise=False)
+            except SpecError:
+                continue
+            return f"; nearest patch_size: {list(longer)}"
+        return ""
 
 
 def _stage_divisor(stage: StageSpec, ndim: int) -> Grid:
@@ -160,17 +214,18 @@ def _decoder_inputs(spec: ArchSpec, stages: tuple[StagePlan, ...]) -> tuple[Stag
     return (stages[0].inp, *skips) if spec.decoder.takes_input else skips
 
 
-def _check_tap(stage: StageSpec, path: str, *, last: bool) -> None:
+def _check_tap(stage: StageSpec, *, last: bool) -> None:
     built = stage.depth > 0 or stage.has_local
     dead = built or stage.post.kind != "none" or stage.norm != "none"
     if last and dead and stage.skip.tap == "before_blocks":
         raise SpecError(
-            f"{path}.skip.tap: 'before_blocks' on the last stage leaves its blocks without use; "
-            "use after, or depth: 0 with no local, no post and no norm"
+            "'before_blocks' on the last stage leaves its blocks without use",
+            field="skip.tap",
+            suggestion="use after, or depth: 0 with no local, no post and no norm",
         )
 
 
-def _check_entry(stage: StageSpec, path: str) -> None:
+def _check_entry(stage: StageSpec) -> None:
     """Refuse a stride in the first block where there is none, or where something comes between."""
     if not stage.downsample.in_block:
         return
@@ -184,15 +239,7 @@ def _check_entry(stage: StageSpec, path: str) -> None:
     elif stage.skip.tap == "before_blocks":
         needed = "skip.tap after, because the stage's grid starts in its first block"
     if needed is not None:
-        raise SpecError(f"{path}.downsample.in_block: true needs {needed}")
-
-
-def _checked(path: str, action: Callable[[], T]) -> T:
-    """Run the action; put the path before the field that its SpecError starts with."""
-    try:
-        return action()
-    except SpecError as error:
-        raise type(error)(f"{path}.{error}") from None
+        raise SpecError(f"true needs {needed}", field="downsample.in_block")
 
 
 def total_stride(spec: ArchSpec, ndim: int) -> Grid:
@@ -207,20 +254,6 @@ def total_stride(spec: ArchSpec, ndim: int) -> Grid:
         needs = map(math.prod, zip(step, _stage_divisor(stage, ndim), strict=True))
         total = tuple(map(math.lcm, total, needs))
     return total
-
-
-def _enough_patch(spec: ArchSpec, channels: int, classes: int, patch: Grid) -> str:
-    """Return a clause with the nearest patch, longer along its last axis, that can be planned."""
-    total = total_stride(spec, len(patch))
-    least = tuple(-(-n // t) * t for n, t in zip(patch, total, strict=True))
-    for extra in range(5):
-        longer = (*least[:-1], least[-1] + extra * total[-1])
-        try:
-            _resolved(spec, channels, classes, longer)
-        except SpecError:
-            continue
-        return f"; nearest patch_size: {list(longer)}"
-    return ""
 
 
 def _nearest_patch(spec: ArchSpec, patch: Grid) -> str:

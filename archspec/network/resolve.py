@@ -1,14 +1,20 @@
 """From whatever names a spec to its plan, with every refusal located in the text."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from archspec.network.plan import Plan, plan
 from archspec.spec.find import load_tree
-from archspec.spec.load import SpecLike, apply_overrides, validate, written_at
+from archspec.spec.load import SpecLike, apply_overrides, in_order, validate, written_at
 from archspec.spec.schema import ArchSpec
+from archspec.spec.tree import split_path
 from archspec.spec.yaml_file import Source
 from blocks.base import Grid, SpecError
+from blocks.errors import Place, Problem, argument
+
+_SIZES = ("in_channels", "num_classes", "patch_size")
+_OF_ALL_STAGES = ((), *((name,) for name in _SIZES))
+"""Paths of what every stage depends on; the empty one is the whole file."""
 
 
 def resolve(
@@ -22,7 +28,7 @@ def resolve(
     """Load a spec (a name, path, mapping or ArchSpec) and plan it for the sizes.
 
     Raises:
-        SpecError: the spec is wrong or does not fit the sizes; one line with file, line and path.
+        SpecError: the spec is wrong or does not fit the sizes; each problem with its place.
     """
     sizes = {"in_channels": in_channels, "num_classes": num_classes}
     if isinstance(spec, ArchSpec):
@@ -47,18 +53,72 @@ def plan_source(
     Raises:
         SpecError: as `resolve`.
     """
-    loaded = validate(source)
+    given = {"in_channels": in_channels, "num_classes": num_classes, "patch_size": patch_size}
+    try:
+        loaded = validate(source)
+    except SpecError as error:
+        beside = _refused_beside(source, error.problems, patch_size)
+        found = [*error.problems, *_located(beside, source, given)]
+        raise SpecError(in_order(found)) from None
     try:
         return plan(loaded, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
     except SpecError as error:
-        field = re.match(r"[a-z_]+(\.[a-z_0-9]+)*", str(error))
-        parts = field[0].split(".") if field else []
-        path = tuple(int(part) if part.isdigit() else part for part in parts)
-        where = source.where(written_at(source, path))
-        if path == ("patch_size",) or "patch_size" in str(error):
-            override = source.where(("patch_size",))
-            if patch_size is not None:
-                where = f"patch_size={patch_size}"
-            elif override.startswith("-s "):
-                where = override
-        raise SpecError(f"{where}  {error}") from None
+        raise SpecError(_located(error.problems, source, given)) from None
+
+
+def _located(
+    problems: Sequence[Problem], source: Source, given: Mapping[str, object]
+) -> list[Problem]:
+    """Return the plan's problems with the places of their fields, or of the size they do not fit.
+
+    A size that is an argument, and a patch that is an override, is what was tried last.
+    """
+
+    def place(one: Problem) -> Place:
+        sizes = [name for name in (one.field, one.other) if name in _SIZES]
+        for name in sizes:
+            if given[name] is not None:
+                return argument(name, given[name])
+        for name in sizes:
+            if source.where((name,)).kind == "override":
+                return source.where((name,))
+        return source.where(written_at(source, split_path(one.field)))
+
+    return [replace(one, where=place(one)) for one in problems]
+
+
+def _refused_beside(
+    source: Source, problems: Sequence[Problem], patch_size: Grid | None
+) -> Sequence[Problem]:
+    """Return what the plan refuses in the stages that stand before every problem.
+
+    Their shapes depend on nothing that is wrong. The decoder joins in where all stages do and
+    nothing is wrong in it.
+    """
+    tree, paths = source.tree, [split_path(one.field) for one in problems]
+    encoder = tree.get("encoder") if isinstance(tree, dict) else None
+    stages = encoder.get("stages") if isinstance(encoder, dict) else None
+    if not isinstance(stages, tuple) or any(path[:1] in _OF_ALL_STAGES for path in paths):
+        return ()
+    indices = [path[2:3] for path in paths if path[0] == "encoder"]
+    if not all(index and isinstance(index[0], int) for index in indices):
+        return ()
+    kept = min((int(index[0]) for index in indices), default=len(stages))
+    whole = kept == len(stages) and all(path[0] != "decoder" for path in paths)
+    part = {key: tree[key] for key in (*_SIZES, "deep_supervision") if key in tree}
+    part |= {"name": "part", "encoder": {**tree["encoder"], "stages": stages[:kept]}}
+    part["decoder"] = tree.get("decoder") if whole else {"kind": "sum"}
+    try:
+        spec = validate(replace(source, tree=part, problems=()))
+    except SpecError:
+        return ()
+    try:
+        plan(spec, patch_size=patch_size)
+    except SpecError as error:
+        return [one for one in error.problems if whole or _is_of_a_stage(one)]
+    return ()
+
+
+def _is_of_a_stage(one: Problem) -> bool:
+    """Say whether a stage is wrong by itself, and not by being the last of those that are left."""
+    return one.field.startswith("encoder.stages.") and not one.field.endswith("skip.tap")

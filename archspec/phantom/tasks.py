@@ -11,7 +11,7 @@ from archspec.phantom.skip_noise import SkipNoiseTask
 from archspec.phantom.task import Task
 from archspec.phantom.trace import TraceTask
 from archspec.spec.words import did_you_mean
-from blocks.base import SpecError
+from blocks.errors import SpecError, argument
 
 _CLASSES: tuple[type[Task], ...] = (
     ReachTask,
@@ -31,7 +31,12 @@ TASKS: dict[str, type[Task]] = {task.name: task for task in _CLASSES}
 def task_class(name: str) -> type[Task]:
     """Return the task of that name. Raises: SpecError for an unknown name."""
     if name not in TASKS:
-        raise SpecError(f"--task {name}: not a task{did_you_mean(name, list(TASKS))}")
+        raise SpecError(
+            "not a task",
+            where=argument("task", name),
+            allowed=", ".join(TASKS),
+            suggestion=did_you_mean(name, list(TASKS)),
+        )
     return TASKS[name]
 
 

@@ -5,15 +5,15 @@ Nothing here imports torch, so that the command line refuses a name at once.
 
 import fnmatch
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from archspec.spec.bundled import bundled, bundled_names
 from archspec.spec.tree import frozen
 from archspec.spec.words import did_you_mean
-from archspec.spec.yaml_file import Source, parse, read_text
-from blocks.base import SpecError
+from archspec.spec.yaml_file import Source, compose, read_text
+from blocks.errors import SpecError
 
 
 def list_specs(pattern: str = "*") -> list[str]:
@@ -24,26 +24,30 @@ def list_specs(pattern: str = "*") -> list[str]:
 def load_tree(source: str | Path | Mapping[str, Any]) -> Source:
     """Return the raw tree of a spec and its positions, not yet validated.
 
+    Problems of the text that leave a tree are kept in the source for the validation.
+
     Raises:
         SpecError: no such bundled spec or file, or not YAML.
     """
     if isinstance(source, Mapping):
         return Source("spec", frozen(source))
     if not isinstance(source, str | os.PathLike):
-        raise SpecError(f"{source!r}: not a spec; give a bundled name, a .yaml file or a mapping")
+        raise SpecError(
+            "not a spec",
+            where=repr(source),
+            suggestion="give a bundled name, a .yaml file or a mapping",
+        )
     text = os.fspath(source)
     names = list_specs()
     if isinstance(source, Path) or text.endswith((".yaml", ".yml")) or os.sep in text:
         stem = text.removesuffix(".yaml")
         if isinstance(source, Path) or stem not in names or Path(text).exists():
-            return parse(read_text(Path(text)), text)
+            return compose(read_text(Path(text)), text)
         text = stem
     if text in bundled_names("search"):
-        raise SpecError(is_a_space(text))
+        raise is_a_space(text)
     if text not in names:
-        raise SpecError(
-            f"{text}: not a bundled spec, and not a .yaml file{did_you_mean(text, names)}"
-        )
+        raise _unknown("spec", text, names)
     return bundled(text)
 
 
@@ -57,15 +61,24 @@ def space_tree(source: str | Path) -> Source:
     if str(source) in names:
         return bundled(str(source), "search")
     if path.suffix not in (".yaml", ".yml"):
-        raise SpecError(
-            f"{source}: not a bundled space, and not a .yaml file{did_you_mean(str(source), names)}"
-        )
-    return parse(read_text(path), str(source))
+        raise _unknown("space", str(source), names)
+    return compose(read_text(path), str(source))
 
 
-def is_a_space(name: str) -> str:
-    """Return why a space cannot stand where a spec is asked for."""
-    return (
-        f"{name}: a search space, not one network; try archspec validate {name}, or archspec "
-        "search and then archspec best for networks from it"
+def is_a_space(name: str) -> SpecError:
+    """Return what to raise for a space that stands where a spec is asked for."""
+    return SpecError(
+        "a search space, not one network",
+        where=name,
+        suggestion=f"try archspec validate {name}, or archspec search and then archspec best for "
+        "networks from it",
+    )
+
+
+def _unknown(what: str, name: str, names: Sequence[str]) -> SpecError:
+    return SpecError(
+        f"not a bundled {what}, and not a .yaml file",
+        where=name,
+        allowed=", ".join(names),
+        suggestion=did_you_mean(name, names),
     )

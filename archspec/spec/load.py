@@ -1,19 +1,20 @@
 """From a name, a file or a mapping to a validated ArchSpec, with errors that point at the text."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from archspec.spec.find import is_a_space, load_tree
-from archspec.spec.messages import first_mistake
+from archspec.spec.messages import Mistake, mistakes
 from archspec.spec.migrations import upgrade
 from archspec.spec.schema import ArchSpec
 from archspec.spec.training import OF_OPTIMIZERS
 from archspec.spec.tree import replaced, split_path
 from archspec.spec.yaml_file import NodePath, Source, dotted, parse
-from blocks.base import SpecError
+from blocks.errors import Place, Problem, SpecError
 
 _OF_OPTIMIZERS = {("training", name) for name in OF_OPTIMIZERS}
 
@@ -26,7 +27,7 @@ def load(source: SpecLike, *, overrides: Sequence[str] = ()) -> ArchSpec:
     Overrides are texts like `encoder.stages.0.width=32` (or `stages[0]`); values are YAML.
 
     Raises:
-        SpecError: one line: where, path, what is wrong, what is allowed.
+        SpecError: every mistake: where, path, what is wrong, what is allowed.
     """
     if isinstance(source, ArchSpec):
         if not overrides:
@@ -42,59 +43,106 @@ def apply_overrides(source: Source, overrides: Sequence[str]) -> Source:
         SpecError: not of the form path=value, or the path leads through a scalar or past a list.
     """
     tree, marks = source.tree, dict(source.marks)
+    problems: list[Problem] = []
     for text in overrides:
         left, equals, right = text.partition("=")
         path = split_path(left)
-        where = f"-s {text}"
-        if not equals or not path:
-            raise SpecError(f"{where}  must read path=value, e.g. encoder.stages.0.width=32")
-        value = parse(right or "null", where)
-        tree = replaced(tree, path, value.tree, where)
+        where = Place(text, kind="override")
+        try:
+            if not equals or not path:
+                raise SpecError("must read path=value, e.g. encoder.stages.0.width=32", where=where)
+            value = _parsed(right, where, path)
+            tree = replaced(tree, path, value.tree, where)
+        except SpecError as error:
+            problems += error.problems
+            continue
         for old in [mark for mark in marks if mark[: len(path)] == path]:
             del marks[old]
         marks |= {(*path, *below): where for below in value.marks}
         for end in range(1, len(path)):  # mappings that the override made on its way
             marks.setdefault(path[:end], where)
-    return Source(source.name, tree, marks)
+    if problems:
+        raise SpecError(problems)
+    return replace(source, tree=tree, marks=marks)
+
+
+def _parsed(text: str, where: Place, path: NodePath) -> Source:
+    try:
+        return parse(text or "null", where)
+    except SpecError as error:
+        raise error.below(dotted(path)) from None
 
 
 def validate(source: Source) -> ArchSpec:
     """Return the spec that the tree describes.
 
     Raises:
-        SpecError: one mistake: where, path, what is wrong, what is allowed.
+        SpecError: every mistake, in the order of the text: where, path, what is wrong, what is
+            allowed.
     """
+    problems = list(source.problems)
     if not isinstance(source.tree, dict):
-        raise SpecError(f"{source.where(())}  a spec must be a mapping, e.g. name: my-net")
+        problems.append(Problem("a spec must be a mapping, e.g. name: my-net", source.where(())))
+        raise SpecError(problems)
     source = upgrade(source)
     try:
-        return ArchSpec.model_validate(source.tree)
+        spec = ArchSpec.model_validate(source.tree)
     except ValidationError as errors:
         if isinstance(source.tree.get("search"), dict) or _has_hole(source.tree):
-            raise SpecError(is_a_space(source.name)) from None
-        path, mistake = first_mistake(errors)
+            raise is_a_space(source.name) from None
+        problems += located(mistakes(errors), source)
+    if problems:
+        raise SpecError(in_order(problems))
+    return spec
+
+
+def located(found: Sequence[Mistake], source: Source) -> list[Problem]:
+    """Return the mistakes with their places; those with one cause are told once.
+
+    A node that the text has a problem with is not judged by its value, and what stands in
+    `encoder.defaults`, or belongs to a former kind, is wrong in one place only.
+    """
+    problems: list[Problem] = []
+    unread, told = {one.field for one in source.problems}, set()
+    for path, problem in found:
         where = source.where(written_at(source, path))
-        if not where.startswith("-s "):
-            where, mistake = _blamed(source, path, where, mistake)
-        raise SpecError(f"{where}  {dotted(path)}: {mistake}") from None
+        one = replace(problem, where=where, field=dotted(path))
+        if where.kind != "override":
+            one = _blamed(source, path, one)
+        cause = (one.where, one.problem, one.suggestion)
+        if cause not in told and one.field not in unread:
+            problems.append(one)
+            told.add(cause)
+    return problems
 
 
-def _blamed(source: Source, path: NodePath, where: str, mistake: str) -> tuple[str, str]:
-    """Return the override that made a field wrong as the place, and in the mistake what to add.
+def in_order(problems: Sequence[Problem]) -> list[Problem]:
+    """Return the problems in the order of the text, those of overrides first."""
+
+    def position(one: Problem) -> tuple[int, int]:
+        return ((one.where and one.where.line) or 0, (one.where and one.where.column) or 0)
+
+    return sorted(problems, key=position)
+
+
+def _blamed(source: Source, path: NodePath, one: Problem) -> Problem:
+    """Return the problem with the override that made a field wrong as its place, and the way out.
 
     A field of the former kind, or of the former optimizer, is kept: it is the user who drops it.
     """
     node = dotted(path[:-1])
     kind = source.where((*path[:-1], "kind"))
-    if kind.startswith("-s "):
-        return kind, (
-            f"{mistake}; the other fields belong to the former kind ({where}): "
-            f"replace all of them with -s '{node}={{kind: {kind.partition('=')[2]}}}'"
+    if kind.kind == "override":
+        way_out = (
+            f"the fields of the former kind still stand there ({one.where}): replace all of them "
+            f"with -s '{node}={{kind: {kind.name.partition('=')[2]}}}'"
         )
+        return replace(one, where=kind, suggestion=way_out)
     optimizer = source.where(("training", "optimizer"))
-    if optimizer.startswith("-s ") and path in _OF_OPTIMIZERS:
-        return optimizer, f"{mistake} ({where}): add -s {dotted(path)}=null"
-    return where, mistake
+    if optimizer.kind == "override" and path in _OF_OPTIMIZERS:
+        problem = f"{one.problem} ({one.where})"
+        return replace(one, problem=problem, where=optimizer, suggestion=f"add -s {one.field}=null")
+    return one
 
 
 def _has_hole(tree: Any) -> bool:

@@ -32,8 +32,10 @@ def upgrade(source: Source) -> Source:
         return source
     if version > SCHEMA_VERSION:
         raise SpecError(
-            f"{source.where(('schema_version',))}  schema_version: {version} is newer than this "
-            f"archspec reads ({SCHEMA_VERSION}); upgrade archspec-seg"
+            f"{version} is newer than this archspec reads ({SCHEMA_VERSION})",
+            where=source.where(("schema_version",)),
+            field="schema_version",
+            suggestion="upgrade archspec-seg",
         )
     for older in range(version, SCHEMA_VERSION):
         tree = MIGRATIONS[older](tree)

@@ -34,7 +34,9 @@ class TrainingSpec(ComponentSpec):
     momentum: Annotated[float, Field(gt=0, lt=1)] = 0.99
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     schedule: Literal["constant", "poly", "cosine"] = "poly"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    warmup: Annotated[
+        float, Field(ge=0, lt=1, description="it is a share of the steps, e.g. 0.05")
+    ] = 0.05
     epochs: Count | None = None
     iterations: Count | None = None
     clip: Annotated[Positive | None, BeforeValidator(_none)] = 12.0

@@ -6,7 +6,7 @@ from typing import Any
 
 from archspec.spec.words import shown
 from archspec.spec.yaml_file import NodePath, dotted
-from blocks.base import SpecError
+from blocks.errors import Place, SpecError
 
 
 def nodes_at(tree: Any, pattern: tuple[str, ...], done: NodePath = ()) -> list[NodePath]:
@@ -56,11 +56,11 @@ def split_path(text: str) -> NodePath:
     return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts if part)
 
 
-def replaced(tree: Any, path: NodePath, value: Any, where: str, done: NodePath = ()) -> Any:
+def replaced(tree: Any, path: NodePath, value: Any, where: Place, done: NodePath = ()) -> Any:
     """Return the tree with the node replaced, and mappings made on the way to it.
 
     Raises:
-        SpecError: the path leads through a scalar or past a list; `where` begins its line.
+        SpecError: the path leads through a scalar or past a list; `where` is its place.
     """
     if not path:
         return value
@@ -69,11 +69,11 @@ def replaced(tree: Any, path: NodePath, value: Any, where: str, done: NodePath =
     if isinstance(tree, tuple):
         if not isinstance(key, int) or key >= len(tree):
             raise SpecError(
-                f"{where}  {here} is a list of {len(tree)}; {key} is not an index of it"
+                f"{here} is a list of {len(tree)}; {key} is not an index of it", where=where
             )
         new = replaced(tree[key], rest, value, where, (*done, key))
         return (*tree[:key], new, *tree[key + 1 :])
     if tree is not None and not isinstance(tree, dict):
-        raise SpecError(f"{where}  {here} is {shown(tree)}, which has no field {key!r}")
+        raise SpecError(f"{here} is {shown(tree)}, which has no field {key!r}", where=where)
     below = (tree or {}).get(key)
     return {**(tree or {}), str(key): replaced(below, rest, value, where, (*done, key))}

@@ -1,14 +1,19 @@
-"""Words of messages: what is allowed, what may have been meant, a value as YAML has it."""
+"""Words of messages: what may have been meant, a value as YAML has it."""
 
 import difflib
 from collections.abc import Sequence
 from typing import Any
 
 
+def nearest(word: str, allowed: Sequence[str]) -> str:
+    """Return the word that may have been meant; nothing where none is near."""
+    return next(iter(difflib.get_close_matches(word, allowed, n=1)), "")
+
+
 def did_you_mean(word: str, allowed: Sequence[str]) -> str:
-    """Return a clause that lists what is allowed, and the nearest word to what was written."""
-    close = difflib.get_close_matches(word, allowed, n=1)
-    return f"; allowed: {', '.join(allowed)}" + (f"; did you mean {close[0]!r}?" if close else "")
+    """Return a question with the word that may have been meant; nothing where none is near."""
+    close = nearest(word, allowed)
+    return f"did you mean {close!r}?" if close else ""
 
 
 def shown(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from blocks.base import SpecError
+from blocks.errors import Place, Problem, SpecError, reason
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
@@ -47,18 +47,23 @@ for _tag, _pattern, _first in (
 
 @dataclass(frozen=True)
 class Source:
-    """A tree and where its nodes stand: path -> text such as `net.yaml:12:7`."""
+    """A tree and where its nodes stand; lists are tuples, as frozen specs want them.
+
+    `problems` are mistakes of the text that left a tree all the same: who validates it tells them
+    with its own.
+    """
 
     name: str
     tree: Any
-    marks: dict[NodePath, str] = field(default_factory=dict)
+    marks: dict[NodePath, Place] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
 
-    def where(self, path: NodePath) -> str:
+    def where(self, path: NodePath) -> Place:
         """Return the position of the node, or of its nearest ancestor, or the source's name."""
         for end in range(len(path), -1, -1):
             if path[:end] in self.marks:
                 return self.marks[path[:end]]
-        return self.name
+        return Place(self.name)
 
 
 def read_text(path: Path) -> str:
@@ -70,52 +75,71 @@ def read_text(path: Path) -> str:
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise SpecError(f"{path}: not a file; give the .yaml file itself")
+            raise SpecError("not a file", where=path, suggestion="give the .yaml file itself")
         if size > MAX_BYTES:
-            raise SpecError(f"{path}: larger than 1 MiB; a spec is a few kilobytes")
+            raise SpecError("larger than 1 MiB; a spec is a few kilobytes", where=path)
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+        raise SpecError(f"cannot be read: {reason(error)}", where=path) from None
     except UnicodeDecodeError:
-        raise SpecError(f"{path}: not UTF-8 text") from None
+        raise SpecError("not UTF-8 text", where=path) from None
 
 
-def parse(text: str, name: str) -> Source:
-    """Parse one YAML document; lists become tuples, as frozen specs want them.
+def parse(text: str, name: str | Place) -> Source:
+    """Parse one YAML document; `name` is its file, or the override that it stands in.
 
     Raises:
-        SpecError: not YAML, a duplicate key, more than 64 levels or 100,000 nodes.
+        SpecError: as `compose`, and for the problems that it leaves to others.
     """
+    source = compose(text, name)
+    if source.problems:
+        raise SpecError(source.problems)
+    return source
+
+
+def compose(text: str, name: str | Place) -> Source:
+    """Return the tree of one YAML document, with what is wrong in it but leaves a tree.
+
+    Raises:
+        SpecError: not YAML, more than 64 levels or 100,000 nodes.
+    """
+    place = name if isinstance(name, Place) else Place(name)
     try:
         node = yaml.compose(text, Loader=_Resolver)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        at = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise SpecError(f"{at}  not valid YAML: {error.problem or error.context}") from None
+        at = _position(place, mark) if mark else place
+        raise SpecError(f"not valid YAML: {error.problem or error.context}", where=at) from None
     except yaml.YAMLError as error:
-        raise SpecError(f"{name}  not valid YAML: {str(error).splitlines()[0]}") from None
+        raise SpecError(f"not valid YAML: {reason(error)}", where=place) from None
     except RecursionError:
-        raise SpecError(f"{name}: nested too deeply; at most {MAX_DEPTH} levels") from None
+        raise SpecError(f"nested too deeply; at most {MAX_DEPTH} levels", where=place) from None
     if node is None:
-        raise SpecError(f"{name}: empty; it must hold a mapping")
-    marks: dict[NodePath, str] = {}
-    tree = _Builder(name, marks).build(node, ())
-    return Source(name, tree, marks)
+        raise SpecError("empty; it must hold a mapping", where=place)
+    builder = _Builder(place)
+    tree = builder.build(node, ())
+    return Source(str(place), tree, builder.marks, tuple(builder.problems))
+
+
+def _position(place: Place, mark: yaml.Mark) -> Place:
+    """Return where in the file the mark is; an override is one place."""
+    return place if place.kind != "file" else Place(place.name, mark.line + 1, mark.column + 1)
 
 
 class _Builder:
-    """Turn YAML nodes into plain values, noting positions."""
+    """Turn YAML nodes into plain values, noting positions, and problems that leave a value."""
 
-    def __init__(self, name: str, marks: dict[NodePath, str]) -> None:
-        self.name = name
-        self.marks = marks
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.marks: dict[NodePath, Place] = {}
+        self.problems: list[Problem] = []
 
     def build(self, node: yaml.Node, path: NodePath) -> Any:
-        at = self._at(node)
+        at = _position(self.place, node.start_mark)
         if len(path) > MAX_DEPTH:
-            raise SpecError(f"{at}  nested too deeply; at most {MAX_DEPTH} levels")
+            raise SpecError(f"nested too deeply; at most {MAX_DEPTH} levels", where=at)
         if len(self.marks) > MAX_NODES:
-            raise SpecError(f"{at}  too large; at most {MAX_NODES} nodes, aliases written out")
+            raise SpecError(f"too large; at most {MAX_NODES} nodes, aliases written out", where=at)
         self.marks.setdefault(path, at)
         tag = node.tag.removeprefix("tag:yaml.org,2002:")
         if isinstance(node, yaml.MappingNode) and tag == "map":
@@ -123,26 +147,30 @@ class _Builder:
         if isinstance(node, yaml.SequenceNode) and tag == "seq":
             return tuple(self.build(item, (*path, i)) for i, item in enumerate(node.value))
         if tag not in _SCALARS or not isinstance(node, yaml.ScalarNode):
-            raise SpecError(f"{at}  tag {node.tag!r} is not used in specs; remove it")
+            return self._note(f"tag {node.tag!r} is not used in specs", path, at, "remove it")
         try:
             return _SCALARS[tag](node.value)
         except ValueError:
-            raise SpecError(f"{at}  {node.value[:20]!r} cannot be read as {tag}") from None
+            return self._note(f"{node.value[:20]!r} cannot be read as {tag}", path, at)
 
     def _mapping(self, node: yaml.MappingNode, path: NodePath) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key, at = key_node.value, self._at(key_node)
+            key, at = key_node.value, _position(self.place, key_node.start_mark)
             if not isinstance(key, str):
-                raise SpecError(f"{at}  a key must be a word")
+                self._note("a key must be a word", path, at)
+                continue
+            below = (*path, key)
             if key in found:
-                raise SpecError(f"{at}  {dotted((*path, key))}: duplicate key; keep one of them")
-            self.marks[(*path, key)] = at
-            found[key] = self.build(value_node, (*path, key))
+                self._note("duplicate key", below, at, "keep one of them")
+                continue
+            self.marks[below] = at
+            found[key] = self.build(value_node, below)
         return found
 
-    def _at(self, node: yaml.Node) -> str:
-        return f"{self.name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+    def _note(self, problem: str, path: NodePath, at: Place, suggestion: str = "") -> None:
+        """Keep the problem; nothing stands in the node's place."""
+        self.problems.append(Problem(problem, at, dotted(path), suggestion=suggestion))
 
 
 def dotted(path: NodePath) -> str:

@@ -2,7 +2,9 @@
 
 import torch
 
-from blocks.base import SpecError
+from blocks.errors import SpecError, argument
+
+_NAMES = "must be auto, cpu, cuda or cuda:1"
 
 
 def device_named(name: str) -> torch.device:
@@ -16,11 +18,15 @@ def device_named(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise SpecError(f"--device {name}: must be auto, cpu, cuda or cuda:1") from None
+        raise SpecError(_NAMES, where=argument("device", name)) from None
     if device.type not in ("cpu", "cuda"):
-        raise SpecError(f"--device {name}: must be auto, cpu, cuda or cuda:1")
+        raise SpecError(_NAMES, where=argument("device", name))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise SpecError(f"--device {name}: PyTorch sees no such device here; see archspec doctor")
+        raise SpecError(
+            "PyTorch sees no such device here",
+            where=argument("device", name),
+            suggestion="see archspec doctor",
+        )
     return device
 
 

@@ -51,8 +51,9 @@ class ConcatDecoderSpec(DecoderSpec):
         """Refuse what `DecoderSpec.check` does, and a bottleneck width that nothing can make."""
         if self.bottleneck_width is not None and self.skip_block == "none":
             raise SpecError(
-                "decoder.bottleneck_width: needs skip_block: residual, whose unit changes the "
-                "width; leave it out, or change the last stage's width"
+                "needs skip_block: residual, whose unit changes the width",
+                field="decoder.bottleneck_width",
+                suggestion="leave it out, or change the last stage's width",
             )
         super().check(skips, patch_size=patch_size, num_heads=num_heads)
 

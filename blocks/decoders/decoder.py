@@ -47,16 +47,19 @@ class DecoderSpec(ComponentSpec, ABC):
         gap = _gap(patch_size, features[0].grid)
         if self.head == "conv" and any(step != 1 for step in gap):
             raise SpecError(
-                f"decoder.head: 'conv' needs decoder features at patch size, but they are "
-                f"{list(gap)} times coarser; use head: transpose or interpolate"
+                f"'conv' needs decoder features at patch size, but they are {list(gap)} times "
+                "coarser",
+                field="decoder.head",
+                suggestion="use head: transpose or interpolate",
             )
         for field, norm, at in self.norms(skips):
             check_norm(norm, at, field=f"decoder.{field}")
         possible = len(_head_levels(features))
         if num_heads > possible:
             raise SpecError(
-                f"deep_supervision.heads: {num_heads} heads, but the decoder has features at "
-                f"{possible} different grids; use at most {possible}"
+                f"{num_heads} heads, but the decoder has features at {possible} different grids",
+                field="deep_supervision.heads",
+                suggestion=f"use at most {possible}",
             )
 
     def output_grids(self, skips: Skips, *, patch_size: Grid, num_heads: int) -> tuple[Grid, ...]:

@@ -50,15 +50,18 @@ class DownsampleSpec(ComponentSpec):
         for k, s in zip(kernel_size, stride, strict=True):
             if k < s or (k % 2 == 0 and s == 1):
                 raise SpecError(
-                    f"kernel_size: {list(kernel_size)} with stride {list(stride)} skips positions "
-                    "or shifts the grid; use a kernel >= stride, odd where the stride is 1"
+                    f"{list(kernel_size)} with stride {list(stride)} skips positions or shifts "
+                    "the grid",
+                    field="kernel_size",
+                    suggestion="use a kernel >= stride, odd where the stride is 1",
                 )
         if self.in_block and self != DownsampleSpec(
             kernel_size=self.kernel_size, stride=self.stride, in_block=True
         ):
             raise SpecError(
-                "in_block: true takes kernel_size and stride only, for all else is the block's; "
-                "leave out groups, pre, rope, norm and act"
+                "true takes kernel_size and stride only, for all else is the block's",
+                field="in_block",
+                suggestion="leave out groups, pre, rope, norm and act",
             )
         if self.pre != "none":
             check_norm(PRE_NORM, inp, field="pre", instead="pre: none, ")

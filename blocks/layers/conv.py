@@ -19,7 +19,7 @@ def odd_kernel(kernel_size: int | Grid, ndim: int) -> Grid:
     """
     axes = per_axis(kernel_size, ndim, where="kernel_size")
     if any(k % 2 == 0 for k in axes):
-        raise SpecError(f"kernel_size: {list(axes)} must be odd to keep the grid")
+        raise SpecError(f"{list(axes)} must be odd to keep the grid", field="kernel_size")
     return axes
 
 

@@ -73,11 +73,14 @@ def check_norm(
     """
     if word in ("instance", "instance_affine", "batch") and all(size == 1 for size in at.grid):
         raise OnePositionError(
-            f"{field}: {word!r} over a grid of one position has nothing to take statistics of; "
-            f"use {instead}a smaller stride or a larger patch"
+            f"{word!r} over a grid of one position has nothing to take statistics of",
+            field=field,
+            suggestion=f"use {instead}a smaller stride or a larger patch",
+            other="patch_size",
         )
     groups = _group_count(word)
     if groups is not None and at.channels % groups:
         raise SpecError(
-            f"{field}: {word!r} needs channels divisible by {groups}, but there are {at.channels}"
+            f"{word!r} needs channels divisible by {groups}, but there are {at.channels}",
+            field=field,
         )

@@ -48,6 +48,8 @@ def check_rope(at: StageShape, *, field: str) -> None:
     """
     if at.channels < 2 * at.ndim:
         raise SpecError(
-            f"{field}: one pair of channels per axis needs a width of at least {2 * at.ndim}, but "
-            f"it is {at.channels}; use rope: false or a larger width"
+            f"one pair of channels per axis needs a width of at least {2 * at.ndim}, but it is "
+            f"{at.channels}",
+            field=field,
+            suggestion="use rope: false or a larger width",
         )

@@ -32,29 +32,39 @@ class AttentionMixerSpec(LayerSpec):
         return per_axis(self.reduction, ndim, where="reduction")
 
     def check(self, at: StageShape) -> None:
+        if self.rope == "axial" and prod(self.divisor(at.ndim)) > 1:
+            raise SpecError(
+                "'axial' needs reduction 1, because reduced keys have no grid position",
+                field="rope",
+                suggestion="use rope: none or reduction: 1",
+            )
+        pairs = 1 if self.rope == "none" else 2 * at.ndim
         if at.channels % self.num_heads:
-            valid = [n for n in range(1, at.channels + 1) if at.channels % n == 0]
-            below = [n for n in valid if n < self.num_heads][-1:]
-            near = below + [n for n in valid if n > self.num_heads][:1]
             raise SpecError(
-                f"num_heads: {self.num_heads} must divide the width {at.channels}; "
-                f"nearest: {' or '.join(str(n) for n in near)}"
+                f"{self.num_heads} must divide the width {at.channels}",
+                field="num_heads",
+                suggestion=self._what_fits(at, pairs),
             )
-        if self.rope == "none":
-            return
-        head_dim, pairs = at.channels // self.num_heads, 2 * at.ndim
+        head_dim = at.channels // self.num_heads
         if head_dim % pairs:
-            near = sorted({max(head_dim // pairs, 1) * pairs, -(-head_dim // pairs) * pairs})
             raise SpecError(
-                f"rope: 'axial' on {at.ndim} axes needs head dims divisible by {pairs}, but "
-                f"{at.channels} / {self.num_heads} heads = {head_dim}; "
-                f"nearest: {' or '.join(str(n) for n in near)}"
+                f"'axial' on {at.ndim} axes needs head dims divisible by {pairs}, but "
+                f"{at.channels} / {self.num_heads} heads = {head_dim}",
+                field="rope",
+                suggestion=f"{self._what_fits(at, pairs)}, or rope: none",
             )
-        if prod(self.divisor(at.ndim)) > 1:
-            raise SpecError(
-                "rope: 'axial' needs reduction 1, because reduced keys have no grid position; "
-                "use rope: none or reduction: 1"
-            )
+
+    def _what_fits(self, at: StageShape, pairs: int) -> str:
+        """Return the nearest heads for the width, and the nearest widths for the heads."""
+        heads = [n for n in range(1, at.channels + 1) if at.channels % (n * pairs) == 0]
+        below = [n for n in heads if n < self.num_heads][-1:]
+        near = below + [n for n in heads if n > self.num_heads][:1]
+        step = self.num_heads * pairs
+        widths = sorted({max(at.channels // step, 1) * step, -(-at.channels // step) * step})
+        found = {"num_heads": near, "width": widths}
+        return "nearest: " + ", or ".join(
+            f"{field} {' or '.join(map(str, values))}" for field, values in found.items() if values
+        )
 
     def build(self, at: StageShape) -> nn.Module:
         """Return a module (B, C, *grid) -> same shape."""

@@ -44,8 +44,10 @@ class TomMixerSpec(LayerSpec):
         below = [n for n in divisors if n < slices][-1:]
         nearest = " or ".join(str(n) for n in below + [n for n in divisors if n > slices][:1])
         raise SpecError(
-            f"num_slices: {slices} slices along depth, axis 0 of grid {list(at.grid)}, must divide "
-            f"its {tokens} tokens; nearest: {nearest}, or null for the grid's depth, {at.grid[0]}"
+            f"{slices} slices along depth, axis 0 of grid {list(at.grid)}, must divide its "
+            f"{tokens} tokens",
+            field="num_slices",
+            suggestion=f"nearest: {nearest}, or null for the grid's depth, {at.grid[0]}",
         )
 
     def build(self, at: StageShape) -> nn.Module:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from blocks.base import SpecError
+from blocks.errors import reason
 from blocks.scan.backend import Backend
 
 NAMES = ("reference", "kscan", "numba", "triton", "mamba_ssm")
@@ -48,10 +49,12 @@ def chosen(device: torch.device) -> str:
     if not forced:
         return _first_that_works(device.type)
     if forced not in NAMES:
-        raise SpecError(f"{VARIABLE}={forced}: not a scan backend; allowed: {', '.join(NAMES)}")
+        raise SpecError(
+            "not a scan backend", where=f"{VARIABLE}={forced}", allowed=", ".join(NAMES)
+        )
     problem = why_not(forced, device.type)
     if problem is not None:
-        raise SpecError(f"{VARIABLE}={forced}: does not work on {device.type}: {problem}")
+        raise SpecError(f"does not work on {device.type}: {problem}", where=f"{VARIABLE}={forced}")
     return forced
 
 
@@ -61,8 +64,8 @@ def why_not(name: str, device_type: str) -> str | None:
     try:
         _probe(_load(name), torch.device(device_type))
     except Exception as error:  # whatever a compiler, a driver or a package raises
-        lines = str(error).strip().splitlines()
-        return f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": ")
+        name, why = type(error).__name__, reason(error)
+        return name if why == name else f"{name}: {why}"
     return None
 
 

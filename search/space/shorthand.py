@@ -54,7 +54,7 @@ def put_holes(source: Source, holes: dict[str, Any]) -> Source:
     tree, marks = source.tree, dict(source.marks)
     for key, hole in holes.items():
         at: NodePath = ("search", "holes", key)
-        where = source.where(at)
+        where = str(source.where(at))
         if not isinstance(hole, dict) or hole_kind(hole) is None:
             raise SpecError(f"{where}  {key}: must be a hole, e.g. {{choice: [4, 8]}}")
         if split_path(key)[:1] == ("search",):

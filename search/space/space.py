@@ -32,11 +32,11 @@ from archspec.network.plan import Plan, plan
 from archspec.network.resolve import plan_source
 from archspec.spec.bundled import bundled_names
 from archspec.spec.find import space_tree
-from archspec.spec.load import apply_overrides, validate
-from archspec.spec.messages import first_mistake
+from archspec.spec.load import apply_overrides, in_order, located, validate
+from archspec.spec.messages import mistakes
 from archspec.spec.migrations import upgrade
 from archspec.spec.schema import ArchSpec
-from archspec.spec.yaml_file import Source, dotted, parse, read_text
+from archspec.spec.yaml_file import Source, compose, read_text
 from blocks.base import Grid, SpecError
 from search.space.anchors import SPEC_KEY, anchor_spec_of, check_anchor, plan_anchor
 from search.space.fill import Filler
@@ -181,7 +181,7 @@ def is_space(name: str | Path) -> bool:
         return True
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         return False
-    tree = parse(read_text(path), str(path)).tree
+    tree = compose(read_text(path), str(path)).tree
     return isinstance(tree, dict) and ("search" in tree or has_hole(tree))
 
 
@@ -192,6 +192,8 @@ def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
         SpecError: one line: where, what, what is allowed.
     """
     source = space_tree(path)
+    if source.problems:
+        raise SpecError(source.problems)
     source = apply_overrides(source, expand_overrides(source, overrides))
     if not isinstance(source.tree, dict):
         raise SpecError(f"{source.where(())}  a space must be a mapping, a spec with holes")
@@ -223,7 +225,7 @@ def _with_anchors(space: Space) -> Space:
         expand_anchor(
             anchor,
             names,
-            {key: space.source.where(("search", "anchors", index, key)) for key in anchor},
+            {key: str(space.source.where(("search", "anchors", index, key))) for key in anchor},
         )
         for index, anchor in enumerate(space.settings.anchors)
     )
@@ -234,9 +236,8 @@ def _settings(source: Source, tree: Any) -> SearchSettings:
     try:
         return SearchSettings.model_validate(tree)
     except ValidationError as errors:
-        below, mistake = first_mistake(errors, SearchSettings)
-        path = ("search", *below)
-        raise SpecError(f"{source.where(path)}  {dotted(path)}: {mistake}") from None
+        found = [(("search", *path), one) for path, one in mistakes(errors, SearchSettings)]
+        raise SpecError(in_order(located(found, source))) from None
 
 
 def _validate_members(space: Space) -> None:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from archspec.spec.messages import first_mistake
+from archspec.spec.messages import mistakes
 from archspec.spec.migrations import upgrade
 from archspec.spec.tree import frozen
 from archspec.spec.yaml_file import Source, dotted
@@ -111,11 +111,12 @@ def read_settings(file: Path, recorded: dict[str, Any]) -> SearchSettings:
     try:
         return SearchSettings.model_validate_json(json.dumps(of_earlier_release(recorded)))
     except ValidationError as errors:
-        path, mistake = first_mistake(errors, SearchSettings)
-        raise SpecError(
-            f"{file}: settings.{dotted(path)}: {mistake}; if a later release made this run, use "
-            "that one"
-        ) from None
+        newer = "if a later release made this run, use that one"
+        found = [
+            replace(one, field=dotted(path), suggestion=one.suggestion or newer)
+            for path, one in mistakes(errors, SearchSettings)
+        ]
+        raise SpecError(found).below("settings").at(file) from None
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_components_of_every_slot() -> None:
     with pytest.raises(SpecError) as caught:
         archspec.list_components("mixr")
     allowed = f"allowed: {', '.join(SLOTS)}; did you mean 'mixer'?"
-    assert str(caught.value) == f"mixr: not a slot for components; {allowed}"
+    assert str(caught.value) == f"slot='mixr': not a slot for components; {allowed}"
 
 
 def test_diff_refuses_another_number_of_dimensions(spec: archspec.ArchSpec) -> None:

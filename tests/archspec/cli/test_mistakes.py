@@ -31,12 +31,12 @@ def test_changing_the_optimizer_names_the_remedy(cli: Cli, refused: Refused, tin
         arguments,
         "archspec: -s training.optimizer=sgd  training.betas: must be left out with optimizer sgd, "
         f"but is [0.9, 0.98] ({tiny}:8:",
-        "): add -s training.betas=null\n",
+        "); add -s training.betas=null\n",
     )
     assert cli(*arguments, "-s", "training.betas=null")[0] == 0
     tiny.write_text(f"{text}training: {{optimizer: sgd, momentum: 0.9}}\n", encoding="utf-8")
     arguments = ("validate", tiny, "-s", "training.optimizer=adam")
-    refused(arguments, "): add -s training.momentum=null\n")
+    refused(arguments, "); add -s training.momentum=null\n")
     assert cli(*arguments, "-s", "training.momentum=null")[0] == 0
 
 

@@ -158,4 +158,4 @@ def test_refusals(cli_case: Path, arguments: list[object], message: str) -> None
 def test_devices_that_are_not_here(cli_case: Path, device: str) -> None:
     done = CliRunner().invoke(app, ["overfit", str(cli_case), "--data", "901", "--device", device])
     assert isinstance(done.exception, SpecError)
-    assert f"--device {device}: " in str(done.exception)
+    assert f"device='{device}': " in str(done.exception)

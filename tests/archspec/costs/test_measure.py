@@ -101,7 +101,7 @@ print(json.dumps(profile_plan(resolve("small-unet", patch_size=(64, 64, 64)), re
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "meta"])
 def test_devices_that_are_not_here(device: str) -> None:
-    with pytest.raises(SpecError, match=f"--device {device}: "):
+    with pytest.raises(SpecError, match=f"device='{device}': "):
         profile_plan(resolve("small-unet"), device=device)
 
 

@@ -270,14 +270,12 @@ def refusal(drawn: Draw) -> str | None:
     try:
         plan(spec)
     except SpecError as error:
-        message = str(error)
-        where, _, rule = message.partition(": ")
-        path = where.removeprefix("encoder.stages.").lstrip("0123456789").lstrip(".")
-        part, _, field = path.partition(".")
-        assert field in ("kind", drawn.changed.get(part)), message
-        assert "\n" not in message
-        assert re.search(r"\b(must|needs|use|leave|give)\b", rule), message
-        return message
+        for line, one in zip(str(error).splitlines(), error.problems, strict=True):
+            path = one.field.removeprefix("encoder.stages.").lstrip("0123456789").lstrip(".")
+            part, _, field = path.partition(".")
+            assert field in ("kind", drawn.changed.get(part)), line
+            assert re.search(r"\b(must|needs|use|leave|give)\b", line), line
+        return str(error)
     return None
 
 

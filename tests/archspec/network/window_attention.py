@@ -28,8 +28,9 @@ class WindowAttentionMixerSpec(LayerSpec):
     def check(self, at: StageShape) -> None:
         if at.channels % self.num_heads:
             raise SpecError(
-                f"num_heads: {self.num_heads} must divide the width {at.channels}; use 1 or "
-                "another divisor"
+                f"{self.num_heads} must divide the width {at.channels}",
+                field="num_heads",
+                suggestion="use 1 or another divisor",
             )
 
     def build(self, at: StageShape) -> nn.Module:

@@ -197,7 +197,7 @@ def test_limits_survive_the_file(name: str, level: str) -> None:
 
 
 def test_names_and_levels_are_refused() -> None:
-    with pytest.raises(SpecError, match=r"--task reech: not a task.*did you mean 'reach'"):
+    with pytest.raises(SpecError, match=r"task='reech': not a task.*did you mean 'reach'"):
         task_class("reech")
     for task in TASKS.values():
         with pytest.raises(SpecError, match=f"level: task {task.name} has .*got '17.5'"):

@@ -69,7 +69,7 @@ def test_positions_survive_a_migration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrations, "SCHEMA_VERSION", 2)
     monkeypatch.setattr(migrations, "MIGRATIONS", {1: lambda tree: {**tree, "title": "new"}})
     source = upgrade(parse("name: a\npatch_size: [8, 8]\n", "net.yaml"))
-    assert source.where(("patch_size",)) == "net.yaml:2:1"
+    assert str(source.where(("patch_size",))) == "net.yaml:2:1"
 
 
 def test_the_schema_is_written_into_trees() -> None:

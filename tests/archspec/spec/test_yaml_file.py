@@ -47,12 +47,12 @@ def test_scalars(text: str, want: Any) -> None:
 def test_positions() -> None:
     source = parse("a: 1\nb:\n  - c: 2\n    d: {e: 3}\n", "net.yaml")
     assert source.tree == {"a": 1, "b": ({"c": 2, "d": {"e": 3}},)}
-    assert source.where(()) == "net.yaml:1:1"
-    assert source.where(("a",)) == "net.yaml:1:1"
-    assert source.where(("b", 0)) == "net.yaml:3:5"
-    assert source.where(("b", 0, "d", "e")) == "net.yaml:4:9"
-    assert source.where(("b", 0, "d", "missing", "x")) == "net.yaml:4:5"
-    assert Source("spec", {}).where(("a", 0)) == "spec"
+    assert str(source.where(())) == "net.yaml:1:1"
+    assert str(source.where(("a",))) == "net.yaml:1:1"
+    assert str(source.where(("b", 0))) == "net.yaml:3:5"
+    assert str(source.where(("b", 0, "d", "e"))) == "net.yaml:4:9"
+    assert str(source.where(("b", 0, "d", "missing", "x"))) == "net.yaml:4:5"
+    assert str(Source("spec", {}).where(("a", 0))) == "spec"
 
 
 def test_merge_keys_are_plain_keys() -> None:

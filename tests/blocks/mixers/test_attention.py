@@ -164,10 +164,10 @@ def refused(channels: int, grid: list[int], **mixer: Any) -> str:
 
 def test_refusals() -> None:
     assert refused(16, [8, 8], num_heads=3) == (
-        "num_heads: 3 must divide the width 16; nearest: 2 or 4"
+        "num_heads: 3 must divide the width 16; nearest: num_heads 2 or 4, or width 15 or 18"
     )
-    assert refused(32, [8, 8], num_heads=5).endswith("nearest: 4 or 8")
-    assert refused(32, [8, 8], num_heads=99).endswith("nearest: 32")
+    assert refused(32, [8, 8], num_heads=5).endswith("num_heads 4 or 8, or width 30 or 35")
+    assert refused(32, [8, 8], num_heads=99).endswith("num_heads 32, or width 99")
     message = refused(16, [24, 40, 16], reduction=[4, 4, 3])
     assert message.startswith("reduction: grid [12, 20, 8] must ")
     assert message.endswith("nearest: [24, 40, 12] or [24, 40, 18]")
@@ -175,9 +175,11 @@ def test_refusals() -> None:
     assert message.startswith("reduction: [2, 2] has 2 entries")
     assert refused(64, [8, 8, 8], num_heads=2, rope="axial") == (
         "rope: 'axial' on 3 axes needs head dims divisible by 6, but 64 / 2 heads = 32; "
-        "nearest: 30 or 36"
+        "nearest: width 60 or 72, or rope: none"
     )
-    assert refused(6, [8, 8], num_heads=3, rope="axial").endswith("heads = 2; nearest: 4")
+    assert refused(6, [8, 8], num_heads=3, rope="axial").endswith(
+        "heads = 2; nearest: width 12, or rope: none"
+    )
     assert refused(24, [8, 8], reduction=2, rope="axial").startswith(
         "rope: 'axial' needs reduction 1, because reduced keys have no grid position"
     )

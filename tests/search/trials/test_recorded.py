@@ -82,6 +82,6 @@ def test_settings_of_a_later_release_are_refused_in_one_line(
     assert read_settings(run / "run.json", record["settings"]).steps == 27
     record["settings"]["foresight"] = 3
     (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    with pytest.raises(SpecError, match=r"run\.json: settings\.foresight: ") as told:
+    with pytest.raises(SpecError, match=r"run\.json  settings\.foresight: ") as told:
         fakes.run_fake(space, run, 2, fakes.FakePool())
     assert "\n" not in str(told.value)
