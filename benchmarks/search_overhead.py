@@ -87,14 +87,8 @@ def wide_space(folder: Path) -> Space:
     }
     path = folder / "space.yaml"
     source = load_space("demo").source.tree
-    path.write_text(dump(_lists({**source, "search": {"steps": 2700, "holes": holes}})), "utf-8")
+    path.write_text(dump({**source, "search": {"steps": 2700, "holes": holes}}), "utf-8")
     return load_space(path)
-
-
-def _lists(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _lists(item) for key, item in node.items()}
-    return [_lists(item) for item in node] if isinstance(node, tuple) else node
 
 
 def filled(study: optuna.Study, space: Space, stored: int) -> None:

@@ -1,6 +1,5 @@
 """Two specs against each other: what differs, and what each difference costs."""
 
-import copy
 import re
 import textwrap
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from archspec.network.plan import Plan, plan
 from archspec.network.resolve import resolve
 from archspec.spec.load import SpecLike, load
 from archspec.spec.schema import ArchSpec
+from archspec.spec.tree import split_path, with_node
 from archspec.text import table
 from blocks.base import Grid, SpecError
 
@@ -217,13 +217,9 @@ def _walk(path: str, a: Any, b: Any) -> list[tuple[str, Any, Any]]:
 
 def _cost_alone(a: Plan, group: list[tuple[str, Any, Any]]) -> Cost | None:
     """Return the cost of A with only these nodes changed, None if that is no network."""
-    tree = copy.deepcopy(a.spec.model_dump(mode="json"))
+    tree = a.spec.tree()
     for path, _, after in group:
-        *parents, last = (int(part) if part.isdigit() else part for part in path.split("."))
-        node: Any = tree
-        for part in parents:
-            node = node[part]
-        node[last] = after
+        tree = with_node(tree, split_path(path), after)
     try:
         sizes = (a.in_channels, a.num_classes, a.patch_size)
         channels, classes, patch = sizes

@@ -16,6 +16,7 @@ from archspec.network.plan import Plan, plan
 from archspec.papers.data import Dataset, Paper, Point, benchmarks, paper_of
 from archspec.spec.claims import ClaimSpec
 from archspec.spec.schema import ArchSpec
+from archspec.spec.tree import node_at, paths_at, split_path
 from blocks.base import SpecError
 
 SCALES = {None: 1, "M": 1e6, "G": 1e9, "MB": 2**20, "GB": 2**30}
@@ -183,21 +184,9 @@ def _readings(claim: ClaimSpec, planned: Plan, cost: Callable[[], Cost]) -> list
 
 def _at(tree: Any, path: str) -> str:
     """Return the value at a path, of every stage that has it, once where all are alike."""
-    if path.startswith(_STAGES):
-        stages = tree["encoder"]["stages"]
-        found = [_node(stage, path.removeprefix(_STAGES)) for stage in stages]
-    else:
-        found = [_node(tree, path)]
+    found = [node_at(tree, one, _NOWHERE) for one in paths_at(tree, split_path(path))]
     texts = [_shown(value) for value in found if value is not _NOWHERE]
     return ", ".join(texts[:1] if len(set(texts)) == 1 else texts) or "does not apply"
-
-
-def _node(tree: Any, path: str) -> Any:
-    for part in path.split("."):
-        if not isinstance(tree, dict) or part not in tree:
-            return _NOWHERE
-        tree = tree[part]
-    return tree
 
 
 def _shown(value: Any) -> str:

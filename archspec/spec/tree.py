@@ -1,7 +1,10 @@
-"""Paths into a raw tree, as YAML or JSON gives it: reading, replacing, freezing nodes."""
+"""Raw trees, as YAML or JSON gives them: dicts, lists or tuples, scalars.
+
+A node's path has the keys and indices that lead there. No function changes the tree it is given.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from archspec.spec.words import shown
@@ -9,36 +12,104 @@ from archspec.spec.yaml_file import NodePath, dotted
 from blocks.errors import Place, SpecError
 
 
-def nodes_at(tree: Any, pattern: tuple[str, ...], done: NodePath = ()) -> list[NodePath]:
-    """Return the paths of the numbers that a pattern names; `*` is every entry of a list."""
-    if not pattern:
-        return [done] if isinstance(tree, int) else []
-    key, rest = pattern[0], pattern[1:]
-    if isinstance(tree, list | tuple):
-        entries: list[tuple[str | int, Any]] = [
-            (i, item) for i, item in enumerate(tree) if key in ("*", str(i))
-        ]
-    else:
-        entries = [(key, tree[key])] if isinstance(tree, dict) and key in tree else []
-    return [path for name, item in entries for path in nodes_at(item, rest, (*done, name))]
+def split_path(text: str) -> NodePath:
+    """Return the path that a text like `encoder.stages[0].width` means."""
+    parts = text.strip().replace("[", ".").replace("]", "").split(".")
+    return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts if part)
 
 
-def value_at(tree: Any, path: NodePath) -> int:
-    """Return the number there."""
+def children(node: Any) -> list[tuple[str | int, Any]]:
+    """Return what is directly below, each with its key or index; nothing is below a scalar."""
+    if isinstance(node, dict):
+        return list(node.items())
+    return list(enumerate(node)) if isinstance(node, list | tuple) else []
+
+
+def walk(tree: Any, path: NodePath = ()) -> Iterator[tuple[NodePath, Any]]:
+    """Yield every node with its path: the root first, then each child with all below it."""
+    yield path, tree
+    for key, child in children(tree):
+        yield from walk(child, (*path, key))
+
+
+def node_at(tree: Any, path: NodePath, default: Any = None) -> Any:
+    """Return the node there, or the default where there is none."""
     for key in path:
-        tree = tree[key]
-    assert isinstance(tree, int)
+        if isinstance(tree, dict) and str(key) in tree:
+            tree = tree[str(key)]
+        elif isinstance(tree, list | tuple) and _is_index(key, tree):
+            tree = tree[int(key)]
+        else:
+            return default
     return tree
 
 
-def with_value(tree: Any, path: NodePath, value: int) -> Any:
-    """Return a copy of the tree with one node replaced."""
+def paths_at(tree: Any, pattern: NodePath) -> list[NodePath]:
+    """Return the paths that the pattern means: `*` is every index or key at its place.
+
+    The other parts are taken as they are, whether anything stands there or not.
+    """
+    paths: list[NodePath] = [()]
+    for part in pattern:
+        if part == "*":
+            paths = [(*p, key) for p in paths for key, _ in children(node_at(tree, p))]
+        else:
+            paths = [(*p, part) for p in paths]
+    return paths
+
+
+def mapped(node: Any, change: Callable[[str | int, Any], Any]) -> Any:
+    """Return the node with `change(key, child)` for each child; a scalar as it is."""
+    if isinstance(node, dict):
+        return {key: change(key, child) for key, child in node.items()}
+    if isinstance(node, list | tuple):
+        return type(node)(change(index, child) for index, child in enumerate(node))
+    return node
+
+
+def with_node(tree: Any, path: NodePath, value: Any) -> Any:
+    """Return the tree with the value at a path that can be written, see `unwritable`.
+
+    Mappings are made on the way where nothing is.
+    """
     if not path:
         return value
     key, rest = path[0], path[1:]
-    if isinstance(tree, list):
-        return [with_value(item, rest, value) if i == key else item for i, item in enumerate(tree)]
-    return {**tree, key: with_value(tree[key], rest, value)}
+    if isinstance(tree, list | tuple):
+        return mapped(tree, lambda i, child: with_node(child, rest, value) if i == key else child)
+    below = node_at(tree, (key,))
+    return {**(tree or {}), str(key): with_node(below, rest, value)}
+
+
+def unwritable(tree: Any, path: NodePath) -> NodePath | None:
+    """Return where the path leads through a scalar or past a list, None where it can be written."""
+    node = tree
+    for done, key in enumerate(path):
+        if isinstance(node, list | tuple):
+            fits = _is_index(key, node)
+        else:
+            fits = node is None or isinstance(node, dict)
+        if not fits:
+            return path[:done]
+        node = node_at(node, (key,))
+    return None
+
+
+def replaced(tree: Any, path: NodePath, value: Any, where: Place) -> Any:
+    """Return the tree `with_node`, for a path that a user wrote.
+
+    Raises:
+        SpecError: the path leads through a scalar or past a list; `where` is its place.
+    """
+    end = unwritable(tree, path)
+    if end is None:
+        return with_node(tree, path, value)
+    node, key, here = node_at(tree, end), path[len(end)], dotted(end) or "the spec"
+    if isinstance(node, list | tuple):
+        raise SpecError(
+            f"{here} is a list of {len(node)}; {key} is not an index of it", where=where
+        )
+    raise SpecError(f"{here} is {shown(node)}, which has no field {key!r}", where=where)
 
 
 def frozen(value: Any) -> Any:
@@ -50,30 +121,14 @@ def frozen(value: Any) -> Any:
     return value
 
 
-def split_path(text: str) -> NodePath:
-    """Return the path that a text like `encoder.stages[0].width` means."""
-    parts = text.strip().replace("[", ".").replace("]", "").split(".")
-    return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts if part)
+def thawed(value: Any) -> Any:
+    """Return plain dicts and lists, as JSON has them, none of them shared."""
+    if isinstance(value, Mapping):
+        return {key: thawed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [thawed(item) for item in value]
+    return value
 
 
-def replaced(tree: Any, path: NodePath, value: Any, where: Place, done: NodePath = ()) -> Any:
-    """Return the tree with the node replaced, and mappings made on the way to it.
-
-    Raises:
-        SpecError: the path leads through a scalar or past a list; `where` is its place.
-    """
-    if not path:
-        return value
-    key, rest = path[0], path[1:]
-    here = dotted(done) or "the spec"
-    if isinstance(tree, tuple):
-        if not isinstance(key, int) or key >= len(tree):
-            raise SpecError(
-                f"{here} is a list of {len(tree)}; {key} is not an index of it", where=where
-            )
-        new = replaced(tree[key], rest, value, where, (*done, key))
-        return (*tree[:key], new, *tree[key + 1 :])
-    if tree is not None and not isinstance(tree, dict):
-        raise SpecError(f"{here} is {shown(tree)}, which has no field {key!r}", where=where)
-    below = (tree or {}).get(key)
-    return {**(tree or {}), str(key): replaced(below, rest, value, where, (*done, key))}
+def _is_index(key: str | int, items: list[Any] | tuple[Any, ...]) -> bool:
+    return isinstance(key, int) and 0 <= key < len(items)

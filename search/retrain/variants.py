@@ -9,6 +9,7 @@ from archspec.costs.flops import CONVENTION, Cost, cost_plan
 from archspec.network.plan import Plan, plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
+from archspec.spec.tree import node_at, with_node
 from archspec.text import table
 from blocks.base import ComponentSpec, SpecError
 from blocks.decoders import AnyDecoder
@@ -207,9 +208,9 @@ def _shared(own: Tree, member: type[ComponentSpec]) -> Iterator[Tree]:
 
 def _staged(tree: Tree, index: int, **parts: Any) -> Callable[[], Tree]:
     """Return a function that gives the tree with parts of one stage replaced."""
-    stages = tree["encoder"]["stages"]
-    changed = [{**stage, **parts} if i == index else stage for i, stage in enumerate(stages)]
-    return lambda: {**tree, "encoder": {**tree["encoder"], "stages": changed}}
+    stage = ("encoder", "stages", index)
+    changed: Tree = with_node(tree, stage, {**node_at(tree, stage), **parts})
+    return lambda: changed
 
 
 def _decoder(tree: Tree, fields: Tree) -> Callable[[], Tree]:

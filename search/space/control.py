@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from archspec.spec.load import load
+from archspec.spec.tree import node_at
 from archspec.spec.yaml_file import Source
 from blocks.base import SpecError
 from search.space.anchors import SPEC_KEY
@@ -49,9 +50,7 @@ def control_source(source: Source) -> Source:
     A choice keeps those of its members, with their fields, and its name. A mixer without a kind of
     its own, which takes the rest from the defaults, goes where the defaults' mixer is replaced.
     """
-    encoder = source.tree.get("encoder", {}) if isinstance(source.tree, dict) else {}
-    defaults = encoder.get("defaults", {}) if isinstance(encoder, dict) else {}
-    default = defaults.get("mixer") if isinstance(defaults, dict) else None
+    default = node_at(source.tree, ("encoder", "defaults", "mixer"))
     return replace(source, tree=_restricted(source.tree, drop=not _is_local(default)))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from archspec.spec.tree import mapped
 from archspec.spec.yaml_file import NodePath, Source, dotted
 from search.space.holes import Hole, Value, parse_hole
 
@@ -29,16 +30,12 @@ class Filler:
         """
         if at in self.source.marks:
             self.marks[path] = self.source.marks[at]
-        if isinstance(node, tuple):
-            items = enumerate(node)
-            return tuple(self.fill(item, (*path, i), (*at, i), scope) for i, item in items)
-        if not isinstance(node, dict):
-            return node
-        hole = parse_hole(f"{self.source.where(at)}  ", scope[0] + dotted(path[scope[1] :]), node)
+        hole = None
+        if isinstance(node, dict):
+            name = scope[0] + dotted(path[scope[1] :])
+            hole = parse_hole(f"{self.source.where(at)}  ", name, node)
         if hole is None:
-            return {
-                key: self.fill(item, (*path, key), (*at, key), scope) for key, item in node.items()
-            }
+            return mapped(node, lambda key, item: self.fill(item, (*path, key), (*at, key), scope))
         value = self.pick(hole)
         if hole.kind != "choice":
             return value

@@ -7,6 +7,8 @@ from typing import Any
 import yaml
 from optuna.trial import BaseTrial
 
+from archspec.spec.tree import children, thawed, walk
+from archspec.spec.yaml_file import NodePath
 from blocks.base import SpecError
 
 Value = str | int | float | bool | None
@@ -98,21 +100,18 @@ def _labels(members: tuple[Any, ...]) -> Iterator[Value]:
         elif isinstance(kind, str) and kinds.count(kind) == 1:
             yield kind
         else:
-            yield yaml.safe_dump(_lists(member), default_flow_style=True, width=10_000).strip()
+            yield yaml.safe_dump(thawed(member), default_flow_style=True, width=10_000).strip()
 
 
-def _lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _lists(item) for key, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, tuple) else value
+def holes_in(tree: Any) -> Iterator[tuple[NodePath, dict[str, Any]]]:
+    """Yield every hole with its path in the text, those inside members of choices included."""
+    for path, node in walk(tree):
+        if isinstance(node, dict) and hole_kind(node) is not None:
+            yield path, node
 
 
-def has_hole(node: Any) -> bool:
-    if isinstance(node, tuple):
-        return any(has_hole(item) for item in node)
-    if not isinstance(node, dict):
-        return False
-    return hole_kind(node) is not None or any(map(has_hole, node.values()))
+def has_hole(tree: Any) -> bool:
+    return next(holes_in(tree), None) is not None
 
 
 @dataclass(frozen=True)
@@ -139,11 +138,7 @@ def size_of(tree: Any) -> SpaceSize:
 
 def _count(node: Any, path: str, known: frozenset[str]) -> tuple[int, int]:
     """Return the combinations of a node and its continuous ranges; `known` holes count no more."""
-    if isinstance(node, tuple):
-        node = dict(enumerate(node))
-    if not isinstance(node, dict):
-        return 1, 0
-    hole = parse_hole("", path, node)
+    hole = parse_hole("", path, node) if isinstance(node, dict) else None
     if hole is not None and hole.name in known:
         return 1, 0
     if hole is not None and hole.kind != "choice":
@@ -153,7 +148,7 @@ def _count(node: Any, path: str, known: frozenset[str]) -> tuple[int, int]:
         members = [_count(member, f"{path}.", known | {hole.name}) for member in node["choice"]]
         return sum(count for count, _ in members), max(ranges for _, ranges in members)
     combinations, ranges = 1, 0
-    for key, item in node.items():
+    for key, item in children(node):
         count, more = _count(item, f"{path}.{key}", known)
         combinations, ranges = combinations * count, ranges + more
         known |= _names(item)
@@ -162,10 +157,6 @@ def _count(node: Any, path: str, known: frozenset[str]) -> tuple[int, int]:
 
 def _names(node: Any) -> frozenset[str]:
     """Return the own names of holes that always exist at or below the node."""
-    if isinstance(node, tuple):
-        return frozenset().union(*map(_names, node))
-    if not isinstance(node, dict):
-        return frozenset()
-    if hole_kind(node) is not None:
+    if isinstance(node, dict) and hole_kind(node) is not None:
         return frozenset([node["name"]] if "name" in node else [])
-    return frozenset().union(*map(_names, node.values()))
+    return frozenset().union(*(_names(child) for _, child in children(node)))

@@ -11,9 +11,10 @@ from archspec.costs.flops import cost_plan
 from archspec.network.plan import Plan, plan
 from archspec.spec.load import SpecLike, load, validate
 from archspec.spec.schema import ArchSpec
-from archspec.spec.tree import nodes_at, value_at, with_value
+from archspec.spec.tree import node_at, with_node
 from archspec.spec.yaml_file import Source, dotted
 from blocks.base import Grid, SpecError
+from search.space.scale import width_paths
 from search.space.settings import MatchSpec
 
 Measure = Callable[[Plan], float]
@@ -55,10 +56,8 @@ def match_spec(
     """
     loaded = validate(spec) if isinstance(spec, Source) else load(spec)
     tree = loaded.tree()
-    paths = [
-        path for pattern in target.widths for path in nodes_at(tree, tuple(pattern.split(".")))
-    ]
-    base = [value_at(tree, path) for path in paths]
+    paths = width_paths(tree, target.widths)
+    base = [node_at(tree, path) for path in paths]
     if not paths:
         raise SpecError(f"match.widths: {', '.join(target.widths)} names no width of {loaded.name}")
     tried: dict[tuple[int, ...], _Found] = {}
@@ -68,7 +67,7 @@ def match_spec(
         if widths not in tried:
             changed = tree
             for path, width in zip(paths, widths, strict=True):
-                changed = with_value(changed, path, width)
+                changed = with_node(changed, path, width)
             candidate = load(changed)
             planned = plan(
                 candidate,

@@ -1,13 +1,13 @@
 """Widths scaled down by one factor until a network keeps the limits of a search."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from archspec.network.plan import Plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
-from archspec.spec.tree import nodes_at, value_at, with_value
+from archspec.spec.tree import node_at, paths_at, split_path, with_node
 from archspec.spec.yaml_file import NodePath
 from blocks.base import SpecError
 
@@ -16,6 +16,12 @@ _GRAINS = (4, 8, 24)
 """What divides a width and one of these goes on dividing it; the first is taken that norms (groups
 of 8) and rotary embeddings (6 channels for three axes) of the network allow."""
 _STEPS = 256
+
+
+def width_paths(tree: Any, names: Iterable[str]) -> list[NodePath]:
+    """Return the paths of the numbers that the names mean, see `paths_at`."""
+    paths = [path for name in names for path in paths_at(tree, split_path(name))]
+    return [path for path in paths if type(node_at(tree, path)) is int]
 
 
 def scale_down(
@@ -48,12 +54,12 @@ def _narrower(
     keeps: Callable[[Plan], bool],
 ) -> Plan:
     tree = {**spec.tree(), "title": ""}  # a title may state the size
-    paths = [path for name in WIDTHS for path in nodes_at(tree, tuple(name.split(".")))]
+    paths = width_paths(tree, WIDTHS)
 
     def scaled(step: int) -> Plan:
         changed = tree
         for path in paths:
-            changed = with_value(changed, path, _width(tree, path, step, grain))
+            changed = with_node(changed, path, _width(tree, path, step, grain))
         return plan_at(load(changed))
 
     low, high, best = 1, _STEPS, scaled(1)
@@ -69,9 +75,8 @@ def _narrower(
 
 def _width(tree: Any, path: NodePath, step: int, grain: int) -> int:
     """Return the width at this step, a multiple of what it has to divide by."""
-    width = value_at(tree, path)
+    width: int = node_at(tree, path)
     grain = math.gcd(width, grain)
     if path[0] == "encoder":
-        mixer = tree["encoder"]["stages"][path[2]]["mixer"]
-        grain = math.lcm(grain, mixer.get("num_heads", 1))
+        grain = math.lcm(grain, node_at(tree, (*path[:-1], "mixer", "num_heads"), 1))
     return max(width * step // _STEPS // grain, 1) * grain

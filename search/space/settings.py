@@ -44,7 +44,7 @@ class MatchSpec(ComponentSpec):
 
     `macs` may be a choice, which a space draws like any hole, under the name `search.match.macs`.
     `widths` are the nodes that are scaled, by one factor as far as rounding to multiples of
-    `multiple` allows; `*` stands for every entry of a list. A node that a candidate does not have
+    `multiple` allows; `*` stands for every index or key. A node that a candidate does not have
     is left out. `tolerance` is the share by which a candidate may miss. `latency` is the median
     of `repeats` forward and backward passes of `batch_size` patches, in seconds of wall time.
     """

@@ -1,13 +1,13 @@
 """Short ways to write a space, written out when it is loaded: wildcards, holes by path, ties."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from archspec.spec.tree import split_path
+from archspec.spec.tree import mapped, node_at, paths_at, split_path, unwritable, with_node
 from archspec.spec.yaml_file import NodePath, Source, dotted
 from blocks.base import SpecError
-from search.space.holes import hole_kind
+from search.space.holes import hole_kind, holes_in
 
 
 def expand_overrides(source: Source, overrides: Sequence[str]) -> tuple[str, ...]:
@@ -33,13 +33,7 @@ def matching_paths(tree: Any, pattern: NodePath, where: str) -> list[NodePath]:
     Raises:
         SpecError: a `*` stands where there is no list or mapping.
     """
-    paths: list[NodePath] = [()]
-    for part in pattern:
-        paths = [
-            (*path, key)
-            for path in paths
-            for key in ([part] if part != "*" else _keys(_node(tree, path)))
-        ]
+    paths = paths_at(tree, pattern)
     if not paths:
         raise SpecError(f"{where}  {dotted(pattern)}: no such node; * is an index or key")
     return paths
@@ -64,7 +58,7 @@ def put_holes(source: Source, holes: dict[str, Any]) -> Source:
             )
         for path in matching_paths(tree, split_path(key), where):
             tree = _put(tree, path, hole, f"{where}  {key}")
-            for old in [mark for mark in marks if mark[: len(path)] == path]:
+            for old in [mark for mark in marks if _in(mark, path)]:
                 del marks[old]
             below = {mark[len(at) :]: text for mark, text in source.marks.items() if _in(mark, at)}
             marks |= {(*path, *rest): text for rest, text in below.items()}
@@ -78,7 +72,7 @@ def resolve_ties(source: Source) -> Source:
         SpecError: no hole has the name, or two that differ.
     """
     named: dict[str, tuple[NodePath, Any]] = {}
-    for path, node in _holes(source.tree, ()):
+    for path, node in holes_in(source.tree):
         name = node.get("name")
         if name is None:
             continue
@@ -94,13 +88,10 @@ def resolve_ties(source: Source) -> Source:
     marks = dict(source.marks)
 
     def resolved(node: Any, path: NodePath, inside: tuple[str, ...]) -> Any:
-        if isinstance(node, tuple):
-            return tuple(resolved(item, (*path, i), inside) for i, item in enumerate(node))
-        if not isinstance(node, dict):
-            return node
-        if set(node) != {"tie"}:
-            inner = (*inside, node["name"]) if hole_kind(node) and "name" in node else inside
-            return {key: resolved(item, (*path, key), inner) for key, item in node.items()}
+        if not isinstance(node, dict) or set(node) != {"tie"}:
+            named_hole = isinstance(node, dict) and hole_kind(node) and "name" in node
+            inner = (*inside, node["name"]) if named_hole else inside
+            return mapped(node, lambda key, item: resolved(item, (*path, key), inner))
         name = node["tie"]
         if name not in named or name in inside:
             what = "is inside that hole itself" if name in inside else "no hole has that name"
@@ -139,47 +130,14 @@ def expand_anchor(
     return {**expanded, **{key: value for key, value in anchor.items() if "*" not in key}}
 
 
-def _keys(node: Any) -> list[Any]:
-    if isinstance(node, dict):
-        return list(node)
-    return list(range(len(node))) if isinstance(node, tuple) else []
-
-
-def _node(tree: Any, path: NodePath) -> Any:
-    for key in path:
-        if isinstance(tree, dict):
-            tree = tree.get(str(key))
-        elif isinstance(tree, tuple) and isinstance(key, int) and key < len(tree):
-            tree = tree[key]
-        else:
-            return None
-    return tree
-
-
-def _put(tree: Any, path: NodePath, value: Any, where: str) -> Any:
-    if not path:
-        return value
-    key, rest = path[0], path[1:]
-    if isinstance(tree, tuple):
-        if not isinstance(key, int) or key >= len(tree):
-            raise SpecError(f"{where}: {key} is not an index of a list of {len(tree)}")
-        return (*tree[:key], _put(tree[key], rest, value, where), *tree[key + 1 :])
-    if tree is not None and not isinstance(tree, dict):
-        raise SpecError(f"{where}: there is {tree!r}, which has no field {key!r}")
-    return {**(tree or {}), str(key): _put((tree or {}).get(str(key)), rest, value, where)}
-
-
-def _holes(node: Any, path: NodePath) -> Iterator[tuple[NodePath, dict[str, Any]]]:
-    """Yield every hole with its path in the text."""
-    if isinstance(node, dict) and hole_kind(node) is not None:
-        yield path, node
-    items = node.items() if isinstance(node, dict) else enumerate(node) if _is_list(node) else ()
-    for key, item in items:
-        yield from _holes(item, (*path, key))
-
-
-def _is_list(node: Any) -> bool:
-    return isinstance(node, tuple)
+def _put(tree: Any, path: NodePath, hole: Any, where: str) -> Any:
+    end = unwritable(tree, path)
+    if end is None:
+        return with_node(tree, path, hole)
+    node, key = node_at(tree, end), path[len(end)]
+    if isinstance(node, tuple):
+        raise SpecError(f"{where}: {key} is not an index of a list of {len(node)}")
+    raise SpecError(f"{where}: there is {node!r}, which has no field {key!r}")
 
 
 def _in(mark: NodePath, path: NodePath) -> bool:

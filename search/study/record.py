@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from archspec.spec.messages import mistakes
 from archspec.spec.migrations import upgrade
-from archspec.spec.tree import frozen
+from archspec.spec.tree import frozen, thawed
 from archspec.spec.yaml_file import Source, dotted
 from blocks.base import SpecError
 from search.space.settings import SearchSettings, StopperName
@@ -27,7 +27,7 @@ def read_run_json(folder: Path) -> dict[str, Any]:
     record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if isinstance(record.get("space"), dict):
         space = upgrade(Source(RECORD, frozen(record["space"]))).tree
-        record["space"] = json.loads(json.dumps(space))
+        record["space"] = thawed(space)
     return record
 
 

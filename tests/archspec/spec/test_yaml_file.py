@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from archspec.spec.tree import frozen
 from archspec.spec.yaml_file import Source, dotted, dump, parse
 
 SCALARS = [
@@ -79,11 +80,6 @@ TREE = {
 
 
 def test_dump_is_read_back_identically() -> None:
-    def frozen(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: frozen(item) for key, item in value.items()}
-        return tuple(map(frozen, value)) if isinstance(value, list) else value
-
     found = parse(dump(TREE), "net.yaml").tree
     assert found == frozen(TREE)
     assert list(found) == list(TREE)

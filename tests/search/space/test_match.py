@@ -127,6 +127,8 @@ def test_a_step_takes_time() -> None:
         ({"macs": 1e15}, "nearest: encoder.stages.0.width="),
         ({"macs": TARGET, "multiple": 64, "tolerance": 0.001}, "within 0.1 %"),
         ({"macs": TARGET, "widths": ("encoder.stages.*.widht",)}, "names no width of host"),
+        ({"macs": TARGET, "widths": ("encoder.stages.*.mixer.kind",)}, "names no width of host"),
+        ({"macs": TARGET, "widths": ("encoder.stages.*.block.project",)}, "names no width of host"),
     ],
 )
 def test_what_cannot_be_matched_is_refused(fields: dict[str, Any], message: str) -> None:
