@@ -45,19 +45,14 @@ class ResidualBlockSpec(BlockSpec):
         `position` is where the block stands in the network: 0 is the first, 1 the last.
         """
         return ResidualBlock(
-            at,
-            mixer=mixer,
-            ffn=ffn,
-            norm=self.norm,
-            gate=self.gate,
-            project=self.project,
-            layer_scale=self.layer_scale,
-            drop_path=self.drop_path * position,
+            at, spec=self, mixer=mixer, ffn=ffn, drop_path=self.drop_path * position
         )
 
 
 class ResidualBlock(nn.Module):
     """Compute x + mixer(norm(x)), then x + ffn(norm(x)) where there is an FFN.
+
+    `drop_path` is this block's own rate.
 
     Source: pre-norm residual order, arXiv 2002.04745, figure 1b. Gate and projection: SegMaFormer,
     arXiv 2603.22002, as in github.com/duydngn89/nnUNet-Custom@0292340, SegMaFormer.py (authorship
@@ -68,23 +63,20 @@ class ResidualBlock(nn.Module):
         self,
         at: StageShape,
         *,
+        spec: ResidualBlockSpec,
         mixer: nn.Module,
         ffn: nn.Module | None,
-        norm: str,
-        gate: Gate,
-        project: bool,
-        layer_scale: float | None,
         drop_path: float,
     ) -> None:
         super().__init__()
-        self.norm = build_norm(norm, at)
+        self.norm = build_norm(spec.norm, at)
         self.mixer = mixer
-        self.gate = ConvGate(at) if gate == "conv" else None
-        self.project = ChannelLinear(at.channels, at.channels) if project else nn.Identity()
-        self.ffn_norm = None if ffn is None else build_norm(norm, at)
+        self.gate = ConvGate(at) if spec.gate == "conv" else None
+        self.project = ChannelLinear(at.channels, at.channels) if spec.project else nn.Identity()
+        self.ffn_norm = None if ffn is None else build_norm(spec.norm, at)
         self.ffn = ffn
-        self.mixer_scale = _scale(at, layer_scale)
-        self.ffn_scale = None if ffn is None else _scale(at, layer_scale)
+        self.mixer_scale = _scale(at, spec.layer_scale)
+        self.ffn_scale = None if ffn is None else _scale(at, spec.layer_scale)
         self.drop = build_drop_path(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
