@@ -10,7 +10,7 @@ from archspec.network.resolve import resolve
 from archspec.network.segnet import SegNet, Stage
 from archspec.spec.load import SpecLike
 from blocks.base import Grid
-from blocks.decoders.decoder import Decoder
+from blocks.decoders.decoder import Decoder, Heads
 from blocks.layers.norm import build_norm
 from blocks.wrappers.block import ConvBlockSpec
 
@@ -42,12 +42,12 @@ def build_plan(planned: Plan) -> SegNet:
 
 def build_parts(planned: Plan) -> tuple[list[nn.Module], Decoder]:
     """Return what `SegNet` is made of, for subclasses of it."""
-    decoder = planned.spec.decoder.build(
-        planned.decoder_inputs,
-        patch_size=planned.patch_size,
+    heads = Heads(
+        count=planned.spec.deep_supervision.heads,
         num_classes=planned.num_classes,
-        num_heads=planned.spec.deep_supervision.heads,
+        patch_size=planned.patch_size,
     )
+    decoder = planned.spec.decoder.build(planned.decoder_inputs, heads)
     depths = [stage.spec.depth for stage in planned.stages]
     last = max(sum(depths) - 1, 1)
     stages = [

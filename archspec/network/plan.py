@@ -8,7 +8,7 @@ from typing import Any
 
 from archspec.spec.schema import ArchSpec, StageSpec
 from blocks.base import Grid, SpecError, StageShape
-from blocks.decoders.decoder import plans_strides
+from blocks.decoders.decoder import Heads, plans_strides
 from blocks.errors import Problem
 from blocks.layers.norm import OnePositionError, check_norm
 from blocks.wrappers.block import ConvBlockSpec
@@ -121,13 +121,12 @@ class _Planning:
             stages.append(self._stage(stage, inp, f"encoder.stages.{index}"))
             inp = stages[-1].out
         inputs = _decoder_inputs(spec, tuple(stages))
-        heads = spec.deep_supervision.heads
+        count = spec.deep_supervision.heads
+        heads = Heads(count=count, num_classes=classes, patch_size=self.patch)
         if self.divides:
-            self._check(
-                "", lambda: spec.decoder.check(inputs, patch_size=self.patch, num_heads=heads)
-            )
+            self._check("", lambda: spec.decoder.check(inputs, heads))
         self._raise(advise)
-        grids = spec.decoder.output_grids(inputs, patch_size=self.patch, num_heads=heads)
+        grids = spec.decoder.output_grids(inputs, heads)
         return Plan(spec, channels, classes, self.patch, tuple(stages), grids)
 
     def _stage(self, stage: StageSpec, inp: StageShape, path: str) -> StagePlan:

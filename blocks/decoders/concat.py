@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from blocks.base import Count, Grid, SpecError, StageShape
-from blocks.decoders.decoder import Decoder, DecoderSpec, Skips
+from blocks.decoders.decoder import Decoder, DecoderSpec, Heads, Skips
 from blocks.layers.act import Act
 from blocks.layers.conv import pointwise, transposed_conv
 from blocks.layers.conv_stack import conv_stack
 from blocks.layers.fue import FUE
-from blocks.layers.head import HeadKind
 from blocks.layers.norm import Norm
 from blocks.layers.residual_unit import ResidualUnit
 from blocks.layers.resize import resize
@@ -47,7 +46,7 @@ class ConcatDecoderSpec(DecoderSpec):
     def takes_input(self) -> bool:
         return self.input_skip
 
-    def check(self, skips: Skips, *, patch_size: Grid, num_heads: int) -> None:
+    def check(self, skips: Skips, heads: Heads) -> None:
         """Refuse what `DecoderSpec.check` does, and a bottleneck width that nothing can make."""
         if self.bottleneck_width is not None and self.skip_block == "none":
             raise SpecError(
@@ -55,7 +54,7 @@ class ConcatDecoderSpec(DecoderSpec):
                 field="decoder.bottleneck_width",
                 suggestion="leave it out, or change the last stage's width",
             )
-        super().check(skips, patch_size=patch_size, num_heads=num_heads)
+        super().check(skips, heads)
 
     def levels(self, skips: Skips) -> tuple[StageShape, ...]:
         """Return the skips' shapes behind their units, which decoded features have as well."""
@@ -78,25 +77,8 @@ class ConcatDecoderSpec(DecoderSpec):
         normed = self.levels(skips) if self.skip_block == "residual" else skips[:-1]
         return [("norm", self.norm, at) for at in normed]
 
-    def build(
-        self, skips: Skips, *, patch_size: Grid, num_classes: int, num_heads: int
-    ) -> "ConcatDecoder":
-        return ConcatDecoder(
-            skips,
-            self.levels(skips),
-            self.feature_shapes(skips),
-            skip_block=self.skip_block,
-            up=self.up,
-            fue=self.fue,
-            num_convs=self.num_convs,
-            norm=self.norm,
-            act=self.act,
-            takes_input=self.takes_input,
-            patch_size=patch_size,
-            num_classes=num_classes,
-            num_heads=num_heads,
-            head=self.head,
-        )
+    def build(self, skips: Skips, heads: Heads) -> "ConcatDecoder":
+        return ConcatDecoder(skips, spec=self, heads=heads)
 
 
 class ConcatDecoder(Decoder):
@@ -109,41 +91,20 @@ class ConcatDecoder(Decoder):
     github.com/MIC-DKFZ/dynamic-network-architectures 0.4.4, building_blocks/unet_decoder.py.
     """
 
-    def __init__(
-        self,
-        skips: Skips,
-        levels: tuple[StageShape, ...],
-        features: tuple[StageShape, ...],
-        *,
-        skip_block: SkipBlock,
-        up: Up,
-        fue: bool,
-        num_convs: int | None,
-        norm: str,
-        act: Act,
-        takes_input: bool,
-        patch_size: Grid,
-        num_classes: int,
-        num_heads: int,
-        head: HeadKind,
-    ) -> None:
-        super().__init__(
-            features,
-            patch_size=patch_size,
-            num_classes=num_classes,
-            num_heads=num_heads,
-            head=head,
-        )
-        self.takes_input = takes_input
-        self.fue = FUE() if fue else nn.Identity()
-        residual = skip_block == "residual"
+    def __init__(self, skips: Skips, *, spec: ConcatDecoderSpec, heads: Heads) -> None:
+        levels, features = spec.levels(skips), spec.feature_shapes(skips)
+        norm, act, num_convs = spec.norm, spec.act, spec.num_convs
+        super().__init__(features, spec=spec, heads=heads)
+        self.takes_input = spec.takes_input
+        self.fue = FUE() if spec.fue else nn.Identity()
+        residual = spec.skip_block == "residual"
         self.skip_blocks = nn.ModuleList(
             ResidualUnit(skip.channels, level, norm=norm, act=act) if residual else nn.Identity()
             for skip, level in zip(skips, levels, strict=True)
         )
         decoded = features if len(levels) > 1 else ()
         self.ups = nn.ModuleList(
-            _Up(coarse, fine, kind=up, bias=num_convs is not None)
+            _Up(coarse, fine, kind=spec.up, bias=num_convs is not None)
             for fine, coarse in pairwise((*decoded, levels[-1]))
         )
         self.blocks = nn.ModuleList(

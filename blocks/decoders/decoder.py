@@ -1,6 +1,7 @@
 """What all decoders share: heads, deep supervision, and the grids of their outputs."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -11,6 +12,15 @@ from blocks.layers.head import HeadKind, build_head
 from blocks.layers.norm import check_norm
 
 Skips = tuple[StageShape, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heads:
+    """What a decoder is asked for: `count` outputs of `num_classes`, the finest at `patch_size`."""
+
+    count: int
+    num_classes: int
+    patch_size: Grid
 
 
 class DecoderSpec(ComponentSpec, ABC):
@@ -28,23 +38,21 @@ class DecoderSpec(ComponentSpec, ABC):
         """Return the features that heads may sit on, fine to coarse."""
 
     @abstractmethod
-    def build(
-        self, skips: Skips, *, patch_size: Grid, num_classes: int, num_heads: int
-    ) -> "Decoder":
+    def build(self, skips: Skips, heads: Heads) -> "Decoder":
         """Return the decoder for skips given fine to coarse."""
 
     @abstractmethod
     def norms(self, skips: Skips) -> list[tuple[str, str, StageShape]]:
         """Return (field, norm, shape) of every norm, for the plan to check."""
 
-    def check(self, skips: Skips, *, patch_size: Grid, num_heads: int) -> None:
+    def check(self, skips: Skips, heads: Heads) -> None:
         """Refuse what cannot work: a head short of the patch grid, too many heads, a norm.
 
         Raises:
             SpecError: see above; the message starts with the field.
         """
         features = self.feature_shapes(skips)
-        gap = _gap(patch_size, features[0].grid)
+        gap = _gap(heads.patch_size, features[0].grid)
         if self.head == "conv" and any(step != 1 for step in gap):
             raise SpecError(
                 f"'conv' needs decoder features at patch size, but they are {list(gap)} times "
@@ -55,18 +63,18 @@ class DecoderSpec(ComponentSpec, ABC):
         for field, norm, at in self.norms(skips):
             check_norm(norm, at, field=f"decoder.{field}")
         possible = len(_head_levels(features))
-        if num_heads > possible:
+        if heads.count > possible:
             raise SpecError(
-                f"{num_heads} heads, but the decoder has features at {possible} different grids",
+                f"{heads.count} heads, but the decoder has features at {possible} different grids",
                 field="deep_supervision.heads",
                 suggestion=f"use at most {possible}",
             )
 
-    def output_grids(self, skips: Skips, *, patch_size: Grid, num_heads: int) -> tuple[Grid, ...]:
+    def output_grids(self, skips: Skips, heads: Heads) -> tuple[Grid, ...]:
         """Return the grid of every head's logits, fine to coarse; the first is the patch."""
         features = self.feature_shapes(skips)
-        levels = _head_levels(features)[1:num_heads]
-        return (patch_size, *(features[level].grid for level in levels))
+        levels = _head_levels(features)[1 : heads.count]
+        return (heads.patch_size, *(features[level].grid for level in levels))
 
 
 class Decoder(nn.Module, ABC):
@@ -77,23 +85,17 @@ class Decoder(nn.Module, ABC):
     """
 
     def __init__(
-        self,
-        features: tuple[StageShape, ...],
-        *,
-        patch_size: Grid,
-        num_classes: int,
-        num_heads: int,
-        head: HeadKind,
+        self, features: tuple[StageShape, ...], *, spec: DecoderSpec, heads: Heads
     ) -> None:
         super().__init__()
         self.deep_supervision = False
         self.takes_input = False
-        self.head_levels = _head_levels(features)[:num_heads]
-        ndim = len(patch_size)
-        gap = _gap(patch_size, features[0].grid)
+        self.head_levels = _head_levels(features)[: heads.count]
+        num_classes, ndim = heads.num_classes, len(heads.patch_size)
+        gap = _gap(heads.patch_size, features[0].grid)
         self.seg_layers = nn.ModuleList(
             [
-                build_head(head, features[0].channels, num_classes, gap=gap),
+                build_head(spec.head, features[0].channels, num_classes, gap=gap),
                 *(
                     pointwise(features[level].channels, num_classes, ndim)
                     for level in self.head_levels[1:]

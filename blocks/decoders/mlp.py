@@ -5,11 +5,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from blocks.base import Count, Grid, StageShape
-from blocks.decoders.decoder import Decoder, DecoderSpec, Skips
+from blocks.base import Count, StageShape
+from blocks.decoders.decoder import Decoder, DecoderSpec, Heads, Skips
 from blocks.layers.act import Act, build_act
 from blocks.layers.conv import pointwise
-from blocks.layers.head import HeadKind
 from blocks.layers.linear import ChannelLinear
 from blocks.layers.norm import Norm, build_norm
 from blocks.layers.resize import resize
@@ -40,21 +39,8 @@ class MLPDecoderSpec(DecoderSpec):
             *(("proj_norm", self.proj_norm, at) for at in features),
         ]
 
-    def build(
-        self, skips: Skips, *, patch_size: Grid, num_classes: int, num_heads: int
-    ) -> "MLPDecoder":
-        return MLPDecoder(
-            skips,
-            self.feature_shapes(skips),
-            proj_norm=self.proj_norm,
-            fuse_norm=self.fuse_norm,
-            act=self.act,
-            order=self.order,
-            patch_size=patch_size,
-            num_classes=num_classes,
-            num_heads=num_heads,
-            head=self.head,
-        )
+    def build(self, skips: Skips, heads: Heads) -> "MLPDecoder":
+        return MLPDecoder(skips, spec=self, heads=heads)
 
 
 class MLPDecoder(Decoder):
@@ -64,40 +50,22 @@ class MLPDecoder(Decoder):
     github.com/OSUPCVLab/SegFormer3D@9d2fa50, architectures/segformer3d.py.
     """
 
-    def __init__(
-        self,
-        skips: Skips,
-        features: tuple[StageShape, ...],
-        *,
-        proj_norm: str,
-        fuse_norm: str,
-        act: Act,
-        order: Order,
-        patch_size: Grid,
-        num_classes: int,
-        num_heads: int,
-        head: HeadKind,
-    ) -> None:
-        super().__init__(
-            features,
-            patch_size=patch_size,
-            num_classes=num_classes,
-            num_heads=num_heads,
-            head=head,
-        )
-        self.order = order
+    def __init__(self, skips: Skips, *, spec: MLPDecoderSpec, heads: Heads) -> None:
+        features = spec.feature_shapes(skips)
+        super().__init__(features, spec=spec, heads=heads)
+        self.order = spec.order
         fused = features[0]
         self.projections = nn.ModuleList(
             nn.Sequential(
                 ChannelLinear(skip.channels, fused.channels),
-                build_norm(proj_norm, feature),
+                build_norm(spec.proj_norm, feature),
             )
             for skip, feature in zip(skips, features, strict=True)
         )
         self.fuse = nn.Sequential(
             pointwise(len(skips) * fused.channels, fused.channels, fused.ndim, bias=False),
-            build_norm(fuse_norm, fused),
-            build_act(act),
+            build_norm(spec.fuse_norm, fused),
+            build_act(spec.act),
         )
 
     def features(self, skips: list[Tensor]) -> list[Tensor]:

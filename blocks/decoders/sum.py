@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from blocks.base import Grid, StageShape
-from blocks.decoders.decoder import Decoder, DecoderSpec, Skips
+from blocks.base import StageShape
+from blocks.decoders.decoder import Decoder, DecoderSpec, Heads, Skips
 from blocks.layers.act import Act
 from blocks.layers.conv import pointwise
-from blocks.layers.head import HeadKind
 from blocks.layers.norm import Norm
 from blocks.layers.residual_conv import ResidualConv
 from blocks.layers.resize import resize
@@ -33,20 +32,8 @@ class SumDecoderSpec(DecoderSpec):
     def norms(self, skips: Skips) -> list[tuple[str, str, StageShape]]:
         return [("norm", self.norm, at) for at in skips[:-1]]
 
-    def build(
-        self, skips: Skips, *, patch_size: Grid, num_classes: int, num_heads: int
-    ) -> "SumDecoder":
-        return SumDecoder(
-            skips,
-            self.feature_shapes(skips),
-            norm=self.norm,
-            act=self.act,
-            num_blocks=self.num_blocks,
-            patch_size=patch_size,
-            num_classes=num_classes,
-            num_heads=num_heads,
-            head=self.head,
-        )
+    def build(self, skips: Skips, heads: Heads) -> "SumDecoder":
+        return SumDecoder(skips, spec=self, heads=heads)
 
 
 class SumDecoder(Decoder):
@@ -55,33 +42,16 @@ class SumDecoder(Decoder):
     Source: SegResNet, arXiv 1810.11654, section 2.2 (decoder); used by SegResMamba.
     """
 
-    def __init__(
-        self,
-        skips: Skips,
-        features: tuple[StageShape, ...],
-        *,
-        norm: str,
-        act: Act,
-        num_blocks: int,
-        patch_size: Grid,
-        num_classes: int,
-        num_heads: int,
-        head: HeadKind,
-    ) -> None:
-        super().__init__(
-            features,
-            patch_size=patch_size,
-            num_classes=num_classes,
-            num_heads=num_heads,
-            head=head,
-        )
+    def __init__(self, skips: Skips, *, spec: SumDecoderSpec, heads: Heads) -> None:
+        super().__init__(spec.feature_shapes(skips), spec=spec, heads=heads)
+        norm, act = spec.norm, spec.act
         levels = list(pairwise(skips))
         self.projections = nn.ModuleList(
             pointwise(coarse.channels, fine.channels, fine.ndim, bias=False)
             for fine, coarse in levels
         )
         self.blocks = nn.ModuleList(
-            nn.Sequential(*(ResidualConv(fine, norm=norm, act=act) for _ in range(num_blocks)))
+            nn.Sequential(*(ResidualConv(fine, norm=norm, act=act) for _ in range(spec.num_blocks)))
             for fine, _ in levels
         )
 

@@ -19,7 +19,9 @@ from archspec.spec.tree import (
     with_node,
 )
 from archspec.spec.yaml_file import NodePath
-from blocks.base import SpecError
+from blocks.errors import Place, SpecError
+
+AT = Place("x=1", kind="override")
 
 LISTS: dict[str, Any] = {
     "name": "net",
@@ -131,7 +133,7 @@ def test_a_node_is_written_into_a_copy(tree: dict[str, Any], text: str) -> None:
     before, path = copy.deepcopy(tree), split_path(text)
     changed = with_node(tree, path, {"new": 1})
     assert tree == before
-    assert replaced(tree, path, {"new": 1}, "-s x=1") == changed
+    assert replaced(tree, path, {"new": 1}, AT) == changed
     assert node_at(changed, path) == {"new": 1}
     for other, node in walk(before):
         if any(str(a) != str(b) for a, b in zip(path, other, strict=False)):  # beside the path
@@ -160,13 +162,13 @@ def test_a_path_that_leads_nowhere_is_refused(
 ) -> None:
     assert unwritable(tree, split_path(text)) == split_path(end)
     with pytest.raises(SpecError) as error:
-        replaced(tree, split_path(text), 1, "-s x=1")
+        replaced(tree, split_path(text), 1, AT)
     assert str(error.value) == message
 
 
 def test_a_root_that_is_no_mapping_is_called_the_spec() -> None:
     with pytest.raises(SpecError, match="-s x=1  the spec is 'net', which has no field 'x'"):
-        replaced("net", ("x",), 1, "-s x=1")
+        replaced("net", ("x",), 1, AT)
 
 
 def test_what_can_be_written_has_no_end() -> None:

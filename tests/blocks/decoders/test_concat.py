@@ -12,6 +12,7 @@ from archspec.network.plan import plan
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError, StageShape
 from blocks.decoders.concat import ConcatDecoderSpec
+from blocks.decoders.decoder import Heads
 from blocks.layers.residual_unit import ResidualUnit
 
 SpecFactory = Callable[..., ArchSpec]
@@ -40,7 +41,7 @@ def test_widths() -> None:
 def test_bottleneck_width_needs_a_unit() -> None:
     spec = ConcatDecoderSpec(skip_block="none", bottleneck_width=8)
     with pytest.raises(SpecError, match=r"^decoder\.bottleneck_width: needs skip_block: residual"):
-        spec.check(SKIPS, patch_size=(16, 16), num_heads=1)
+        spec.check(SKIPS, Heads(count=1, num_classes=2, patch_size=(16, 16)))
 
 
 @pytest.mark.parametrize("input_skip", [True, False])
@@ -73,7 +74,7 @@ def test_fits_any_encoder(
 
 def test_plain_steps() -> None:
     spec = ConcatDecoderSpec(num_convs=3, skip_block="none", norm="instance")
-    decoder = spec.build(SKIPS, patch_size=(8, 8), num_classes=2, num_heads=2)
+    decoder = spec.build(SKIPS, Heads(count=2, num_classes=2, patch_size=(8, 8)))
     skips = [torch.randn(2, at.channels, *at.grid) for at in SKIPS]
     x, found = skips[2], []
     for level in (1, 0):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from blocks.base import StageShape
+from blocks.decoders.decoder import Heads
 from blocks.decoders.mlp import MLPDecoder, MLPDecoderSpec
 from blocks.layers.norm import ChannelLayerNorm
 
@@ -19,9 +20,8 @@ SKIPS = {
 def build(ndim: int, **fields: Any) -> tuple[MLPDecoder, list[Tensor]]:
     torch.manual_seed(1)
     skips = SKIPS[ndim]
-    decoder = MLPDecoderSpec(width=4, **fields).build(
-        skips, patch_size=tuple(2 * n for n in skips[0].grid), num_classes=2, num_heads=1
-    )
+    heads = Heads(count=1, num_classes=2, patch_size=tuple(2 * n for n in skips[0].grid))
+    decoder = MLPDecoderSpec(width=4, **fields).build(skips, heads)
     return decoder.eval(), [torch.randn(2, at.channels, *at.grid) for at in skips]
 
 
@@ -40,7 +40,7 @@ def test_order_permutes_the_columns_of_the_fuse(ndim: int) -> None:
 def test_weights_depend_on_channels_only(width: int, ndim: int) -> None:
     at = tuple(StageShape(at.channels, (2, *at.grid[1:])) for at in SKIPS[ndim])
     spec = MLPDecoderSpec(width=width, proj_norm="layer", fuse_norm="batch")
-    decoder = spec.build(at, patch_size=(4,) * ndim, num_classes=3, num_heads=1)
+    decoder = spec.build(at, Heads(count=1, num_classes=3, patch_size=(4,) * ndim))
     linear = sum((skip.channels + 1) * width for skip in at)
     norms = len(at) * 2 * width + 2 * width
     fuse, head = len(at) * width * width, (width + 1) * 3
