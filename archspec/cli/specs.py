@@ -110,9 +110,9 @@ def describe(
     Networks are compared at --patch, or else at the first one's input, where all have as many
     axes. With --gpu-memory the exit code is 1 if one does not fit.
     """
-    from archspec.costs.describe import compare_text, describe_json, describe_text, kinds_text
+    from archspec.costs.describe import describe_plans
     from archspec.costs.diff import check_dimensions
-    from archspec.costs.fit import Fit, memory_size
+    from archspec.costs.fit import memory_size
     from archspec.network.plan import Plan
     from archspec.spec.load import load
 
@@ -132,19 +132,9 @@ def describe(
             patch_size=first.patch_size if first else None,
         )
         plans.append(planned)
-    found = [describe_json(planned, batch=batch) for planned in plans]
-    fits = [] if available is None else [Fit.of(planned, batch, available) for planned in plans]
-    for description, fit in zip(found, fits, strict=False):
-        description["fit"] = fit.as_json()
-    if json_:
-        print(json.dumps(found[0] if len(found) == 1 else found))
-    else:
-        print(describe_text(found[0]) if len(found) == 1 else compare_text(found))
-        for description in found if kinds else ():
-            print(kinds_text(description))
-        for fit in fits:
-            print(fit.text())
-    if not all(fit.fits for fit in fits):
+    found = describe_plans(plans, batch=batch, available=available)
+    print(json.dumps(found.to_json()) if json_ else found.text(kinds=kinds))
+    if not found.fits:
         raise typer.Exit(1)
 
 

@@ -54,9 +54,15 @@ class Fit:
             patch = _largest_patch(planned, batch, available)
         return Fit(planned.spec.name, batch, planned.patch_size, needed, available, largest, patch)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return plain data."""
-        return {**asdict(self), "fits": self.fits}
+        patch = self.patch_that_fits
+        return {
+            **asdict(self),
+            "patch_size": list(self.patch_size),
+            "patch_that_fits": None if patch is None else list(patch),
+            "fits": self.fits,
+        }
 
     def text(self) -> str:
         """Return one line."""

@@ -79,9 +79,9 @@ def test_the_compiler_is_not_imported() -> None:
     """PyTorch's own kernels for meta would: it takes longer than all of describe."""
     code = (
         "import sys\n"
-        "from archspec.costs.describe import describe_json\n"
+        "from archspec.costs.describe import describe_plan\n"
         "from archspec.network.resolve import resolve\n"
-        "describe_json(resolve('segmamba'))\n"
+        "describe_plan(resolve('segmamba'))\n"
         "assert 'torch' in sys.modules\n"
         "assert 'torch._dynamo' not in sys.modules"
     )
