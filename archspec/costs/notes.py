@@ -2,16 +2,19 @@
 
 import math
 
-from archspec.costs.flops import Cost
-from archspec.network.plan import Plan
+from archspec.costs.flops import Cost, cost_plan
+from archspec.network.plan import Plan, plan
+from blocks.base import SpecError
+from blocks.decoders.concat import ConcatDecoderSpec
 
 _MUCH = 0.4
+_MOST = 0.5
 _MANY_TOKENS = 64  # tokens per channel from which full attention is worth a word
 
 
 def notes(planned: Plan, cost: Cost, saved: dict[str, int]) -> tuple[str, ...]:
     """Return a line each; `saved` are the bytes kept for backward by path."""
-    return (*_attention(planned), *_most(planned, cost, saved))
+    return (*_attention(planned), *_most(planned, cost, saved), *_cheaper_concat(planned, cost))
 
 
 def _attention(planned: Plan) -> list[str]:
@@ -40,3 +43,33 @@ def _most(planned: Plan, cost: Cost, saved: dict[str, int]) -> list[str]:
             name = most.replace("stages.", "stage ")
             found.append(f"{name} holds {of[most] / whole:.0%} of all {what}")
     return found
+
+
+def _cheaper_concat(planned: Plan, cost: Cost) -> list[str]:
+    """Return what nnU-Net's setting of a concat decoder would cost, where it holds most FLOPs."""
+    decoder = planned.spec.decoder
+    if not isinstance(decoder, ConcatDecoderSpec):
+        return []
+    if cost.by_path["decoder"].flops <= _MOST * cost.flops:
+        return []
+    setting = {"skip_block": "none", "num_convs": 2, "bottleneck_width": None}
+    changed = decoder.model_copy(update=setting)
+    if changed == decoder:
+        return []
+    try:
+        other = plan(
+            planned.spec.model_copy(update={"decoder": changed}),
+            in_channels=planned.in_channels,
+            num_classes=planned.num_classes,
+            patch_size=planned.patch_size,
+        )
+    except SpecError:
+        return []
+    macs = cost_plan(other).macs
+    if macs >= cost.macs:
+        return []
+    without = "" if decoder.bottleneck_width is None else " without bottleneck_width"
+    return [
+        f"decoder {{skip_block: none, num_convs: 2}}{without} would make the whole network "
+        f"{macs / 1e9:.3f} GMAC"
+    ]

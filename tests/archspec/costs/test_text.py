@@ -89,6 +89,31 @@ def test_what_fits_really_fits(share: float, batch: int) -> None:
         assert training_memory(smaller, batch=batch, amp=True).total <= available
 
 
+CHEAPER = ["decoder.skip_block=none", "decoder.num_convs=2", "decoder.bottleneck_width=null"]
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("segmamba", "decoder {skip_block: none, num_convs: 2} without bottleneck_width"),
+        ("segmamba-figure", "decoder {skip_block: none, num_convs: 2}"),
+    ],
+)
+def test_the_cheaper_concat_decoder_costs_what_the_note_says(name: str, setting: str) -> None:
+    sizes: Any = {"in_channels": 2, "num_classes": 3, "patch_size": (64, 64, 64)}
+    *_, note = archspec.describe(name, **sizes).notes
+    cheaper = archspec.describe(archspec.load(name, overrides=CHEAPER), **sizes)
+    assert note == f"{setting} would make the whole network {cheaper.macs / 1e9:.3f} GMAC"
+    assert not [line for line in cheaper.notes if line.startswith("decoder {")]
+
+
+@pytest.mark.parametrize("name", ["resenc-unet", "unet", "segresmamba", "segformer3d"])
+def test_no_note_where_that_decoder_is_not_there_or_costs_no_less(name: str) -> None:
+    """One convolution a level is less than two; the others hold less, or are of another kind."""
+    found = archspec.describe(name, patch_size=(64, 64, 64))
+    assert not [line for line in found.notes if line.startswith("decoder {")]
+
+
 def test_exit_code_says_whether_it_fits() -> None:
     assert run("describe", "small-unet", "--patch", "32,32,32", "--gpu-memory", "9GB")[0] == 0
     code, text = run("describe", "small-unet", "--patch", "32,32,32", "--gpu-memory", "1MB")
