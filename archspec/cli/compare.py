@@ -28,7 +28,7 @@ def diff(
 
     `archspec diff X X -s path=value` says what a change of X costs.
     """
-    from archspec.costs.diff import check_dimensions, diff_json, diff_plans, diff_text
+    from archspec.costs.diff import check_dimensions, diff_plans
     from archspec.network.resolve import resolve
 
     first, other = planned_at(patch, a), resolve(b, overrides=overrides or ())
@@ -43,7 +43,7 @@ def diff(
         patch_size=first.patch_size,
     )
     found = diff_plans(first, second)
-    print(json.dumps(diff_json(found)) if json_ else diff_text(found))
+    print(json.dumps(found.to_json()) if json_ else found.text())
 
 
 def profile(
@@ -59,8 +59,8 @@ def profile(
     json_: Json = False,
 ) -> None:
     """Measure forward pass, training step, memory and energy, beside the estimates."""
-    from archspec.costs.measure import profile_plan, profile_text
+    from archspec.costs.measure import profile_plan
 
     planned = planned_at(patch, spec, overrides)
     found = profile_plan(planned, device=device, batch=batch, amp=amp, repeats=repeats)
-    print(json.dumps(found) if json_ else profile_text(found))
+    print(json.dumps(found.to_json()) if json_ else found.text())

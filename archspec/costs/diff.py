@@ -3,7 +3,7 @@
 import re
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from archspec.costs.flops import CONVENTION, Cost, cost_plan
@@ -43,7 +43,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """Two networks at A's input."""
+    """Two networks at A's input: what each difference does to A alone, and both costs."""
 
     a: Plan
     b: Plan
@@ -52,7 +52,62 @@ class Diff:
     differences: tuple[Difference, ...]
 
     def __str__(self) -> str:
-        return diff_text(self)
+        return self.text()
+
+    def text(self) -> str:
+        """Return a page: the differences with what each does to A alone, then both costs."""
+        size = " x ".join(str(n) for n in self._input())
+        lines = [f"{self.a.spec.name} -> {self.b.spec.name} at input {size}"]
+        for change in self.differences:
+            text = f"{change.where}: {_value(change.before)} -> {_value(change.after)}"
+            lines += textwrap.wrap(
+                f"{text}  [{_consequence(change)}]",
+                80,
+                initial_indent="  ",
+                subsequent_indent="      ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        if not self.differences:
+            lines.append("  the same network")
+        if not self._adds_up():
+            lines.append(
+                "Each change is costed alone on the first; changes interact, so they do not"
+            )
+            lines.append("add up to the difference of the two networks.")
+        rows = [("", self.a.spec.name, self.b.spec.name, "ratio")]
+        for what, unit, first, second in (
+            ("parameters, M", 1e6, self.cost_a.params, self.cost_b.params),
+            ("GMAC", 1e9, self.cost_a.macs, self.cost_b.macs),
+            ("scan GFLOP", 1e9, self.cost_a.scan_flops, self.cost_b.scan_flops),
+        ):
+            ratio = f"x{second / first:.3f}" if first else ""
+            rows.append((what, f"{first / unit:.3f}", f"{second / unit:.3f}", ratio))
+        return "\n".join([*lines, *table(rows), f"Forward pass at batch 1, {CONVENTION}."])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `archspec diff --json` prints."""
+        return {
+            "a": self.a.spec.name,
+            "b": self.b.spec.name,
+            "input": list(self._input()),
+            "convention": CONVENTION,
+            "params": [self.cost_a.params, self.cost_b.params],
+            "macs": [self.cost_a.macs, self.cost_b.macs],
+            "scan_flops": [self.cost_a.scan_flops, self.cost_b.scan_flops],
+            "differences": [{**asdict(d), "paths": list(d.paths)} for d in self.differences],
+        }
+
+    def _input(self) -> tuple[int, ...]:
+        return (1, self.a.in_channels, *self.a.patch_size)
+
+    def _adds_up(self) -> bool:
+        """Say whether the differences, each alone, make up that of the two networks."""
+        alone = [(change.params, change.macs) for change in self.differences]
+        whole = (self.cost_b.params - self.cost_a.params, self.cost_b.macs - self.cost_a.macs)
+        return whole == tuple(
+            sum(n or 0 for n in column) for column in zip((0, 0), *alone, strict=True)
+        )
 
 
 def diff(
@@ -117,61 +172,6 @@ def changes(a: ArchSpec, b: ArchSpec) -> list[tuple[str, str, str]]:
         where = Difference(tuple(path for path, _, _ in group), before, after, None, None).where
         found.append((where, _value(before), _value(after)))
     return found
-
-
-def diff_json(found: Diff) -> dict[str, Any]:
-    """Return plain data."""
-    return {
-        "a": found.a.spec.name,
-        "b": found.b.spec.name,
-        "input": [1, found.a.in_channels, *found.a.patch_size],
-        "convention": CONVENTION,
-        "params": [found.cost_a.params, found.cost_b.params],
-        "macs": [found.cost_a.macs, found.cost_b.macs],
-        "scan_flops": [found.cost_a.scan_flops, found.cost_b.scan_flops],
-        "differences": [
-            {
-                "paths": list(d.paths),
-                "before": d.before,
-                "after": d.after,
-                "params": d.params,
-                "macs": d.macs,
-            }
-            for d in found.differences
-        ],
-    }
-
-
-def diff_text(found: Diff) -> str:
-    """Return a page: the differences with what each does to A alone, then both costs."""
-    size = " x ".join(str(n) for n in (1, found.a.in_channels, *found.a.patch_size))
-    lines = [f"{found.a.spec.name} -> {found.b.spec.name} at input {size}"]
-    for change in found.differences:
-        text = f"{change.where}: {_value(change.before)} -> {_value(change.after)}"
-        lines += textwrap.wrap(
-            f"{text}  [{_consequence(change)}]",
-            80,
-            initial_indent="  ",
-            subsequent_indent="      ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    if not found.differences:
-        lines.append("  the same network")
-    alone = [(change.params, change.macs) for change in found.differences]
-    whole = (found.cost_b.params - found.cost_a.params, found.cost_b.macs - found.cost_a.macs)
-    if whole != tuple(sum(n or 0 for n in column) for column in zip((0, 0), *alone, strict=True)):
-        lines.append("Each change is costed alone on the first; changes interact, so they do not")
-        lines.append("add up to the difference of the two networks.")
-    rows = [("", found.a.spec.name, found.b.spec.name, "ratio")]
-    for what, unit, first, second in (
-        ("parameters, M", 1e6, found.cost_a.params, found.cost_b.params),
-        ("GMAC", 1e9, found.cost_a.macs, found.cost_b.macs),
-        ("scan GFLOP", 1e9, found.cost_a.scan_flops, found.cost_b.scan_flops),
-    ):
-        ratio = f"x{second / first:.3f}" if first else ""
-        rows.append((what, f"{first / unit:.3f}", f"{second / unit:.3f}", ratio))
-    return "\n".join([*lines, *table(rows), f"Forward pass at batch 1, {CONVENTION}."])
 
 
 def _consequence(change: Difference) -> str:

@@ -4,33 +4,30 @@ import datetime
 import os
 import platform
 import statistics
-import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from archspec.costs.energy import energy_counter
-from archspec.costs.flops import CONVENTION, cost_plan
+from archspec.costs.flops import cost_plan
 from archspec.costs.memory import training_memory
+from archspec.costs.profile import Energy, Estimated, Measured, Profile
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan
 from archspec.training.devices import device_named
 from archspec.training.step import autocast_dtype
 from blocks.scan.dispatch import chosen
 
-_WIDTH = 80
 _CPUINFO = Path("/proc/cpuinfo")
 _PEAK = Path("/proc/self/clear_refs")
-_OF_THE_PROCESS = "               (growth of the process, with workspaces and compiled kernels)"
 
 
 def profile_plan(
     planned: Plan, *, device: str = "cpu", batch: int = 1, amp: bool = False, repeats: int = 5
-) -> dict[str, Any]:
+) -> Profile:
     """Run forward passes and training steps; return medians beside the estimates.
 
     A step is forward, cross-entropy against random labels, backward and SGD with momentum. Times
@@ -68,75 +65,38 @@ def profile_plan(
     peak = _peak(target, before)
     seconds_forward = _times(forward, target, repeats)
     counter = energy_counter(target)
-    start = None if isinstance(counter, str) else counter.joules()
+    start = 0.0 if isinstance(counter, str) else counter.joules()
     seconds_step = _times(step, target, repeats)
-    energy: dict[str, Any] = (
-        {"source": counter}
+    energy = (
+        Energy(counter, None)
         if isinstance(counter, str)
-        else {
-            "source": counter.source,
-            "joules_per_step": (counter.joules() - (start or 0.0)) / repeats,
-        }
+        else Energy(counter.source, (counter.joules() - start) / repeats)
     )
-    cost, estimate = (
-        cost_plan(planned),
-        training_memory(planned, batch=batch, amp=amp, optimizer="sgd"),
+    cost = cost_plan(planned)
+    return Profile(
+        name=planned.spec.name,
+        input=(batch, planned.in_channels, *planned.patch_size),
+        amp=str(dtype).removeprefix("torch.") if amp else None,
+        measured=Measured(
+            forward_seconds=statistics.median(seconds_forward),
+            step_seconds=statistics.median(seconds_step),
+            peak_bytes=peak,
+            energy=energy,
+            repeats=repeats,
+            all_step_seconds=tuple(seconds_step),
+        ),
+        estimated=Estimated(
+            flops=batch * cost.flops,
+            macs=batch * cost.macs,
+            scan_flops=batch * cost.scan_flops,
+            memory_bytes=training_memory(planned, batch=batch, amp=amp, optimizer="sgd").total,
+        ),
+        device=target.type,
+        hardware=_hardware(target),
+        versions={"torch": torch.__version__, "python": platform.python_version()},
+        scan_backend=chosen(target) if cost.scan_flops else None,
+        date=datetime.date.today().isoformat(),
     )
-    return {
-        "name": planned.spec.name,
-        "input": [batch, planned.in_channels, *planned.patch_size],
-        "amp": str(dtype).removeprefix("torch.") if amp else None,
-        "measured": {
-            "forward_seconds": statistics.median(seconds_forward),
-            "step_seconds": statistics.median(seconds_step),
-            "peak_bytes": peak,
-            "energy": energy,
-            "repeats": repeats,
-            "all_step_seconds": seconds_step,
-        },
-        "estimated": {
-            "convention": CONVENTION,
-            "flops": batch * cost.flops,
-            "macs": batch * cost.macs,
-            "scan_flops": batch * cost.scan_flops,
-            "memory_bytes": estimate.total,
-        },
-        "device": target.type,
-        "hardware": _hardware(target),
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
-        "scan_backend": chosen(target) if cost.scan_flops else None,
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def profile_text(found: dict[str, Any]) -> str:
-    """Return a page of at most 80 columns."""
-    measured, estimated = found["measured"], found["estimated"]
-    peak, energy = measured["peak_bytes"], measured["energy"]
-    shape = " x ".join(str(n) for n in found["input"])
-    rate = estimated["flops"] / measured["forward_seconds"] / 1e9
-    joules = energy.get("joules_per_step")
-    title = f"{found['name']}: input {shape}, {found['amp'] or 'float32'}, {found['hardware']}"
-    used = f"{joules:.1f} J a step ({energy['source']})" if joules else energy["source"]
-    return "\n".join(
-        [
-            *_wrapped(title, "  "),
-            f"forward        {measured['forward_seconds']:.3f} s, "
-            f"{estimated['flops'] / 1e9:.1f} GFLOP ({CONVENTION}): {rate:.1f} GFLOP/s",
-            f"training step  {measured['step_seconds']:.3f} s (medians of {measured['repeats']})",
-            "peak memory    "
-            + ("not measured here" if peak is None else f"{peak / 2**30:.2f} GiB measured")
-            + f", {estimated['memory_bytes'] / 2**30:.2f} GiB estimated for tensors",
-            *([_OF_THE_PROCESS] if found["device"] == "cpu" else []),
-            *_wrapped(f"energy         {used}", " " * 15),
-            f"scan backend   {found['scan_backend'] or 'no scan in it'}",
-        ]
-    )
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    """Return lines of at most 80 columns; names of machines and their errors may be long."""
-    return textwrap.wrap(text, _WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _logits(out: Tensor | list[Tensor]) -> Tensor:

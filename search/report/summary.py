@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from archspec.costs.diff import changes, diff_plans, diff_text
+from archspec.costs.diff import changes, diff_plans
 from archspec.costs.flops import cost_plan
 from archspec.network.plan import Plan, plan
 from archspec.spec.load import validate
@@ -138,7 +138,7 @@ class Differences:
     def page(self, trial: ReportTrial) -> str | None:
         """Return the differences with their costs, which takes a trace of each; None as above."""
         a, b = (self._planned(spec) for spec in self._pair(trial))
-        return None if a is None or b is None else diff_text(diff_plans(a, b))
+        return None if a is None or b is None else diff_plans(a, b).text()
 
     def flops_by_kind(self, trial: ReportTrial) -> dict[str, int]:
         """Return the FLOPs by kind of operation; multiply-adds and scan where no size is known."""

@@ -161,7 +161,7 @@ def dry_run(
         step = profile_plan(
             _median(drawn).planned, device=device, batch=settings.batch_size, amp=amp, repeats=1
         )
-        seconds, measured = float(step["measured"]["step_seconds"]), f"measured once on {device}"
+        seconds, measured = step.measured.step_seconds, f"measured once on {device}"
     return DryRun(space, anchors, drawn, draws, len(mistakes), seconds, measured)
 
 

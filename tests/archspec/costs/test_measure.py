@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import archspec.costs.measure
 from archspec.cli.main import app
 from archspec.costs import measure
 from archspec.costs.energy import EnergyCounter, energy_counter
-from archspec.costs.measure import profile_plan, profile_text
+from archspec.costs.measure import profile_plan
+from archspec.costs.profile import Energy
 from archspec.network.resolve import resolve
 from blocks.base import SpecError
 
@@ -61,7 +63,7 @@ def test_amp_is_in_the_precision_that_training_decides_on(
     found = profile_plan(planned, amp=amp, repeats=1)
     expected = (decided or torch.bfloat16) if amp else torch.float32
     assert probe.seen == {expected}
-    assert found["amp"] == (str(expected).removeprefix("torch.") if amp else None)
+    assert found.amp == (str(expected).removeprefix("torch.") if amp else None)
 
 
 def test_page_is_narrow_whatever_the_machine_says(
@@ -71,12 +73,12 @@ def test_page_is_narrow_whatever_the_machine_says(
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: {name}\n", "utf-8")
     monkeypatch.setattr(archspec.costs.measure, "_CPUINFO", tmp_path / "cpuinfo")
     found = profile_plan(resolve("small-unet", patch_size=(16, 16, 16)), repeats=1)
-    assert len(name) >= 60 and found["hardware"].startswith(f"{name}, ")
+    assert len(name) >= 60 and found.hardware.startswith(f"{name}, ")
     reason = (
         "unavailable: [Errno 13] Permission denied: '/sys/class/powercap/intel-rapl:0/energy_uj'"
     )
-    found["measured"]["energy"] = {"source": reason}
-    page = profile_text(found)
+    unread = replace(found.measured, energy=Energy(reason, None))
+    page = replace(found, measured=unread).text()
     assert max(len(line) for line in page.splitlines()) <= 80
     assert name in " ".join(page.split()) and reason in " ".join(page.split())
 
@@ -91,7 +93,7 @@ def test_peak_memory_is_of_the_step() -> None:
 import json
 from archspec.costs.measure import profile_plan
 from archspec.network.resolve import resolve
-print(json.dumps(profile_plan(resolve("small-unet", patch_size=(64, 64, 64)), repeats=1)))
+print(json.dumps(profile_plan(resolve("small-unet", patch_size=(64, 64, 64)), repeats=1).to_json()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)

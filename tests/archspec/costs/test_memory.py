@@ -167,5 +167,4 @@ def test_peak_on_cuda(name: str, amp: bool) -> None:
 
     planned = resolve(name, in_channels=4, patch_size=(96, 96, 96))
     found = profile_plan(planned, device="cuda", batch=1, amp=amp, repeats=1)
-    peak = found["measured"]["peak_bytes"]
-    assert found["estimated"]["memory_bytes"] == pytest.approx(peak, rel=0.15)
+    assert found.estimated.memory_bytes == pytest.approx(found.measured.peak_bytes, rel=0.15)
