@@ -27,25 +27,11 @@ def fidelity(
 
     The exit code is 1 if a claimed cost is not what is built and no note says why.
     """
-    from archspec.costs.counters import count, counts_json, counts_text
-    from archspec.papers.compare import fidelity_page, page_json
-    from archspec.papers.text import page_text, unexplained_text
+    from archspec.papers.fidelity import fidelity as compute
     from archspec.spec.find import list_specs
     from archspec.spec.load import load
 
-    loaded = [load(name) for name in specs or list_specs()]
-    pages = [fidelity_page(spec) for spec in loaded]
-    counted = [count(spec) if counters else None for spec in loaded]
-    if json_:
-        both = zip(pages, counted, strict=True)
-        print(json.dumps([{**page_json(p), "counters": c and counts_json(c)} for p, c in both]))
-    else:
-        texts = [
-            "\n".join([page_text(p), *([] if c is None else ["", counts_text(c)])])
-            for p, c in zip(pages, counted, strict=True)
-        ]
-        print("\n\n".join(texts))
-        if any(page.unexplained for page in pages):
-            print(unexplained_text(pages))
-    if any(page.unexplained for page in pages):
+    found = compute([load(name) for name in specs or list_specs()], counters=counters)
+    print(json.dumps(found.to_json()) if json_ else found.text())
+    if not found.explained:
         raise typer.Exit(1)

@@ -47,6 +47,43 @@ class Counts:
     cost: Cost
     counts: tuple[Count, ...]
 
+    def text(self) -> str:
+        """Return a table of at most 80 columns; ratios are to ours."""
+        ours = self.cost
+        rows = [("Counters", "params", "ratio", "GMAC", "ratio")]
+        rows.append(("archspec", f"{ours.params:,}", "1.000", f"{ours.macs / 1e9:.3f}", "1.000"))
+        problems = []
+        for one in self.counts:
+            if one.macs is None or one.params is None:
+                problems.append(f"{one.counter}: {one.problem}"[:_WIDTH])
+                continue
+            params = (f"{one.params:,.0f}", f"{one.params / ours.params:.3f}")
+            macs = (f"{one.macs / 1e9:.3f}", f"{one.macs / ours.macs:.3f}")
+            rows.append((one.counter, *params, *macs))
+        size = " x ".join(map(str, self.input))
+        lines = [f"{self.spec} really run at input {size}, {self.num_classes} classes:"]
+        lines += [*table(rows), *problems]
+        if ours.scan_flops:
+            lines += textwrap.wrap(
+                f"Scans, {ours.scan_flops / 1e9:.3f} GFLOP, come on top of archspec's GMAC. Layers "
+                "are modules here, so counters see projections that a fused Mamba kernel hides "
+                "from them.",
+                _WIDTH,
+            )
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "input": list(self.input),
+            "num_classes": self.num_classes,
+            "convention": CONVENTION,
+            "params": self.cost.params,
+            "macs": self.cost.macs,
+            "scan_flops": self.cost.scan_flops,
+            "counters": [asdict(one) for one in self.counts],
+        }
+
 
 def small_plan(spec: ArchSpec) -> Plan:
     """Return the network at the smallest usual patch that it takes, else at its own."""
@@ -69,43 +106,6 @@ def count(spec: ArchSpec) -> Counts:
         cost=cost_plan(planned),
         counts=tuple(_run(name, module, run, planned, size) for name, module, run in _COUNTERS),
     )
-
-
-def counts_json(found: Counts) -> dict[str, Any]:
-    """Return plain data."""
-    return {
-        "input": list(found.input),
-        "num_classes": found.num_classes,
-        "convention": CONVENTION,
-        "params": found.cost.params,
-        "macs": found.cost.macs,
-        "scan_flops": found.cost.scan_flops,
-        "counters": [asdict(one) for one in found.counts],
-    }
-
-
-def counts_text(found: Counts) -> str:
-    """Return a table of at most 80 columns; ratios are to ours."""
-    ours = found.cost
-    rows = [("Counters", "params", "ratio", "GMAC", "ratio")]
-    rows.append(("archspec", f"{ours.params:,}", "1.000", f"{ours.macs / 1e9:.3f}", "1.000"))
-    problems = []
-    for one in found.counts:
-        if one.macs is None or one.params is None:
-            problems.append(f"{one.counter}: {one.problem}"[:_WIDTH])
-            continue
-        params = (f"{one.params:,.0f}", f"{one.params / ours.params:.3f}")
-        rows.append((one.counter, *params, f"{one.macs / 1e9:.3f}", f"{one.macs / ours.macs:.3f}"))
-    size = " x ".join(map(str, found.input))
-    lines = [f"{found.spec} really run at input {size}, {found.num_classes} classes:"]
-    lines += [*table(rows), *problems]
-    if ours.scan_flops:
-        lines += textwrap.wrap(
-            f"Scans, {ours.scan_flops / 1e9:.3f} GFLOP, come on top of archspec's GMAC. Layers are "
-            "modules here, so counters see projections that a fused Mamba kernel hides from them.",
-            _WIDTH,
-        )
-    return "\n".join(lines)
 
 
 def _thop(net: nn.Module, x: Tensor) -> tuple[float, float]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-from archspec.costs.flops import CONVENTION, Cost, cost_plan
+from archspec.costs.flops import Cost, cost_plan
 from archspec.costs.memory import training_memory
 from archspec.network.plan import Plan, plan
-from archspec.papers.data import Dataset, Paper, Point, benchmarks, paper_of
+from archspec.papers.data import Point
 from archspec.spec.claims import ClaimSpec
 from archspec.spec.schema import ArchSpec
 from archspec.spec.tree import node_at, paths_at, split_path
@@ -55,42 +55,19 @@ class Compare:
         missed = all(abs(reading.ratio - 1) > _AGREES for reading in self.readings)
         return bool(self.readings) and missed and not self.claim.note
 
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """All that is known of one spec; `paper` is None for a network of no paper."""
-
-    spec: ArchSpec
-    paper: Paper | None
-    compares: tuple[Compare, ...]
-
-    @property
-    def costs(self) -> list[Compare]:
-        return [found for found in self.compares if found.claim.what not in RESULTS]
-
-    @property
-    def results(self) -> dict[str, list[Compare]]:
-        """Return the claimed results by dataset."""
-        by_dataset: dict[str, list[Compare]] = {}
-        for found in self.compares:
-            if found.claim.what in RESULTS:
-                by_dataset.setdefault(found.claim.dataset, []).append(found)
-        return by_dataset
-
-    def points(self, kind: str) -> list[tuple[Point, str]]:
-        """Return what the paper leaves `open`, or its `released` code contradicts, with our use."""
-        if self.paper is None:
-            return []
-        listed = self.paper.open if kind == "open" else self.paper.released
-        about = [point for point in listed if self.spec.name in (point.specs or self.paper.specs)]
-        return [(point, used(self.spec, point)) for point in about]
-
-    @property
-    def unexplained(self) -> list[Compare]:
-        return [found for found in self.compares if found.unexplained]
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data; the batch is 1 but for the memory of training."""
+        return {
+            **self.claim.model_dump(mode="json", exclude={"at"}),
+            "input": list(self.input),
+            "num_classes": self.num_classes,
+            "batch": self.claim.at.batch if self.claim.what == "training_memory" else 1,
+            "built": [{"as": r.label, "value": r.built, "ratio": r.ratio} for r in self.readings],
+            "unexplained": self.unexplained,
+        }
 
 
-def fidelity_page(spec: ArchSpec) -> Page:
+def compare_claims(spec: ArchSpec) -> tuple[Compare, ...]:
     """Compute the spec's claims.
 
     Raises:
@@ -112,7 +89,7 @@ def fidelity_page(spec: ArchSpec) -> Page:
             raise SpecError(f"{spec.name}: claims.{index}.at does not fit: {error}") from None
         readings = tuple(_readings(claim, at, partial(costs, sizes)))
         found.append(Compare(claim, (1, at.in_channels, *at.patch_size), at.num_classes, readings))
-    return Page(spec, paper_of(spec.name), tuple(found))
+    return tuple(found)
 
 
 def used(spec: ArchSpec, point: Point) -> str:
@@ -120,40 +97,6 @@ def used(spec: ArchSpec, point: Point) -> str:
     tree = spec.tree()
     values = [f"{path.removeprefix(_STAGES)} {_at(tree, path)}" for path in point.paths]
     return "; ".join(filter(None, [", ".join(values), point.used]))
-
-
-def page_json(page: Page) -> dict[str, Any]:
-    """Return plain data; keys are always all there, in this order."""
-    paper = page.paper
-    return {
-        "spec": page.spec.name,
-        "title": page.spec.title,
-        "paper": None if paper is None else paper.title,
-        "read": None if paper is None else paper.read,
-        "convention": CONVENTION,
-        "claims": [_claim_json(found) for found in page.compares],
-        "datasets": [_dataset_json(paper, d) for d in (paper.datasets if paper else ())],
-        "compared": [] if paper is None else [c.model_dump(mode="json") for c in paper.compared],
-        **{
-            kind: [{**p.model_dump(mode="json"), "here": here} for p, here in page.points(kind)]
-            for kind in ("open", "released")
-        },
-    }
-
-
-def independent(paper: Paper, dataset: Dataset) -> list[dict[str, Any]]:
-    """Return every benchmark with its rows for that dataset, none where it has no such column."""
-    return [
-        {
-            "benchmark": benchmark.name,
-            "source": benchmark.source,
-            "protocol": benchmark.protocol,
-            "column": dataset.columns.get(benchmark.name),
-            "dice_percent": benchmark.column(dataset.columns.get(benchmark.name, "")),
-            "has_this_method": paper.method in benchmark.rows,
-        }
-        for benchmark in benchmarks()
-    ]
 
 
 def _readings(claim: ClaimSpec, planned: Plan, cost: Callable[[], Cost]) -> list[Reading]:
@@ -195,23 +138,3 @@ def _shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _claim_json(found: Compare) -> dict[str, Any]:
-    return {
-        **found.claim.model_dump(mode="json", exclude={"at"}),
-        "input": list(found.input),
-        "num_classes": found.num_classes,
-        "batch": found.claim.at.batch if found.claim.what == "training_memory" else 1,
-        "built": [{"as": r.label, "value": r.built, "ratio": r.ratio} for r in found.readings],
-        "unexplained": found.unexplained,
-    }
-
-
-def _dataset_json(paper: Paper | None, dataset: Dataset) -> dict[str, Any]:
-    assert paper is not None
-    return {
-        "name": dataset.name,
-        "differs": dataset.differs,
-        "independent": independent(paper, dataset),
-    }

@@ -1,5 +1,6 @@
 """What papers leave open or contradict, and independent benchmarks: the data of specs/fidelity."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
@@ -87,6 +88,18 @@ class Benchmarks(ComponentSpec):
     benchmarks: tuple[Benchmark, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Independent:
+    """A benchmark's rows for the data of a claim; without a `column` it has none like them."""
+
+    benchmark: str
+    source: str
+    protocol: str
+    column: str | None
+    dice_percent: dict[str, int | float]
+    has_this_method: bool
+
+
 def papers() -> list[Paper]:
     """Return all papers, by file name."""
     return [Paper.model_validate(tree) for name, tree in _files().items() if name != BENCHMARKS]
@@ -100,6 +113,21 @@ def paper_of(spec_name: str) -> Paper | None:
 def benchmarks() -> tuple[Benchmark, ...]:
     """Return the independent benchmarks."""
     return Benchmarks.model_validate(_files()[BENCHMARKS]).benchmarks
+
+
+def independent(paper: Paper, dataset: Dataset) -> list[Independent]:
+    """Return every benchmark with its rows for that dataset, none where it has no such column."""
+    return [
+        Independent(
+            benchmark=benchmark.name,
+            source=benchmark.source,
+            protocol=benchmark.protocol,
+            column=dataset.columns.get(benchmark.name),
+            dice_percent=benchmark.column(dataset.columns.get(benchmark.name, "")),
+            has_this_method=paper.method in benchmark.rows,
+        )
+        for benchmark in benchmarks()
+    ]
 
 
 def _files() -> dict[str, object]:

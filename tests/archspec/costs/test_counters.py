@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor, nn
 
 from archspec.costs import counters
-from archspec.costs.counters import count, counts_json, counts_text, small_plan
+from archspec.costs.counters import count, small_plan
 from archspec.spec.load import load
 
 
@@ -31,7 +31,7 @@ def test_counters_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(counters, "_COUNTERS", found)
     counted = count(load("mamba-unet"))
-    text = counts_text(counted)
+    text = counted.text()
     assert max(map(len, text.splitlines())) <= 80
     lines = text.splitlines()
     assert lines[0] == "mamba-unet really run at input 1 x 1 x 32 x 32 x 32, 2 classes:"
@@ -39,7 +39,7 @@ def test_counters_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[4].startswith("broken: failed: KeyError: ")
     assert lines[5] == "absent: not installed"
     assert "come on top" in text
-    tree = counts_json(counted)
+    tree = counted.to_json()
     assert [one["problem"] for one in tree["counters"]][2] == "not installed"
     assert tree["macs"] == counted.cost.macs
 

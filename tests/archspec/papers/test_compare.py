@@ -10,9 +10,10 @@ import pytest
 
 import archspec
 from archspec.cli.main import main
-from archspec.papers.compare import RESULTS, Page, fidelity_page, page_json, used
+from archspec.papers.compare import RESULTS, used
 from archspec.papers.data import Benchmark, benchmarks, paper_of, papers
-from archspec.papers.text import page_text, shape
+from archspec.papers.fidelity import fidelity_page
+from archspec.papers.page import Page, shape
 from archspec.spec.load import load
 from blocks.base import SpecError
 
@@ -27,21 +28,21 @@ def page_of(name: str) -> Page:
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.txt")), ids=lambda path: path.stem)
 def test_page(path: Path) -> None:
-    assert page_text(page_of(path.stem)) + "\n" == path.read_text(encoding="utf-8")
+    assert page_of(path.stem).text() + "\n" == path.read_text(encoding="utf-8")
 
 
 def test_pages_fit_80_columns_and_explain_what_they_miss(spec_name: str) -> None:
     page = page_of(spec_name)
-    assert max(map(len, page_text(page).splitlines())) <= 80
+    assert max(map(len, page.text().splitlines())) <= 80
     assert not page.unexplained
 
 
 def test_json_has_everything(spec_name: str) -> None:
     page = page_of(spec_name)
-    found = page_json(page)
+    found = page.to_json()
     assert list(found) == [
         *("spec", "title", "paper", "read", "convention", "claims"),
-        *("datasets", "compared", "open", "released"),
+        *("datasets", "compared", "open", "released", "counters"),
     ]
     assert json.loads(json.dumps(found)) == found
     assert len(found["claims"]) == len(load(spec_name).claims)
@@ -85,7 +86,7 @@ def test_what_is_used_is_read_from_the_spec() -> None:
 
 def test_counts_of_segmamba() -> None:
     """The quoted 655.49 G is 96^3 with 2 classes: 600.99 G of convolutions, 610.49 G in all."""
-    claims = page_json(page_of("segmamba-released"))["claims"]
+    claims = page_of("segmamba-released").to_json()["claims"]
     quoted = next(claim for claim in claims if claim["value"] == 655.49)
     assert (quoted["input"], quoted["num_classes"]) == ([1, 1, 96, 96, 96], 2)
     built = {reading["as"]: reading["value"] for reading in quoted["built"]}
@@ -103,7 +104,7 @@ def test_counts_of_segmamba() -> None:
 
 def test_counts_of_the_others() -> None:
     def built(name: str, value: object) -> list[tuple[str, float]]:
-        claims = page_json(page_of(name))["claims"]
+        claims = page_of(name).to_json()["claims"]
         claim = next(claim for claim in claims if claim["value"] == value)
         return [(reading["as"], round(reading["ratio"], 2)) for reading in claim["built"]]
 

@@ -1,14 +1,17 @@
-"""A fidelity page as text of at most 80 columns."""
+"""What is known of one network's paper: data, a page of at most 80 columns, JSON."""
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
+from archspec.costs.counters import Counts
 from archspec.costs.flops import CONVENTION
-from archspec.papers.compare import RESULTS, SCALES, Compare, Page, Reading, independent
-from archspec.papers.data import Compared, Paper, Point
+from archspec.papers.compare import RESULTS, SCALES, Compare, Reading, used
+from archspec.papers.data import Compared, Dataset, Independent, Paper, Point, independent
 from archspec.spec.claims import ClaimSpec
+from archspec.spec.schema import ArchSpec
 from archspec.text import table
 
 WIDTH = 80
@@ -20,29 +23,98 @@ LEGEND = (
 )
 
 
-def page_text(page: Page) -> str:
-    """Return the page of one spec."""
-    lines = _wrapped(f"{page.spec.name}: {page.spec.title}")
-    if page.paper is None:
-        lines += _wrapped("no paper is known for this network", 2)
-    else:
-        lines += _wrapped(page.paper.title, 2) + _wrapped(f"read: {page.paper.read}", 2)
-    if not page.compares:
-        return "\n".join([*lines, "  nothing is claimed about it"])
-    lines += _costs(page.costs) + _results(page)
-    lines += _points("Left open by the paper: what is used here", page.points("open"))
-    lines += _points("Paper, figures and released code", page.points("released"))
-    return "\n".join([*lines, "", *_wrapped(LEGEND)])
+@dataclass(frozen=True, slots=True)
+class Page:
+    """All that is known of one spec; `paper` is None for a network of no paper.
+
+    `counters` are there if other people's counters were run.
+    """
+
+    spec: ArchSpec
+    paper: Paper | None
+    compares: tuple[Compare, ...]
+    counters: Counts | None = None
+
+    @property
+    def costs(self) -> list[Compare]:
+        return [found for found in self.compares if found.claim.what not in RESULTS]
+
+    @property
+    def results(self) -> dict[str, list[Compare]]:
+        """Return the claimed results by dataset."""
+        by_dataset: dict[str, list[Compare]] = {}
+        for found in self.compares:
+            if found.claim.what in RESULTS:
+                by_dataset.setdefault(found.claim.dataset, []).append(found)
+        return by_dataset
+
+    def points(self, kind: str) -> list[tuple[Point, str]]:
+        """Return what the paper leaves `open`, or its `released` code contradicts, with our use."""
+        if self.paper is None:
+            return []
+        listed = self.paper.open if kind == "open" else self.paper.released
+        about = [point for point in listed if self.spec.name in (point.specs or self.paper.specs)]
+        return [(point, used(self.spec, point)) for point in about]
+
+    @property
+    def unexplained(self) -> list[Compare]:
+        return [found for found in self.compares if found.unexplained]
+
+    def text(self) -> str:
+        """Return the page, and a table of counters behind it."""
+        lines = _wrapped(f"{self.spec.name}: {self.spec.title}")
+        if self.paper is None:
+            lines += _wrapped("no paper is known for this network", 2)
+        else:
+            lines += _wrapped(self.paper.title, 2) + _wrapped(f"read: {self.paper.read}", 2)
+        if self.compares:
+            lines += _costs(self.costs) + _results(self)
+            lines += _points("Left open by the paper: what is used here", self.points("open"))
+            lines += _points("Paper, figures and released code", self.points("released"))
+            lines += ["", *_wrapped(LEGEND)]
+        else:
+            lines.append("  nothing is claimed about it")
+        if self.counters is not None:
+            lines += ["", self.counters.text()]
+        return "\n".join(lines)
+
+    def unexplained_text(self) -> str:
+        """Return a line for every claim that no reading and no note explains."""
+        return "\n".join(
+            f"{self.spec.name}: {found.claim.what} {_value(found.claim)} is not what is built, and "
+            "no note says why"
+            for found in self.unexplained
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data; keys are always all there, in this order."""
+        paper = self.paper
+        datasets = [] if paper is None else [_dataset_json(paper, d) for d in paper.datasets]
+        return {
+            "spec": self.spec.name,
+            "title": self.spec.title,
+            "paper": None if paper is None else paper.title,
+            "read": None if paper is None else paper.read,
+            "convention": CONVENTION,
+            "claims": [found.to_json() for found in self.compares],
+            "datasets": datasets,
+            "compared": []
+            if paper is None
+            else [c.model_dump(mode="json") for c in paper.compared],
+            **{
+                kind: [{**p.model_dump(mode="json"), "here": here} for p, here in self.points(kind)]
+                for kind in ("open", "released")
+            },
+            "counters": None if self.counters is None else self.counters.to_json(),
+        }
 
 
-def unexplained_text(pages: Sequence[Page]) -> str:
-    """Return a line for every claim that no reading and no note explains."""
-    return "\n".join(
-        f"{page.spec.name}: {found.claim.what} {_value(found.claim)} is not what is built, and "
-        "no note says why"
-        for page in pages
-        for found in page.unexplained
-    )
+def _dataset_json(paper: Paper, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "differs": dataset.differs,
+        "independent": [asdict(found) for found in independent(paper, dataset)],
+    }
 
 
 def shape(sizes: Sequence[int]) -> str:
@@ -133,8 +205,8 @@ def _independent(paper: Paper, name: str) -> list[str]:
     lines: list[str] = []
     without: list[str] = []
     for found in independent(paper, dataset):
-        if found["column"] is None:
-            without.append(found["benchmark"])
+        if found.column is None:
+            without.append(found.benchmark)
             continue
         lines += _wrapped(_benchmark(paper, found), 2, hang=4)
     if without:
@@ -145,12 +217,11 @@ def _independent(paper: Paper, name: str) -> list[str]:
     return lines
 
 
-def _benchmark(paper: Paper, found: dict[str, Any]) -> str:
-    rows = ", ".join(f"{m} {v:.2f}" for m, v in found["dice_percent"].items())
-    here = "" if found["has_this_method"] else f"; {paper.method} is not in that benchmark"
+def _benchmark(paper: Paper, found: Independent) -> str:
+    rows = ", ".join(f"{method} {value:.2f}" for method, value in found.dice_percent.items())
+    here = "" if found.has_this_method else f"; {paper.method} is not in that benchmark"
     return (
-        f"independent, {found['benchmark']} on {found['column']}, Dice %: {rows} "
-        f"({found['protocol']}{here})"
+        f"independent, {found.benchmark} on {found.column}, Dice %: {rows} ({found.protocol}{here})"
     )
 
 
