@@ -50,8 +50,28 @@ class Diagnosis:
     scans: dict[str, list[BackendReport]]
     trouble: list[str]
 
-    def as_json(self) -> dict[str, Any]:
-        """Return plain data."""
+    def text(self) -> str:
+        """Return a page for a terminal, 80 columns; below it a line of any length per trouble."""
+        lines = [f"Python {self.python}, {self.system}, {self.threads} thread(s)"]
+        lines += [
+            f"  {name:16}{version or 'not installed'}" for name, version in self.versions.items()
+        ]
+        build = f"built for CUDA {self.cuda}" if self.cuda else "a build without CUDA"
+        lines += _wrapped(
+            f"PyTorch is {build}; device: {self.devices.get('cuda', 'no CUDA device')}", 2
+        )
+        if self.forced:
+            lines.append(f"{dispatch.VARIABLE}={self.forced} forces the scan backend")
+        for device, backends in self.scans.items():
+            lines.append(f"selective scan on {device}, {dispatch.TIMED}:")
+            for backend in backends:
+                time = "" if backend.milliseconds is None else f"{backend.milliseconds:9.1f} ms"
+                result = f"no: {backend.problem}" if backend.problem else f"works {time}"
+                lines += _wrapped(f"  {backend.name:12}{result}{'   <- used' * backend.used}", 14)
+        return "\n".join([*lines, *self.trouble])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `archspec doctor --json` prints."""
         return asdict(self)
 
 
@@ -72,27 +92,6 @@ def diagnose() -> Diagnosis:
         scans={device: _scans(device, trouble) for device in devices},
         trouble=trouble,
     )
-
-
-def diagnosis_text(found: Diagnosis) -> str:
-    """Return a page for a terminal, 80 columns; below it a line of any length per trouble."""
-    lines = [f"Python {found.python}, {found.system}, {found.threads} thread(s)"]
-    lines += [
-        f"  {name:16}{version or 'not installed'}" for name, version in found.versions.items()
-    ]
-    build = f"built for CUDA {found.cuda}" if found.cuda else "a build without CUDA"
-    lines += _wrapped(
-        f"PyTorch is {build}; device: {found.devices.get('cuda', 'no CUDA device')}", 2
-    )
-    if found.forced:
-        lines.append(f"{dispatch.VARIABLE}={found.forced} forces the scan backend")
-    for device, backends in found.scans.items():
-        lines.append(f"selective scan on {device}, {dispatch.TIMED}:")
-        for backend in backends:
-            time = "" if backend.milliseconds is None else f"{backend.milliseconds:9.1f} ms"
-            result = f"no: {backend.problem}" if backend.problem else f"works {time}"
-            lines += _wrapped(f"  {backend.name:12}{result}{'   <- used' * backend.used}", 14)
-    return "\n".join([*lines, *found.trouble])
 
 
 def _wrapped(text: str, indent: int) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from archspec.cli.main import app
-from archspec.doctor import BackendReport, Diagnosis, diagnosis_text
+from archspec.doctor import BackendReport, Diagnosis
 from blocks.scan import dispatch
 
 
@@ -57,19 +57,17 @@ def test_trouble_is_told_and_ends_in_1(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_page_is_narrow_whatever_the_machine_says() -> None:
     device, problem = "NVIDIA " + "a long name " * 5, "RuntimeError: " + "no such thing here " * 5
-    page = diagnosis_text(
-        Diagnosis(
-            python="3.12.0",
-            system="Linux x86_64",
-            threads=1,
-            versions={"torch": "2.13.0", "numba": None},
-            cuda="13.0",
-            devices={"cpu": "x86_64", "cuda": device},
-            forced=None,
-            scans={"cuda": [BackendReport("triton", problem, None, used=False)]},
-            trouble=[],
-        )
-    )
+    page = Diagnosis(
+        python="3.12.0",
+        system="Linux x86_64",
+        threads=1,
+        versions={"torch": "2.13.0", "numba": None},
+        cuda="13.0",
+        devices={"cpu": "x86_64", "cuda": device},
+        forced=None,
+        scans={"cuda": [BackendReport("triton", problem, None, used=False)]},
+        trouble=[],
+    ).text()
     assert max(len(line) for line in page.splitlines()) <= 80
     told = " ".join(page.split())
     assert device.strip() in told and problem.strip() in told
