@@ -49,7 +49,6 @@ def overfit(
     from archspec.network.resolve import resolve
     from archspec.nnunet.dataset import find_dataset
     from archspec.overfit.patch import fixed_patch
-    from archspec.overfit.text import overfit_json, overfit_text
     from archspec.overfit.train import overfit as train
     from archspec.spec.load import load
     from archspec.training.devices import device_named
@@ -82,7 +81,7 @@ def overfit(
         print(f"note: {_padding(planned, chosen)}", file=sys.stderr)
     with OverfitDisplay(steps) as display:
         try:
-            done = train(
+            found = train(
                 planned,
                 chosen,
                 steps=steps,
@@ -94,9 +93,8 @@ def overfit(
         except KeyboardInterrupt:
             print(f"stopped {display.text}", file=sys.stderr)
             raise typer.Exit(130) from None
-    found = overfit_json(done, planned, chosen, dataset=dataset.name, seed=seed, device=target)
-    print(json.dumps(found) if json_ else overfit_text(found))
-    if not done.reached:
+    print(json.dumps(found.to_json()) if json_ else found.text())
+    if not found.reached:
         raise typer.Exit(1)
 
 

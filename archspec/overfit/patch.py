@@ -77,13 +77,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class FixedPatch:
-    """A patch: `image` (C, *patch), what it should become, and its case and start (D, H, W).
+    """A patch: `image` (C, *patch), what it should become, its dataset, case and start (D, H, W).
 
     `case_size` is the whole case's, along the axes of the patch.
     """
 
     image: Tensor
     target: Target
+    dataset: str
     case: str
     start: tuple[int, ...]
     case_size: Grid
@@ -144,6 +145,13 @@ def fixed_patch(
         image = np.stack([crop(np.asarray(data[i]), start, size, fill=0) for i in range(len(data))])
         target = Target.of(label.reshape(patch_size), dataset.dataset_json["labels"])
         pixels = torch.from_numpy(image.reshape(-1, *patch_size)).float()
-        return FixedPatch(pixels, target, name, start, labels.shape[-len(patch_size) :])
+        return FixedPatch(
+            image=pixels,
+            target=target,
+            dataset=dataset.name,
+            case=name,
+            start=start,
+            case_size=labels.shape[-len(patch_size) :],
+        )
     where = f"--case {case}" if case else dataset.name
     raise SpecError(f"{where}: has no foreground label, so there is nothing to fit")

@@ -22,9 +22,7 @@ from archspec.overfit.gradients import (
     without_gradient,
 )
 from archspec.overfit.patch import FixedPatch, Target, mean_dice
-
-SHARE = 0.99
-"""Of the cap, what has to be reached."""
+from archspec.overfit.result import SHARE, Overfit
 
 RATE = 2e-3
 WARMUP = 20
@@ -40,48 +38,6 @@ class Step:
     loss: float
     dice: float
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Overfit:
-    """How far the network came.
-
-    `scores` are its best Dice per class in evaluation mode, `failure` why it stopped early, and
-    `first` and `last` gradients those at the first and the last step. `silent` parameters got
-    none at either, though they have a part in outputs that the loss weighs.
-    """
-
-    cap: Cap
-    scores: dict[str, float]
-    steps: int
-    seconds: float
-    failure: str | None
-    first: Norms
-    last: Norms
-    silent: tuple[str, ...]
-
-    @property
-    def mean(self) -> float:
-        return mean_dice(self.scores)
-
-    @property
-    def share(self) -> float:
-        """Return the Dice over the cap; 0 where not even the cap holds anything."""
-        return self.mean / self.cap.mean if self.cap.mean > 0 else 0.0
-
-    @property
-    def reached(self) -> bool:
-        return self.share >= SHARE
-
-    @property
-    def dead(self) -> list[str]:
-        """Return the directions, as mixer and order, without gradient at the last step."""
-        return [
-            f"{path} {name}"
-            for path, norms in self.last.items()
-            for name, norm in norms.items()
-            if norm == 0
-        ]
 
 
 def overfit(
@@ -136,6 +92,11 @@ def overfit(
     else:
         scores = max(scores, _evaluate(net, image, target), key=mean_dice)
     return Overfit(
+        name=planned.spec.name,
+        dataset=patch.dataset,
+        case=patch.case,
+        patch=(planned.in_channels, *planned.patch_size),
+        start=patch.start,
         cap=cap,
         scores=scores,
         steps=number,
@@ -144,6 +105,10 @@ def overfit(
         first=first,
         last=_scaled(direction_norms(net), shrunk) if number else {},
         silent=tuple(name for name in without_gradient(net) if name in silent - _unweighted(net)),
+        unweighted_head=_unweighted_head(planned),
+        recipe=RECIPE,
+        seed=seed,
+        device=str(device),
     )
 
 
@@ -152,6 +117,12 @@ def _unweighted(net: Any) -> set[str]:
     heads = zip(output_weights(len(net.decoder.seg_layers)), net.decoder.seg_layers, strict=True)
     owned = {id(p) for weight, head in heads if weight == 0 for p in head.parameters()}
     return {name for name, parameter in net.named_parameters() if id(parameter) in owned}
+
+
+def _unweighted_head(planned: Plan) -> str | None:
+    """Return the path of the head whose output nnU-Net's loss weighs 0, the coarsest of several."""
+    weights = enumerate(output_weights(planned.spec.deep_supervision.heads))
+    return next((f"decoder.seg_layers.{i}" for i, weight in weights if weight == 0), None)
 
 
 def _scaled(norms: Norms, factor: float) -> Norms:

@@ -16,7 +16,6 @@ from archspec.network.plan import Plan, plan
 from archspec.overfit.cap import resolution_cap
 from archspec.overfit.gradients import where_not_finite
 from archspec.overfit.patch import FixedPatch, Target
-from archspec.overfit.text import overfit_json, overfit_text
 from archspec.overfit.train import nnunet_loss, overfit
 from archspec.spec.schema import ArchSpec
 from blocks.decoders.mlp import MLPDecoderSpec
@@ -29,7 +28,6 @@ pytest.importorskip("nnunetv2")
 SpecFactory = Callable[..., ArchSpec]
 
 LABELS = {"background": 0, "left": 1, "right": 2}
-WHERE: dict[str, Any] = {"dataset": "d", "seed": 0, "device": torch.device("cpu")}
 
 
 def two_blocks(size: int = 16) -> NDArray[np.int16]:
@@ -39,9 +37,8 @@ def two_blocks(size: int = 16) -> NDArray[np.int16]:
 
 
 def patch_of(label: NDArray[np.int16], labels: Any = LABELS) -> FixedPatch:
-    return FixedPatch(
-        torch.from_numpy(label)[None].float(), Target.of(label, labels), "x", (0,) * 3, label.shape
-    )
+    image, target = torch.from_numpy(label)[None].float(), Target.of(label, labels)
+    return FixedPatch(image, target, "d", "x", (0,) * 3, label.shape)
 
 
 @pytest.fixture
@@ -99,10 +96,10 @@ def test_a_head_that_the_loss_leaves_out_is_no_fault(planned: Plan) -> None:
     patch = patch_of(label, {**LABELS, "ignore": 3})
     done = overfit(planned, patch, steps=2)
     assert (done.failure, done.silent) == (None, ())
-    found = overfit_json(done, planned, patch, **WHERE)
+    found = done.to_json()
     assert found["unweighted_head"] == "decoder.seg_layers.1"
     assert found["parameters_without_gradient"] == []
-    assert "gradient:" not in overfit_text(found)
+    assert "gradient:" not in done.text()
 
 
 def test_other_parameters_without_gradient_are_named(
@@ -119,8 +116,7 @@ def test_other_parameters_without_gradient_are_named(
     patch = patch_of(two_blocks())
     done = overfit(planned, patch, steps=1)
     assert done.silent and all(name.startswith("stages.1.blocks.0.") for name in done.silent)
-    text = overfit_text(overfit_json(done, planned, patch, **WHERE))
-    assert f"without gradient: {done.silent[0]}, " in text
+    assert f"without gradient: {done.silent[0]}, " in done.text()
 
 
 @pytest.mark.parametrize("broken", ["weights", "output", "gradient"])
@@ -148,9 +144,8 @@ def test_not_finite(planned: Plan, monkeypatch: pytest.MonkeyPatch, broken: str)
         "gradient": "the gradient of ",
     }
     assert expected[broken] in done.failure
-    found = overfit_json(done, planned, patch_of(two_blocks()), **WHERE)
-    assert "NaN" not in json.dumps(found)
-    assert overfit_text(found) == f"small failed at {done.failure}"
+    assert "NaN" not in json.dumps(done.to_json())
+    assert done.text() == f"small failed at {done.failure}"
 
 
 def test_inner_module_is_named(planned: Plan) -> None:
