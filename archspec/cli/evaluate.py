@@ -38,8 +38,6 @@ def evaluate(
     """Score masks: Dice, HD95, surface Dice, by case, class and size; compare two networks."""
     from archspec.files import write_text
     from archspec.scoring.evaluate import evaluate as score
-    from archspec.scoring.scores import evaluations_csv
-    from archspec.scoring.text import evaluation_text
     from blocks.base import SpecError
 
     if csv is not None and csv.exists() and not force:
@@ -59,8 +57,8 @@ def evaluate(
     )
     progress.clear()
     if csv is not None:
-        write_text(csv, evaluations_csv(found["evaluations"]))
-    print(json.dumps(found) if json_ else evaluation_text(found))
+        write_text(csv, found.csv())
+    print(json.dumps(found.to_json()) if json_ else found.text())
 
 
 class _Progress:

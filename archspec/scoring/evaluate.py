@@ -1,21 +1,103 @@
 """Predicted masks against references, and against another network's: everything found."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from archspec.scoring.labels import DatasetLabels
-from archspec.scoring.pairs import check_same_cases, compare
-from archspec.scoring.scores import CONVENTIONS, evaluate_folder, evaluation_json
-from archspec.scoring.text import evaluation_text
+from archspec.scoring.pairs import Comparison, check_same_cases, compare
+from archspec.scoring.scores import CONVENTIONS, evaluate_folder
+from archspec.scoring.summary import FolderScores, folder_scores, folders_csv
+from archspec.scoring.text import (
+    compared_sizes,
+    comparison_lines,
+    folder_lines,
+    shortened,
+    size_lines,
+    wrapped,
+)
 from blocks.base import SpecError
 
 
-class Evaluated(dict[str, Any]):
-    """What `archspec evaluate --json` prints; as text, the page of `archspec evaluate`."""
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The scores of one folder or two; `comparison` is that of two.
+
+    `missing` are references without a prediction that were left out, `cases` counts the others.
+    """
+
+    references: str
+    tolerance_mm: float
+    seed: int
+    cases: int
+    missing: tuple[str, ...]
+    dimensions: int
+    finest_spacing_mm: float
+    classes: tuple[str, ...]
+    groups: tuple[str, ...]
+    evaluations: tuple[FolderScores, ...]
+    comparison: Comparison | None
 
     def __str__(self) -> str:
-        return evaluation_text(self)
+        return self.text()
+
+    def text(self) -> str:
+        """Return the page of `archspec evaluate`, at most 80 columns wide."""
+        lines = [*self._head()]
+        letters = ("predictions  ",) if len(self.evaluations) == 1 else ("A  ", "B  ")
+        for letter, folder in zip(letters, self.evaluations, strict=True):
+            lines += ["", *shortened(f"{letter}{folder.predictions}"), *folder_lines(folder)]
+        if self.comparison is None:
+            lines += size_lines(self.evaluations[0], self.dimensions)
+        else:
+            lines += compared_sizes(self.evaluations[0], self.comparison, self.dimensions)
+            lines += comparison_lines(self.comparison)
+        lines.append("")
+        for convention in CONVENTIONS:
+            lines += wrapped(convention)
+        return "\n".join([*lines, "Every case and class: --json or --csv FILE."])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `archspec evaluate --json` prints; what has no value is None."""
+        return {
+            "references": self.references,
+            "tolerance_mm": self.tolerance_mm,
+            "seed": self.seed,
+            "cases": self.cases,
+            "missing": list(self.missing),
+            "dimensions": self.dimensions,
+            "finest_spacing_mm": self.finest_spacing_mm,
+            "classes": list(self.classes),
+            "groups": list(self.groups),
+            "conventions": list(CONVENTIONS),
+            "evaluations": [folder.to_json() for folder in self.evaluations],
+            "comparison": None if self.comparison is None else self.comparison.to_json(),
+        }
+
+    def csv(self) -> str:
+        """Return one line per folder, case and class."""
+        return folders_csv(self.evaluations)
+
+    def _head(self) -> list[str]:
+        unit = "mm"
+        if self.dimensions == 2:  # formats without a spacing are read with 1
+            unit += " or pixels, in plane" if self.finest_spacing_mm == 1 else ", in plane"
+        cases = f"{self.cases} case{'s' * (self.cases != 1)}"
+        lines = [f"{cases}, tolerance {self.tolerance_mm:g} {unit}"]
+        lines += shortened(f"references  {self.references}")
+        if self.missing:
+            count = len(self.missing)
+            lines += wrapped(
+                f"PARTIAL: {count} reference{'s' * (count != 1)} without a prediction left out "
+                f"({self.missing[0]}{', ...' * (count > 1)})"
+            )
+        if self.tolerance_mm < self.finest_spacing_mm:
+            lines += wrapped(
+                f"The tolerance is below the finest spacing ({self.finest_spacing_mm:g} mm): "
+                "a surface off by one voxel counts as wrong."
+            )
+        return lines
 
 
 def evaluate(
@@ -62,13 +144,12 @@ def evaluate(
         tolerance_mm=tolerance,
         seed=seed,
         cases=len(a.cases),
-        missing=list(a.missing),
+        missing=a.missing,
         dimensions=a.dimensions,
         finest_spacing_mm=a.finest,
-        classes=list(labels.classes),
-        groups=list(labels.groups),
-        conventions=list(CONVENTIONS),
-        evaluations=[evaluation_json(one, labels.classes) for one in evaluations],
+        classes=tuple(labels.classes),
+        groups=tuple(labels.groups),
+        evaluations=tuple(folder_scores(one, labels.classes) for one in evaluations),
         comparison=compare(a, b[0], labels.classes, seed=seed) if b else None,
     )
 

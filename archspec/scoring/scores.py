@@ -5,17 +5,15 @@ left out of means; one that only one mask holds has Dice and surface Dice 0 and 
 counted as missed or invented, since a mean of HD95 would otherwise hide it.
 """
 
-import csv
-import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from archspec.scoring.dice import dice_of_sizes, mean
+from archspec.scoring.dice import dice_of_sizes
 from archspec.scoring.labels import DatasetLabels
 from archspec.scoring.masks import MaskFile, mask_names, read_mask
 from archspec.scoring.surface import bounding_box, surface_scores
@@ -50,6 +48,14 @@ class Scores:
         """Return one of `METRICS`."""
         values = (self.dice, self.hd95_mm, self.surface_dice, self.boundary_precision)
         return values[METRICS.index(metric)]
+
+    def to_json(self) -> dict[str, float | None]:
+        """Return plain data; a score without a value is None."""
+        return {
+            **{metric: number(self.value(metric)) for metric in METRICS},
+            "reference_size": self.reference_size,
+            "prediction_size": self.prediction_size,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,77 +162,6 @@ def terciles(scores: Sequence[Scores]) -> list[list[int]] | None:
     return [part.tolist() for part in np.array_split(present, len(TERCILES))]
 
 
-def evaluation_json(evaluation: Evaluation, classes: Iterable[str]) -> dict[str, Any]:
-    """Return everything found; what has no value is null. `mean` is over classes, not groups."""
-    per_class = {name: _summary(scores) for name, scores in evaluation.scores.items()}
-    return {
-        "predictions": str(evaluation.folder),
-        "mean": {
-            metric: number(mean([_nan(per_class[name][metric]) for name in classes]))
-            for metric in METRICS
-        },
-        "per_class": per_class,
-        "terciles": {name: _by_size(scores) for name, scores in evaluation.scores.items()},
-        "per_case": {
-            case: {name: _scores_json(scores[k]) for name, scores in evaluation.scores.items()}
-            for k, case in enumerate(evaluation.cases)
-        },
-    }
-
-
-def evaluations_csv(evaluations: Iterable[Mapping[str, Any]]) -> str:
-    """Return one line per folder, case and class of what `evaluation_json` gave.
-
-    What has no value is empty.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    header = ("predictions", "case", "class", *METRICS, "reference_size", "prediction_size")
-    writer.writerow(header)
-    for found in evaluations:
-        for case, scores in found["per_case"].items():
-            for name, one in scores.items():
-                writer.writerow([found["predictions"], case, name, *one.values()])
-    return out.getvalue()
-
-
 def number(value: float) -> float | None:
     """Return a value for JSON, which knows no NaN."""
     return value if math.isfinite(value) else None
-
-
-def _nan(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _scores_json(scores: Scores) -> dict[str, float | None]:
-    return {
-        **{metric: number(scores.value(metric)) for metric in METRICS},
-        "reference_size": scores.reference_size,
-        "prediction_size": scores.prediction_size,
-    }
-
-
-def _summary(scores: Sequence[Scores]) -> dict[str, Any]:
-    """Return means over the cases, and how many each stands on."""
-    held = [(one.reference_size > 0, one.prediction_size > 0) for one in scores]
-    return {
-        **{metric: number(mean([one.value(metric) for one in scores])) for metric in METRICS},
-        "cases": sum(reference or prediction for reference, prediction in held),
-        "hd95_cases": held.count((True, True)),
-        "missed": held.count((True, False)),
-        "invented": held.count((False, True)),
-        "absent": held.count((False, False)),
-    }
-
-
-def _by_size(scores: Sequence[Scores]) -> dict[str, Any] | None:
-    parts = terciles(scores)
-    if parts is None:
-        return None
-    found = {}
-    for tercile, part in zip(TERCILES, parts, strict=True):
-        chosen = [scores[k] for k in part]
-        sizes = [one.reference_size for one in chosen]
-        found[tercile] = {"smallest": min(sizes), "largest": max(sizes), **_summary(chosen)}
-    return found

@@ -1,12 +1,12 @@
-"""The page that `archspec evaluate` prints, at most 80 columns wide."""
+"""The parts of the page that `archspec evaluate` prints, at most 80 columns wide."""
 
+import math
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from archspec.scoring.pairs import BY_SIZE, COMPARED, FEWEST_PAIRS, OVERALL
+from archspec.scoring.pairs import BY_SIZE, COMPARED, FEWEST_PAIRS, OVERALL, Comparison, Paired
 from archspec.scoring.scores import TERCILES
+from archspec.scoring.summary import FolderScores, Means, SizeSummary
 from archspec.text import table
 
 _WIDTH = 80
@@ -20,111 +20,73 @@ _LARGE = 10_000
 _WORST = 5
 
 
-def evaluation_text(found: dict[str, Any]) -> str:
-    """Return what `archspec evaluate --json` holds as text."""
-    evaluations, compared = found["evaluations"], found["comparison"]
-    unit = "mm"
-    if found["dimensions"] == 2:  # formats without a spacing are read with 1
-        unit += " or pixels, in plane" if found["finest_spacing_mm"] == 1 else ", in plane"
-    cases = found["cases"]
-    lines = [f"{cases} case{'s' * (cases != 1)}, tolerance {found['tolerance_mm']:g} {unit}"]
-    lines += _shortened(f"references  {found['references']}")
-    if found["missing"]:
-        count, first = len(found["missing"]), found["missing"][0]
-        lines += _wrapped(
-            f"PARTIAL: {count} reference{'s' * (count != 1)} without a prediction left out "
-            f"({first}{', ...' * (count > 1)})"
-        )
-    if found["tolerance_mm"] < found["finest_spacing_mm"]:
-        lines += _wrapped(
-            f"The tolerance is below the finest spacing ({found['finest_spacing_mm']:g} mm): "
-            "a surface off by one voxel counts as wrong."
-        )
-    for letter, evaluation in zip(_letters(evaluations), evaluations, strict=True):
-        lines += ["", *_shortened(f"{letter}{evaluation['predictions']}"), *_classes(evaluation)]
-        lines += _worst(evaluation)
-    if compared is None:
-        lines += _sizes(evaluations[0], found["dimensions"])
-    else:
-        lines += _sizes_compared(evaluations, compared, found["dimensions"])
-        lines += _comparison(compared)
-    lines.append("")
-    for convention in found["conventions"]:
-        lines += _wrapped(convention)
-    return "\n".join([*lines, "Every case and class: --json or --csv FILE."])
-
-
-def _letters(evaluations: Sequence[dict[str, Any]]) -> list[str]:
-    return ["predictions  "] if len(evaluations) == 1 else ["A  ", "B  "]
-
-
-def _classes(evaluation: dict[str, Any]) -> list[str]:
+def folder_lines(folder: FolderScores) -> list[str]:
+    """Return a row per class, their mean, and the lowest Dice."""
     rows = [
         ["", "", "", "", "surface", "boundary", "", ""],
         ["class", "cases", "Dice", "HD95", "Dice", "precision", "missed", "invented"],
     ]
-    for name, one in evaluation["per_class"].items():
-        counts = [str(one["missed"] or "-"), str(one["invented"] or "-")]
-        rows.append([_name(name), str(one["cases"]), *_scores(one), *counts])
-    rows.append(["mean over classes", "", *_scores(evaluation["mean"]), "", ""])
-    return table(rows)
+    for name, one in folder.per_class.items():
+        counts = [str(one.missed or "-"), str(one.invented or "-")]
+        rows.append([_name(name), str(one.cases), *_scores(one), *counts])
+    rows.append(["mean over classes", "", *_scores(folder.mean), "", ""])
+    return table(rows) + _worst(folder)
 
 
-def _scores(one: dict[str, Any]) -> list[str]:
+def _scores(one: Means) -> list[str]:
     return [
-        _share(one["dice"]),
-        _value(one["hd95_mm"], ".2f"),
-        _share(one["surface_dice"]),
-        _share(one["boundary_precision"]),
+        _share(one.dice),
+        _value(one.hd95_mm, ".2f"),
+        _share(one.surface_dice),
+        _share(one.boundary_precision),
     ]
 
 
-def _worst(evaluation: dict[str, Any]) -> list[str]:
+def _worst(folder: FolderScores) -> list[str]:
     """Return the lowest Dice of the page with case and class, of those that are not 1."""
     found = [
-        (one["dice"], case, name)
-        for case, scores in evaluation["per_case"].items()
+        (one.dice, case, name)
+        for case, scores in folder.per_case.items()
         for name, one in scores.items()
-        if one["dice"] is not None
+        if not math.isnan(one.dice)
     ]
     below = sorted(one for one in found if round(one[0], 3) < 1)
     if len(found) <= _WORST or not below:
         return []
     words = [f"{case} {name} {dice:.3f}" for dice, case, name in below[:_WORST]]
-    return _wrapped(f"lowest Dice: {', '.join(words)}")
+    return wrapped(f"lowest Dice: {', '.join(words)}")
 
 
-def _sizes(evaluation: dict[str, Any], dimensions: int) -> list[str]:
+def size_lines(folder: FolderScores, dimensions: int) -> list[str]:
     """Return scores by tercile of the structure's size."""
-    shown = _Sizes.of(evaluation, dimensions)
+    shown = _Sizes.of(folder, dimensions)
     rows = [["class", "size", "cases", shown.unit, "precision", "Dice", "surface Dice"]]
-    for name, parts in evaluation["terciles"].items():
+    for name, parts in folder.terciles.items():
         for tercile, one in (parts or {}).items():
             first = _name(name) if tercile == TERCILES[0] else ""
-            shares = [_share(one[key]) for key in BY_SIZE]
-            rows.append([first, tercile, str(one["cases"]), shown.range(one), *shares])
+            shares = [_share(one.summary.value(metric)) for metric in BY_SIZE]
+            rows.append([first, tercile, str(one.summary.cases), shown.range(one), *shares])
     return ["", "Scores by size of the structure in the reference (thirds)", *shown.page(rows)]
 
 
-def _sizes_compared(
-    evaluations: Sequence[dict[str, Any]], compared: dict[str, Any], dimensions: int
-) -> list[str]:
+def compared_sizes(folder: FolderScores, compared: Comparison, dimensions: int) -> list[str]:
     """Return both networks' scores, and their difference, by tercile of the structure's size."""
-    shown = _Sizes.of(evaluations[0], dimensions)
+    shown = _Sizes.of(folder, dimensions)
     lines: list[str] = []
     for metric in BY_SIZE:
         rows = [["class", "size", "pairs", shown.unit, "A", "B", "A - B", "95 % interval"]]
-        for name, parts in compared["terciles"][metric].items():
+        for name, parts in compared.terciles[metric].items():
+            sizes = folder.terciles[name] or {}
             for tercile, one in (parts or {}).items():
                 first = _name(name, 12) if tercile == TERCILES[0] else ""
-                size = shown.range(evaluations[0]["terciles"][name][tercile])
-                means = [_share(one[key]) for key in "ab"]
-                rows.append([first, tercile, str(one["pairs"]), size, *means, *_interval(one, 3)])
+                means = [_share(one.a), _share(one.b)]
+                size = shown.range(sizes[tercile])
+                rows.append([first, tercile, str(one.pairs), size, *means, *_interval(one, 3)])
         title = f"{_TITLES[metric]} by size of the structure in the reference (thirds)"
         lines += ["", title, *shown.page(rows)]
         if len(rows) == 1:
             return lines
-    return lines + _wrapped(
+    return lines + wrapped(
         f"Thirds of fewer than {FEWEST_PAIRS} pairs have no interval; the intervals are not "
         "corrected for their number, and over few pairs they tend to be short."
     )
@@ -139,9 +101,9 @@ class _Sizes:
     few: tuple[str, ...]
 
     @classmethod
-    def of(cls, evaluation: dict[str, Any], dimensions: int) -> "_Sizes":
-        terciles = evaluation["terciles"]
-        largest = max([parts["large"]["largest"] for parts in terciles.values() if parts] or [0])
+    def of(cls, folder: FolderScores, dimensions: int) -> "_Sizes":
+        terciles = folder.terciles
+        largest = max([parts["large"].largest for parts in terciles.values() if parts] or [0])
         few = tuple(name for name, parts in terciles.items() if parts is None)
         scale, unit = 1, "mm"
         for larger in ("cm", "dm"):
@@ -149,13 +111,13 @@ class _Sizes:
                 scale, unit = scale * 10**dimensions, larger
         return cls(f"{unit}^{dimensions}", scale, few)
 
-    def range(self, one: dict[str, Any]) -> str:
-        return "-".join(self._size(one[key] / self.divisor) for key in ("smallest", "largest"))
+    def range(self, one: SizeSummary) -> str:
+        return "-".join(self._size(size / self.divisor) for size in (one.smallest, one.largest))
 
     def page(self, rows: list[list[str]]) -> list[str]:
         lines = table(rows, left=2) if len(rows) > 1 else []
         if self.few:
-            lines += _wrapped(
+            lines += wrapped(
                 "No thirds: fewer than nine cases hold it, or all are of one size: "
                 f"{', '.join(self.few)}"
             )
@@ -165,32 +127,32 @@ class _Sizes:
         return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
-def _comparison(compared: dict[str, Any]) -> list[str]:
+def comparison_lines(compared: Comparison) -> list[str]:
     """Return the paired differences, in words too."""
     lines = []
     for metric in COMPARED:
-        found = compared["differences"][metric]
+        found = compared.differences[metric]
         rows = [["class", "pairs", "A - B", "95 % interval", "p Holm", "+/=/-", "needed"]]
         for name, one in found.items():
-            counts = f"{one['wins']}/{one['ties']}/{one['losses']}"
+            counts = f"{one.wins}/{one.ties}/{one.losses}"
             interval = _interval(one, 2 if metric == "hd95_mm" else 3)
-            numbers = [str(one["pairs"]), *interval, _p(one["p_holm"]), counts]
+            numbers = [str(one.pairs), *interval, _p(one.p_holm), counts]
             shown = "all classes" if name == OVERALL else _name(name, 14)
-            rows.append([shown, *numbers, _needed(one["cases_needed"], one["pairs"])])
+            rows.append([shown, *numbers, _needed(one.cases_needed, one.pairs)])
         lines += ["", _TITLES[metric], *table(rows)]
-        sure = ["all classes" if k == OVERALL else k for k in found if found[k]["exceeds_noise"]]
+        sure = ["all classes" if k == OVERALL else k for k in found if found[k].exceeds_noise]
         if sure:
-            lines += _wrapped(f"Difference exceeds noise of cases: {', '.join(sure)}.")
-        elif max(one["pairs"] for one in found.values()) < FEWEST_PAIRS:
+            lines += wrapped(f"Difference exceeds noise of cases: {', '.join(sure)}.")
+        elif max(one.pairs for one in found.values()) < FEWEST_PAIRS:
             lines.append("Too few pairs to say.")
         else:
             lines.append("No difference exceeds noise.")
-    if min(one["pairs"] for one in compared["differences"]["dice"].values()) < FEWEST_PAIRS:
-        lines += _wrapped(
+    if min(one.pairs for one in compared.differences["dice"].values()) < FEWEST_PAIRS:
+        lines += wrapped(
             f"Too few cases: below {FEWEST_PAIRS} pairs there is no interval, and no signed-rank p "
             "can fall under .05."
         )
-    return [*lines, "", *(line for note in _COMPARED for line in _wrapped(note))]
+    return [*lines, "", *(line for note in _COMPARED for line in wrapped(note))]
 
 
 _COMPARED = (
@@ -205,11 +167,11 @@ _COMPARED = (
 )
 
 
-def _interval(one: dict[str, Any], digits: int) -> list[str]:
+def _interval(one: Paired, digits: int) -> list[str]:
     """Return a difference, and its interval."""
-    ends = [_value(one[key], f"+.{digits}f") for key in ("low", "high")]
-    shown = "-" if one["low"] is None else f"[{', '.join(ends)}]"
-    return [_value(one["difference"], f"+.{digits}f"), shown]
+    ends = [_value(end, f"+.{digits}f") for end in (one.low, one.high)]
+    shown = "-" if one.low is None else f"[{', '.join(ends)}]"
+    return [_value(one.difference, f"+.{digits}f"), shown]
 
 
 def _p(value: float | None) -> str:
@@ -235,10 +197,11 @@ def _name(name: str, width: int = 17) -> str:
     return name if len(name) <= width else f"{name[: width - 2]}.."
 
 
-def _shortened(line: str) -> list[str]:
+def shortened(line: str) -> list[str]:
     """Return a line with a path, its middle left out where it is too long."""
     return [line if len(line) <= _WIDTH else f"{line[:24]} ... {line[-(_WIDTH - 29) :]}"]
 
 
-def _wrapped(text: str) -> list[str]:
+def wrapped(text: str) -> list[str]:
+    """Return lines of at most 80 columns."""
     return textwrap.wrap(text, _WIDTH, subsequent_indent="  ")

@@ -20,25 +20,25 @@ def scored(root: Path, folder: str = "a") -> Evaluation:
 def test_comparison_is_paired_by_case(made: Path) -> None:
     a, b = scored(made), scored(made, "b")
     found = compare(a, b, ["organ", "lesion"], seed=5)
-    organ = found["differences"]["dice"]["organ"]
+    organ = found.differences["dice"]["organ"]
     values = [one.values("dice", "organ") for one in (a, b)]
     interval = paired_bootstrap(*values, 5)
-    assert (organ["difference"], organ["low"], organ["high"]) == pytest.approx(interval)
+    assert (organ.difference, organ.low, organ.high) == pytest.approx(interval)
     gains = np.subtract(*values)
     counts = [int((np.sign(gains) == sign).sum()) for sign in (1, 0, -1)]
-    assert [organ[key] for key in ("wins", "ties", "losses")] == counts
-    assert organ["pairs"] == 20
-    assert found["differences"]["dice"]["lesion"]["pairs"] == 17
-    assert organ["exceeds_noise"] and organ["excludes_zero"] and organ["p_holm"] >= organ["p"]
-    assert found["terciles"]["dice"]["organ"]["small"]["pairs"] == 7
+    assert [organ.wins, organ.ties, organ.losses] == counts
+    assert organ.pairs == 20
+    assert found.differences["dice"]["lesion"].pairs == 17
+    assert organ.exceeds_noise and organ.excludes_zero and organ.p_holm >= organ.p
+    assert found.terciles["dice"]["organ"]["small"].pairs == 7
 
     mirrored = compare(b, a, ["organ", "lesion"], seed=5)
-    for metric, rows in found["differences"].items():
+    for metric, rows in found.differences.items():
         for name, one in rows.items():
-            other = mirrored["differences"][metric][name]
-            assert other["difference"] == pytest.approx(-one["difference"])
-            assert (other["wins"], other["losses"]) == (one["losses"], one["wins"])
-            assert (other["p"], other["cases_needed"]) == (one["p"], one["cases_needed"])
+            other = mirrored.differences[metric][name]
+            assert other.difference == pytest.approx(-one.difference)
+            assert (other.wins, other.losses) == (one.losses, one.wins)
+            assert (other.p, other.cases_needed) == (one.p, one.cases_needed)
 
 
 def test_wins_of_distances_are_the_smaller_ones() -> None:
@@ -47,10 +47,10 @@ def test_wins_of_distances_are_the_smaller_ones() -> None:
         scores = [Scores(0.8, hd95 + k / 7, 0.8, 0.8, 1.0 + k, 1.0) for k in range(8)]
         return Evaluation(Path("x"), cases, (), 3, 1.0, {"one": scores})
 
-    found = compare(made(2.0), made(3.0), ["one"], seed=0)["differences"]
+    found = compare(made(2.0), made(3.0), ["one"], seed=0).differences
     hd95, dice = found["hd95_mm"]["one"], found["dice"]["one"]
-    assert (hd95["difference"], hd95["wins"], hd95["losses"]) == (pytest.approx(-1), 8, 0)
-    assert (dice["ties"], dice["p"], dice["exceeds_noise"]) == (8, 1.0, False)
+    assert (hd95.difference, hd95.wins, hd95.losses) == (pytest.approx(-1), 8, 0)
+    assert (dice.ties, dice.p, dice.exceeds_noise) == (8, 1.0, False)
 
 
 def gained(dice: list[float]) -> tuple[Evaluation, Evaluation]:
@@ -71,17 +71,17 @@ def test_an_interval_without_zero_is_not_enough() -> None:
         ([*small, -0.3], False, True),
         ([0.001, 0.3, 0.31, 0.32, 0.33, -0.002, -0.003], True, False),
     ):
-        one = compare(*gained(dice), ["one"], seed=0)["differences"]["dice"]["one"]
-        assert (one["excludes_zero"], one["p_holm"] < 0.05) == (excludes, significant), dice
-        assert one["exceeds_noise"] == (excludes and significant)
+        one = compare(*gained(dice), ["one"], seed=0).differences["dice"]["one"]
+        assert (one.excludes_zero, one.p_holm < 0.05) == (excludes, significant), dice
+        assert one.exceeds_noise == (excludes and significant)
 
 
 def test_too_few_pairs_have_no_interval() -> None:
     for pairs in (1, 5, 6):
         gains = [(k + 1) / 50 for k in range(pairs)]
-        one = compare(*gained(gains), ["one"], seed=0)["differences"]["dice"]["one"]
-        assert (one["low"] is None, one["exceeds_noise"]) == (pairs < 6, pairs == 6)
-        assert one["difference"] == pytest.approx(np.mean(gains))
+        one = compare(*gained(gains), ["one"], seed=0).differences["dice"]["one"]
+        assert (one.low is None, one.exceeds_noise) == (pairs < 6, pairs == 6)
+        assert one.difference == pytest.approx(np.mean(gains))
 
 
 def test_all_classes_is_the_mean_by_case_over_what_both_have() -> None:
@@ -94,6 +94,6 @@ def test_all_classes_is_the_mean_by_case_over_what_both_have() -> None:
 
     a = made([0.9, 0.8, math.nan], [0.5, math.nan, math.nan])
     b = made([0.7, 0.7, math.nan], [0.4, 0.9, math.nan])
-    overall = compare(a, b, ["x", "y"], seed=0)["differences"]["dice"]["mean"]
-    assert overall["pairs"] == 2
-    assert (overall["a"], overall["b"]) == pytest.approx(((0.7 + 0.8) / 2, (0.55 + 0.7) / 2))
+    overall = compare(a, b, ["x", "y"], seed=0).differences["dice"]["mean"]
+    assert overall.pairs == 2
+    assert (overall.a, overall.b) == pytest.approx(((0.7 + 0.8) / 2, (0.55 + 0.7) / 2))

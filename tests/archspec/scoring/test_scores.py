@@ -17,10 +17,9 @@ from archspec.scoring.scores import (
     Evaluation,
     Scores,
     evaluate_folder,
-    evaluation_json,
-    evaluations_csv,
     terciles,
 )
+from archspec.scoring.summary import folder_scores, folders_csv
 from archspec.scoring.surface import surface_scores
 
 OneCase = Callable[..., dict[str, Scores]]
@@ -78,7 +77,7 @@ def test_counts_of_missed_invented_and_absent(tmp_path: Path, masks: Any) -> Non
         masks.write(tmp_path / "a" / f"{name}.nii.gz", prediction)
         masks.write(tmp_path / "labels" / f"{name}.nii.gz", reference)
     (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "one": 1}}')
-    found = evaluation_json(scored(tmp_path), ["one"])
+    found = folder_scores(scored(tmp_path), ["one"]).to_json()
     summary = found["per_class"]["one"]
     counts = {key: summary[key] for key in ("cases", "hd95_cases", "missed", "invented", "absent")}
     assert counts == {"cases": 3, "hd95_cases": 1, "missed": 1, "invented": 1, "absent": 1}
@@ -169,7 +168,7 @@ def test_terciles() -> None:
 
 def test_summary_by_size_is_the_mean_of_its_cases(made: Path) -> None:
     evaluation = scored(made)
-    found = evaluation_json(evaluation, ["organ", "lesion"])
+    found = folder_scores(evaluation, ["organ", "lesion"]).to_json()
     parts = found["terciles"]["organ"]
     sizes = sorted(one["organ"]["reference_size"] for one in found["per_case"].values())
     assert [parts[key]["cases"] for key in ("small", "medium", "large")] == [7, 7, 6]
@@ -185,8 +184,8 @@ def test_summary_by_size_is_the_mean_of_its_cases(made: Path) -> None:
 
 def test_csv_holds_every_case_and_class(made: Path) -> None:
     evaluations = [scored(made), scored(made, "b")]
-    found = [evaluation_json(one, ("organ", "lesion")) for one in evaluations]
-    rows = list(csv.DictReader(io.StringIO(evaluations_csv(found))))
+    found = [folder_scores(one, ("organ", "lesion")) for one in evaluations]
+    rows = list(csv.DictReader(io.StringIO(folders_csv(found))))
     assert len(rows) == 2 * 20 * 3
     for row in rows:
         one = evaluations[row["predictions"].endswith("b")]
