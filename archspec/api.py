@@ -82,8 +82,8 @@ def _check_cover(ours: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Non
     if any(faults.values()):
         parts = [f"{len(keys)} {what}, e.g. {keys[0]}" for what, keys in faults.items() if keys]
         raise SpecError(
-            f"not the weights of this network: {'; '.join(parts)}; give the spec, in_channels and "
-            "num_classes that they were trained with"
+            f"not the weights of this network: {'; '.join(parts)}",
+            suggestion="give the spec, in_channels and num_classes that they were trained with",
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from blocks.base import SpecError
+from blocks.errors import SpecError, render
 from blocks.scan import dispatch
 
 DISTRIBUTIONS = (
@@ -104,7 +104,7 @@ def _scans(device: str, trouble: list[str]) -> list[BackendReport]:
         used = dispatch.chosen(torch.device(device))
     except SpecError as error:
         used = ""
-        trouble.append(str(error))
+        trouble.append(render(error.problems))
     reports = []
     for name in dispatch.candidates(device):
         problem = dispatch.why_not(name, device)

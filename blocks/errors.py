@@ -112,8 +112,9 @@ def _line(one: Problem) -> str:
         text = f"{one.field}: {text}"
     if one.where is None:
         return text
-    exact = bool(one.field) or one.where.line is not None or one.where.kind == "override"
-    return f"{one.where}{'  ' if exact else ': '}{text}"
+    at = one.where
+    apart = at.line is not None or at.kind == "override" or (one.field and at.kind != "file")
+    return f"{at}{'  ' if apart else ': '}{text}"
 
 
 def reason(error: BaseException) -> str:

@@ -92,7 +92,7 @@ def _loaded(space: str | Path | Space, overrides: tuple[str, ...]) -> Space:
         return load_space(space, overrides=overrides)
     if overrides:
         raise SpecError(
-            f"-s {overrides[0]}: the space is loaded already; give overrides to load_space, or "
-            "search.run the space's name or file"
+            f"-s {overrides[0]}: the space is loaded already",
+            suggestion="give overrides to load_space, or search.run the space's name or file",
         )
     return space

@@ -80,7 +80,7 @@ def ablate(
             print(f"{number} trainings of {steps} steps with --seeds {seeds}")
         return
     if dataset is None:
-        raise SpecError("ablate: needs --data (all but with --dry-run)")
+        raise SpecError("needs --data (all but with --dry-run)", field="ablate")
     from archspec.training.devices import devices_for
     from search.retrain.ablate import RESULT
     from search.retrain.ablate import ablate as train_variants

@@ -41,9 +41,9 @@ def evaluate(
     from blocks.base import SpecError
 
     if csv is not None and csv.exists() and not force:
-        raise SpecError(f"{csv}: exists; replace it with --force")
+        raise SpecError("exists", where=csv, suggestion="replace it with --force")
     if csv is not None and not csv.parent.is_dir():
-        raise SpecError(f"{csv.parent}: no such folder")
+        raise SpecError("no such folder", where=csv.parent)
     progress = _Progress()
     found = score(
         predictions,

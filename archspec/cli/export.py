@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from archspec.cli.options import Data
+from archspec.cli.refusal import with_options
 from archspec.cli.specs import Overrides, Spec, patch_sizes
 
 _WIDTH = 80
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
+    context: typer.Context,
     spec: Spec,
     dataset: Data,
     overrides: Overrides = None,
@@ -61,7 +63,7 @@ def export(
     )
     print(f"wrote {exported.path}")
     for note in exported.notes:
-        print(_wrapped(f"note: {note}"))
+        print(_wrapped(f"note: {with_options(note, context)}"))
     print("run next:")
     for line in exported.environment:
         print(f"  {line}")

@@ -60,8 +60,9 @@ def overfit(
     wanted = patch_sizes(patch) or dataset.patch_size
     if len(own) != len(wanted):
         raise SpecError(
-            f"{spec}: a {len(own)}-D network, but the patch {list(wanted)} has {len(wanted)} "
-            f"sizes; use another --configuration, or --patch with {len(own)} sizes"
+            f"a {len(own)}-D network, but the patch {list(wanted)} has {len(wanted)} sizes",
+            where=spec,
+            suggestion=f"use another --configuration, or --patch with {len(own)} sizes",
         )
     planned = resolve(
         spec,

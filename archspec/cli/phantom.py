@@ -64,14 +64,15 @@ def phantom(
 
     from archspec.phantom.dataset import write_dataset
     from archspec.phantom.task import as_control
-    from blocks.base import SpecError
+    from blocks.errors import SpecError, argument
 
     chosen = _task(task, level=level, distance=distance)
     chosen = replace(chosen, control=as_control(control), spacing=_spacing(spacing))
     if chosen.num_cases is not None and cases is not None:
         raise SpecError(
-            f"--cases {cases}: level {level} of task {task} has {chosen.num_cases} cases; "
-            "leave --cases out"
+            f"level {level} of task {task} has {chosen.num_cases} cases",
+            where=argument("cases", cases),
+            suggestion="leave --cases out",
         )
     num_cases = chosen.num_cases or (_DEFAULT_CASES if cases is None else cases)
     written = write_dataset(
@@ -85,12 +86,14 @@ def _task(name: str, *, level: str | None, distance: int | None) -> "Task":
     """Return the task at its level, or reach at a distance of its own."""
     from archspec.phantom.reach import ReachTask
     from archspec.phantom.tasks import task_class
-    from blocks.base import SpecError
+    from blocks.errors import SpecError, argument
 
     kind = task_class(name)
     if distance is not None:
         if kind is not ReachTask or level is not None:
-            raise SpecError(f"--distance {distance}: only for --task reach, without --level")
+            raise SpecError(
+                "only for --task reach, without --level", where=argument("distance", distance)
+            )
         return ReachTask(distance=distance)
     if level is None:
         return kind()
@@ -98,12 +101,14 @@ def _task(name: str, *, level: str | None, distance: int | None) -> "Task":
 
 
 def _spacing(text: str) -> tuple[float, float, float]:
-    from blocks.base import SpecError
+    from blocks.errors import SpecError, argument
 
     try:
         depth, height, width = (float(part) for part in text.split(","))
     except ValueError:
         raise SpecError(
-            f"--spacing {text}: must be three sizes in mm, D,H,W; use e.g. 5,2,2"
+            "must be three sizes in mm, D,H,W",
+            where=argument("spacing", text),
+            suggestion="use e.g. 5,2,2",
         ) from None
     return depth, height, width

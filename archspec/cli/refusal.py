@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import typer
 from typer.core import TyperCommand
 
 from blocks.errors import Place, Problem, SpecError, render
@@ -29,9 +30,10 @@ def refusal_lines(
     return render(problems).splitlines()
 
 
-def with_options(text: str, command: TyperCommand | None) -> str:
-    """Return the text with options in place of arguments in backquotes."""
-    return _named(text, {} if command is None else _options(command))
+def with_options(text: str, context: typer.Context) -> str:
+    """Return the text with the verb's options in place of arguments in backquotes."""
+    assert isinstance(context.command, TyperCommand)
+    return _named(text, _options(context.command))
 
 
 def _options(command: TyperCommand) -> dict[str, str]:

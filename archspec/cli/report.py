@@ -47,9 +47,9 @@ def best(
     from search.report.write import best_trial
 
     if out.exists() and not force:
-        raise SpecError(f"{out}: exists already; give another -o, or --force")
+        raise SpecError("exists already", where=out, suggestion="give another -o, or --force")
     if not out.resolve().parent.is_dir():
-        raise SpecError(f"{out}: the folder {out.resolve().parent} does not exist")
+        raise SpecError(f"the folder {out.resolve().parent} does not exist", where=out)
     found = best_trial(run, max_gflops=max_gflops)
     text = f"# trial {found.number} of {run}: {found.summary}\n{dump(found.spec.tree())}"
     write_text(out, text)

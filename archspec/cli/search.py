@@ -100,11 +100,15 @@ def search(
 
     # what costs nothing to check goes first: validating a space imports torch
     if seconds_per_step is not None and not dry_run:
-        raise SpecError("--seconds-per-step: goes with --dry-run only")
+        raise SpecError("goes with --dry-run only", field="seconds_per_step")
     needed = {"--data": data, "--trials": trials, "--out": out}
     missing = ", ".join(name for name, value in needed.items() if value is None)
     if missing and not dry_run:
-        raise SpecError(f"search: {missing} missing; a search needs --data, --trials and --out")
+        raise SpecError(
+            f"{missing} missing",
+            field="search",
+            suggestion="a search needs --data, --trials and --out",
+        )
     dataset = None
     if data is not None:
         dataset = find_dataset(data, configuration=configuration, plans_name=plans)

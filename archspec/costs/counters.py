@@ -21,7 +21,7 @@ from archspec.network.build import build_plan
 from archspec.network.plan import Plan, plan
 from archspec.spec.schema import ArchSpec
 from archspec.text import table
-from blocks.base import SpecError
+from blocks.errors import SpecError, reason
 
 _AXES = (32, 48, 64, 96, 128)
 _WIDTH = 80
@@ -160,6 +160,5 @@ def _run(name: str, module: str, counter: _Counter, planned: Plan, size: tuple[i
             warnings.simplefilter("ignore")
             macs, params = counter(net, torch.randn(size))
     except Exception as error:  # foreign code on a network that it may not know
-        text = str(error).splitlines()
-        return Count(name, None, None, f"failed: {type(error).__name__}: {text[0] if text else ''}")
+        return Count(name, None, None, f"failed: {type(error).__name__}: {reason(error)}")
     return Count(name, macs, params, None)

@@ -141,8 +141,12 @@ def check_dimensions(a: str, patch_a: Grid, b: str, patch_b: Grid) -> None:
     """Refuse to build B in A's number of dimensions where its own is another."""
     if len(patch_a) != len(patch_b):
         raise SpecError(
-            f"{b}: a {len(patch_b)}-D network; {a} is {len(patch_a)}-D, and they are compared at "
-            "one input; give a patch size for both, or see each alone"
+            f"a {len(patch_b)}-D network",
+            where=b,
+            suggestion=(
+                f"{a} is {len(patch_a)}-D, and they are compared at one input; give a patch "
+                "size for both, or see each alone"
+            ),
         )
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from archspec.costs.memory import training_memory
 from archspec.network.plan import Plan, plan
-from blocks.base import Grid, SpecError
+from blocks.base import Grid
+from blocks.errors import SpecError, argument
 
 UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30, "M": 10**6, "G": 10**9}
 
 
-def memory_size(text: str, *, option: str = "--gpu-memory") -> int:
+def memory_size(text: str, *, name: str = "gpu_memory") -> int:
     """Return the bytes of '12GB' or '11.5 GiB'.
 
     Raises:
@@ -20,7 +21,9 @@ def memory_size(text: str, *, option: str = "--gpu-memory") -> int:
     found = re.fullmatch(r"([0-9]+\.?[0-9]*) ?([A-Za-z]+)", text.strip())
     unit = UNITS.get(found[2].upper()) if found else None
     if found is None or unit is None or float(found[1]) <= 0:
-        raise SpecError(f"{option} {text}: must be a size such as 12GB, 11.5GiB or 8000MB")
+        raise SpecError(
+            "must be a size such as 12GB, 11.5GiB or 8000MB", where=argument(name, text)
+        )
     return int(float(found[1]) * unit)
 
 
@@ -74,7 +77,7 @@ class Fit:
             return f"{need}fits, up to batch {self.batch_that_fits}"
         options = [f"batch {self.batch_that_fits}"] if self.batch_that_fits else []
         if self.patch_that_fits is not None:
-            options.append(f"--patch {','.join(str(n) for n in self.patch_that_fits)}")
+            options.append(f"patch {','.join(str(n) for n in self.patch_that_fits)}")
         return f"{need}too much; {' or '.join(options) or 'nothing smaller'} fits"
 
 

@@ -23,7 +23,7 @@ from archspec.network.published import (
 )
 from archspec.spec.load import SpecLike, load
 from archspec.spec.yaml_file import dump
-from blocks.base import SpecError
+from blocks.errors import SpecError, reason
 
 WRAPPERS = ("state_dict", "network_weights", "model")
 
@@ -48,7 +48,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         SpecError: no such file, or no weights in it.
     """
     if not path.is_file():
-        raise SpecError(f"{path}: no such file")
+        raise SpecError("no such file", where=path)
     try:
         if path.suffix == ".safetensors":
             found: Any = load_file(path)
@@ -57,12 +57,14 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
                 warnings.simplefilter("ignore")  # about the age of the pickle
                 found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # hostile bytes raise anything
-        line = (str(error).strip().splitlines() or [""])[0]
+        line = reason(error)
         sentence = line.partition(". ")[0]
-        reason = f": {sentence}" if len(line.split()) > 2 else ""  # else a bare key or opcode
+        why = f": {sentence}" if len(line.split()) > 2 else ""  # else a bare key or opcode
         raise SpecError(
-            f"{path}: not a checkpoint that loads without running code (torch.load with "
-            f"weights_only=True, or safetensors); {type(error).__name__}{reason}"
+            "not a checkpoint that loads without running code (torch.load with weights_only=True, "
+            "or safetensors)",
+            where=path,
+            suggestion=f"{type(error).__name__}{why}",
         ) from None
     for wrapper in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
@@ -71,7 +73,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         return plain_weights(found)
     except SpecError as error:
-        raise SpecError(f"{path}: {error}") from None
+        raise error.at(path) from None
 
 
 def convert(
@@ -92,9 +94,11 @@ def convert(
         SpecError: see `read_checkpoint` and `load_official`; or `out` exists, or cannot be written.
     """
     if out.exists() and not force:
-        raise SpecError(f"{out}: exists; give another name, or --force to replace it")
+        raise SpecError(
+            "exists", where=out, suggestion="give another name, or `force` to replace it"
+        )
     if not out.parent.is_dir():
-        raise SpecError(f"{out}: no folder {out.parent}")
+        raise SpecError(f"no folder {out.parent}", where=out)
     loaded = load(spec, overrides=overrides)
     table = key_table(loaded.name)
     weights = read_checkpoint(checkpoint)
@@ -104,7 +108,7 @@ def convert(
     try:
         report = load_official(net, weights, allow_partial=allow_partial)
     except SpecError as error:
-        raise SpecError(f"{checkpoint}: {error}") from None
+        raise error.at(checkpoint) from None
     metadata = {
         "spec": dump(loaded.tree()),
         "in_channels": str(channels),
@@ -126,4 +130,4 @@ def _write(tensors: dict[str, Tensor], metadata: dict[str, str], out: Path) -> N
         with replacing(out) as partial:
             save_file(tensors, partial, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        raise SpecError(f"{out}: cannot be written: {error}") from None
+        raise SpecError(f"cannot be written: {error}", where=out) from None

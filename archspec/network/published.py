@@ -72,10 +72,14 @@ def load_official(
     name = net.spec_name if spec_name is None else spec_name
     weights = plain_weights(state_dict)
     if any(value.is_meta for value in net.state_dict().values()):
-        raise SpecError("net: is on the meta device, which holds no weights; build it on another")
+        raise SpecError(
+            "is on the meta device, which holds no weights",
+            field="net",
+            suggestion="build it on another",
+        )
     report, found = _match(net, weights, key_table(name), spec_name=name)
     if not found or not (report.complete or allow_partial):
-        raise SpecError(_refusal(name, weights, net.state_dict(), report))
+        raise _refusal(name, weights, net.state_dict(), report)
     net.load_state_dict(found, strict=report.complete)
     return report
 
@@ -91,7 +95,11 @@ def key_table(spec_name: str) -> KeyTable:
         if spec_name in table.specs:
             return table
     known = ", ".join(sorted(name for table in tables for name in table.specs))
-    raise SpecError(f"{spec_name}: no published weights are known for this spec; known: {known}")
+    raise SpecError(
+        "no published weights are known for this spec",
+        where=spec_name,
+        suggestion=f"known: {known}",
+    )
 
 
 def is_published(spec_name: str) -> bool:
@@ -106,10 +114,12 @@ def plain_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         SpecError: not a mapping of names to tensors.
     """
     if not isinstance(state_dict, Mapping) or not state_dict:
-        raise SpecError("state_dict: must be a mapping of names to tensors, and not empty")
+        raise SpecError("must be a mapping of names to tensors, and not empty", field="state_dict")
     for key, value in state_dict.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise SpecError(f"state_dict: {key!r} is a {type(value).__name__}, not a tensor")
+            raise SpecError(
+                f"{key!r} is a {type(value).__name__}, not a tensor", field="state_dict"
+            )
     weights = dict(state_dict)
     for prefix in ("module.", "_orig_mod.", "module."):
         if all(key.startswith(prefix) for key in weights):
@@ -163,8 +173,8 @@ def _refusal(
     weights: Mapping[str, Tensor],
     ours: Mapping[str, Tensor],
     report: LoadReport,
-) -> str:
-    """Return one line: how many tensors fit, an example of each kind of misfit, what to do."""
+) -> SpecError:
+    """Return what to raise: how many tensors fit, an example of each kind of misfit, what to do."""
     parts = [f"{len(report.matched)} of {len(ours)} tensors of the network were found"]
     if report.missing:
         parts.append(f"{len(report.missing)} are missing, e.g. {report.missing[0]}")
@@ -176,6 +186,5 @@ def _refusal(
         parts.append(f"{len(report.unused)} do not fit, e.g. {key} {why}")
     if report.remark:
         parts.append(report.remark)
-    if report.matched:
-        parts.append("to load what fits, allow a partial load")
-    return f"checkpoint for {name}: {'; '.join(parts)}"
+    way_out = "to load what fits, allow a partial load" if report.matched else ""
+    return SpecError(f"checkpoint for {name}: {'; '.join(parts)}", suggestion=way_out)

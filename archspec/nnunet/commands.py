@@ -23,7 +23,9 @@ def check_recipe(recipe: str) -> None:
         SpecError: see above.
     """
     if recipe not in get_args(Recipe):
-        raise SpecError(f"recipe: must be {' or '.join(get_args(Recipe))}, but is {recipe!r}")
+        raise SpecError(
+            f"must be {' or '.join(get_args(Recipe))}, but is {recipe!r}", field="recipe"
+        )
 
 
 def environment(recipe: str) -> tuple[str, ...]:

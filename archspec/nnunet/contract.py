@@ -14,7 +14,7 @@ from archspec.nnunet.loss import output_scales
 from archspec.nnunet.network import ArchSpecNet
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
-from blocks.base import SpecError
+from blocks.errors import SpecError, reason
 
 
 def network_arguments(planned: Plan) -> dict[str, Any]:
@@ -38,9 +38,11 @@ def network_arguments(planned: Plan) -> dict[str, Any]:
     try:
         kwargs: dict[str, Any] = json.loads(json.dumps(arguments, allow_nan=False))
     except ValueError as error:
-        raise SpecError(f"spec: {spec.name} cannot be written as JSON: {error}") from None
+        raise SpecError(f"{spec.name} cannot be written as JSON: {error}", field="spec") from None
     if load(kwargs["spec"]) != spec:
-        raise SpecError(f"spec: {spec.name} changes when written as JSON; report this bug")
+        raise SpecError(
+            f"{spec.name} changes when written as JSON", field="spec", suggestion="report this bug"
+        )
     return kwargs
 
 
@@ -63,7 +65,11 @@ def check_contract(planned: Plan, arguments: dict[str, Any], *, batch_size: int)
         logits = _run(planned, predicting.eval(), 1)
     wanted = (1, planned.num_classes, *planned.patch_size)
     if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
-        raise SpecError(f"spec: {name} does not predict one tensor of {wanted}; report this bug")
+        raise SpecError(
+            f"{name} does not predict one tensor of {wanted}",
+            field="spec",
+            suggestion="report this bug",
+        )
 
 
 def target_sizes(planned: Plan) -> list[tuple[int, ...]]:
@@ -89,10 +95,10 @@ def _run(planned: Plan, net: ArchSpecNet, batch_size: int) -> Tensor | list[Tens
     try:
         outputs: Tensor | list[Tensor] = net(patch)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
         raise SpecError(
-            f"spec: {planned.spec.name} does not run at patch_size {list(planned.patch_size)}, "
-            f"batch_size {batch_size}: {reason}"
+            f"{planned.spec.name} does not run at patch_size {list(planned.patch_size)}, "
+            f"batch_size {batch_size}: {reason(error)}",
+            field="spec",
         ) from None
     return outputs
 
@@ -104,7 +110,11 @@ def _check_weights(name: str, trained: nn.Module, predicting: nn.Module) -> None
         for net in (trained, predicting)
     )
     if shapes != others:
-        raise SpecError(f"spec: the weights of {name} depend on deep supervision; report this bug")
+        raise SpecError(
+            f"the weights of {name} depend on deep supervision",
+            field="spec",
+            suggestion="report this bug",
+        )
 
 
 def _check_outputs(planned: Plan, outputs: Tensor | list[Tensor], batch_size: int) -> None:
@@ -116,8 +126,10 @@ def _check_outputs(planned: Plan, outputs: Tensor | list[Tensor], batch_size: in
     wanted = [(batch_size, planned.num_classes, *size) for size in target_sizes(planned)]
     if not isinstance(outputs, list) or sizes != wanted or len(wanted) < 2:
         raise SpecError(
-            f"strides: {planned.spec.name} gives outputs of shapes {sizes}, but nnU-Net would "
-            f"compare them with targets of {wanted}; report this bug"
+            f"{planned.spec.name} gives outputs of shapes {sizes}, but nnU-Net would compare them "
+            f"with targets of {wanted}",
+            field="strides",
+            suggestion="report this bug",
         )
 
 
@@ -127,6 +139,8 @@ def _check_gradients(name: str, net: nn.Module, outputs: Tensor | list[Tensor]) 
     unused = [key for key, p in net.named_parameters() if p.requires_grad and p.grad is None]
     if unused:
         raise SpecError(
-            f"spec: {unused[0]} of {name} takes part in no output, so that distributed training "
-            "would stop; report this bug"
+            f"{unused[0]} of {name} takes part in no output, so that distributed training would "
+            "stop",
+            field="spec",
+            suggestion="report this bug",
         )

@@ -80,8 +80,10 @@ def find_dataset(
     (found,) = find_configurations(dataset, (configuration,), plans_name=plans_name)
     if found.previous_stage is not None:
         raise SpecError(
-            f"configuration: {configuration!r} is the second half of a cascade (its input holds "
-            f"the labels that {found.previous_stage!r} predicts); use 3d_fullres"
+            f"{configuration!r} is the second half of a cascade (its input holds the labels that "
+            f"{found.previous_stage!r} predicts)",
+            field="configuration",
+            suggestion="use 3d_fullres",
         )
     return found
 
@@ -99,9 +101,11 @@ def find_configurations(
     command = _plan_command(folder.name)
     if not plans_path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*Plans*.json"))) or "none"
-        raise SpecError(f"{plans_path}: no such plans file (found: {there}); run {command}")
+        raise SpecError(
+            f"no such plans file (found: {there})", where=plans_path, suggestion=f"run {command}"
+        )
     if not (folder / "dataset.json").is_file():
-        raise SpecError(f"{folder / 'dataset.json'}: no such file; run {command}")
+        raise SpecError("no such file", where=folder / "dataset.json", suggestion=f"run {command}")
     plans, dataset_json = _read(plans_path), _read(folder / "dataset.json")
     _check_description(dataset_json, folder / "dataset.json")
     found = []
@@ -109,7 +113,7 @@ def find_configurations(
         settings = _resolve(plans, configuration, where=str(plans_path))
         for key in ("patch_size", "batch_size", "spacing", "data_identifier"):
             if key not in settings:
-                raise SpecError(f"{plans_path}: configuration {configuration!r} has no {key}")
+                raise SpecError(f"configuration {configuration!r} has no {key}", where=plans_path)
         found.append(
             PreprocessedDataset(folder, folder.name, configuration, plans, dataset_json, settings)
         )
@@ -126,12 +130,20 @@ def _root() -> Path:
     value = os.environ.get(_VARIABLE)
     if not value:
         raise SpecError(
-            f"{_VARIABLE}: this environment variable is not set; nnU-Net needs nnUNet_raw, "
-            f"{_VARIABLE} and nnUNet_results, e.g. export {_VARIABLE}=/data/{_VARIABLE}"
+            "this environment variable is not set",
+            where=_VARIABLE,
+            suggestion=(
+                f"nnU-Net needs nnUNet_raw, {_VARIABLE} and nnUNet_results, e.g. export "
+                f"{_VARIABLE}=/data/{_VARIABLE}"
+            ),
         )
     root = Path(value)
     if not root.is_dir():
-        raise SpecError(f"{_VARIABLE}: {root} is not a folder; create it or correct the variable")
+        raise SpecError(
+            f"{root} is not a folder",
+            where=_VARIABLE,
+            suggestion="create it or correct the variable",
+        )
     return root
 
 
@@ -139,8 +151,8 @@ def _find_folder(root: Path, dataset: int | str) -> Path:
     text = str(dataset)
     if not re.fullmatch(r"\d+|Dataset\d{3,}_.+", text):
         raise SpecError(
-            f"dataset: must be an id or a folder's name, e.g. 901 or Dataset901_Reach, "
-            f"but is {text!r}"
+            f"must be an id or a folder's name, e.g. 901 or Dataset901_Reach, but is {text!r}",
+            field="dataset",
         )
     names = sorted(p.name for p in root.glob("Dataset*_*") if p.is_dir())
     if text.isdigit():
@@ -149,12 +161,15 @@ def _find_folder(root: Path, dataset: int | str) -> Path:
         matches = [name for name in names if name == text]
     if len(matches) > 1:
         raise SpecError(
-            f"dataset: {text} is the id of {' and '.join(matches)} in {root}; give the full name"
+            f"{text} is the id of {' and '.join(matches)} in {root}",
+            field="dataset",
+            suggestion="give the full name",
         )
     if not matches:
         raise SpecError(
-            f"dataset: {text} is not in {root} (found: {', '.join(names) or 'none'}); "
-            f"run {_plan_command(text)}"
+            f"{text} is not in {root} (found: {', '.join(names) or 'none'})",
+            field="dataset",
+            suggestion=f"run {_plan_command(text)}",
         )
     return root / matches[0]
 
@@ -168,24 +183,27 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SpecError(f"{path}: cannot be read as JSON: {error}") from None
+        raise SpecError(f"cannot be read as JSON: {error}", where=path) from None
     if not isinstance(tree, dict):
-        raise SpecError(f"{path}: must hold a JSON object")
+        raise SpecError("must hold a JSON object", where=path)
     return tree
 
 
-def _resolve(plans: dict[str, Any], name: str, *, where: str) -> dict[str, Any]:
+def _resolve(plans: dict[str, Any], name: str, *, where: Path | str) -> dict[str, Any]:
     """Return the configuration over the ones it inherits from, as nnU-Net merges them."""
     configurations = plans.get("configurations")
     if not isinstance(configurations, dict):
-        raise SpecError(f"{where}: holds no configurations; these are not nnU-Net v2 plans")
+        raise SpecError(
+            "holds no configurations", where=where, suggestion="these are not nnU-Net v2 plans"
+        )
     chain: list[str] = []
     parent: str | None = name
     while parent is not None:
         if parent not in configurations or parent in chain:
             raise SpecError(
-                f"configuration: {parent!r} is not in {where}, or inherits from itself "
-                f"(found: {', '.join(configurations)})"
+                f"{parent!r} is not in {where}, or inherits from itself (found: "
+                f"{', '.join(configurations)})",
+                field="configuration",
             )
         chain.append(parent)
         parent = configurations[parent].get("inherits_from")
@@ -197,10 +215,10 @@ def _resolve(plans: dict[str, Any], name: str, *, where: str) -> dict[str, Any]:
 
 def _check_description(dataset_json: dict[str, Any], path: Path) -> None:
     if not isinstance(dataset_json.get("labels"), dict):
-        raise SpecError(f"{path}: has no labels")
+        raise SpecError("has no labels", where=path)
     if not (dataset_json.get("modality") or dataset_json.get("channel_names")):
-        raise SpecError(f"{path}: has no channel_names")
+        raise SpecError("has no channel_names", where=path)
     try:
         check_labels(dataset_json["labels"], dataset_json.get("regions_class_order"))
     except SpecError as error:
-        raise SpecError(f"{path}: {error}") from None
+        raise error.at(path) from None

@@ -65,7 +65,7 @@ def export_nnunet(
         SpecError: dataset, configuration, spec, size or name cannot be used; nothing was written.
     """
     check_recipe(recipe)
-    available = None if fit_memory is None else memory_size(fit_memory, option="--fit-memory")
+    available = None if fit_memory is None else memory_size(fit_memory, name="fit_memory")
     loaded = load(spec)
     chosen = _configurations(loaded, configuration)
     found = find_configurations(dataset, chosen, plans_name=base_plans)
@@ -126,9 +126,10 @@ def _of_dimension(
             if len(settings.get("patch_size", ())) == ndim
         ]
         raise SpecError(
-            f"configuration: {spec.name} is {ndim}-D, since its patch_size has {ndim} axes, but "
-            f"{others[0].configuration!r} of {others[0].name} is {len(others[0].patch_size)}-D; "
-            f"use one of: {', '.join(same) or 'none fits'}"
+            f"{spec.name} is {ndim}-D, since its patch_size has {ndim} axes, but "
+            f"{others[0].configuration!r} of {others[0].name} is {len(others[0].patch_size)}-D",
+            field="configuration",
+            suggestion=f"use one of: {', '.join(same) or 'none fits'}",
         )
     notes = [
         f"{one.configuration}: left out, since {spec.name} is {ndim}-D (its patch_size has {ndim} "
@@ -147,9 +148,10 @@ def _check_cascades(found: list[PreprocessedDataset]) -> None:
     for one in found:
         if one.previous_stage is not None and one.previous_stage not in exported:
             raise SpecError(
-                f"configuration: {one.configuration!r} is the second half of a cascade, whose "
-                f"input holds the labels that {one.previous_stage!r} predicts; export both: "
-                f"--configuration {one.previous_stage} --configuration {one.configuration}"
+                f"{one.configuration!r} is the second half of a cascade, whose input holds the "
+                f"labels that {one.previous_stage!r} predicts",
+                field="configuration",
+                suggestion=f"export both: {one.previous_stage} and {one.configuration}",
             )
 
 
@@ -176,7 +178,7 @@ def _write(path: Path, text: str) -> None:
     try:
         write_text(path, text)
     except OSError as error:
-        raise SpecError(f"{path}: cannot be written: {error}") from None
+        raise SpecError(f"cannot be written: {error}", where=path) from None
 
 
 def _settled(networks: list[Network]) -> list[str]:

@@ -31,18 +31,21 @@ def check_labels(labels: Mapping[str, Any], regions_class_order: Any) -> None:
     try:
         values = _values(labels)
     except (TypeError, ValueError) as error:
-        raise SpecError(f"labels: must be integers or lists of them: {error}") from None
+        raise SpecError(f"must be integers or lists of them: {error}", field="labels") from None
     if labels.get("background") != 0:
-        raise SpecError(f"labels: background must be 0, but is {labels.get('background')!r}")
+        raise SpecError(
+            f"background must be 0, but is {labels.get('background')!r}", field="labels"
+        )
     ignore = labels.get("ignore")
     if ignore is not None and ignore != max(values) + 1:
         raise SpecError(
-            f"labels: ignore must be {max(values) + 1}, above all others, but is {ignore!r}"
+            f"ignore must be {max(values) + 1}, above all others, but is {ignore!r}", field="labels"
         )
     if _has_regions(labels) and len(regions_class_order or ()) != len(_regions(labels)):
         raise SpecError(
-            f"regions_class_order: must list {len(_regions(labels))} labels, one for each region, "
-            f"but is {regions_class_order!r}"
+            f"must list {len(_regions(labels))} labels, one for each region, but is "
+            f"{regions_class_order!r}",
+            field="regions_class_order",
         )
 
 

@@ -17,7 +17,7 @@ _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9.-])?"
 # Names that nnU-Net's planners write, and rewrite whenever a dataset is planned again.
 _PLANNERS = r"nnUNet(ResEncUNet\w*?)?Plans.*"
 _OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")
-_FORCE = "choose another --plans-name, or replace the plans with --force"
+_FORCE = "choose another `plans_name`, or replace the plans with `force`"
 
 
 def default_plans_name(spec: ArchSpec) -> str:
@@ -33,15 +33,16 @@ def check_name(name: str, base_plans: str) -> None:
     """
     if not re.fullmatch(_NAME, name) or "__" in name:
         raise SpecError(
-            f"plans_name: {name!r} must be at most 100 letters, digits, '.', '-' or single '_', "
-            "and begin with a letter or digit and not end with '_', because nnU-Net splits folder "
-            "names at '__'"
+            f"{name!r} must be at most 100 letters, digits, '.', '-' or single '_', and begin with "
+            "a letter or digit and not end with '_', because nnU-Net splits folder names at '__'",
+            field="plans_name",
         )
     taken = name == base_plans or name in _OTHER_FILES
     if taken or re.fullmatch(_PLANNERS, name, flags=re.IGNORECASE):
         raise SpecError(
-            f"plans_name: {name!r} belongs to nnU-Net, which would overwrite it or be broken by "
-            "it; choose another name, e.g. archspec_mine"
+            f"{name!r} belongs to nnU-Net, which would overwrite it or be broken by it",
+            field="plans_name",
+            suggestion="choose another name, e.g. archspec_mine",
         )
 
 
@@ -69,12 +70,12 @@ def check_free(
             "nnUNetv2_train --c could not load those weights, and without --c would overwrite them"
         )
         if not force:
-            raise SpecError(f"plans_name: {broken}; {_FORCE}")
+            raise SpecError(broken, field="plans_name", suggestion=_FORCE)
         notes.append(broken)
     if path.exists():
         if not force:
             held = f", and {same[0]} holds results of this network" if same else ""
-            raise SpecError(f"plans_name: {path} exists{held}; {_FORCE}")
+            raise SpecError(f"{path} exists{held}", field="plans_name", suggestion=_FORCE)
         notes.insert(0, f"replaced {path}")
     return notes + [
         f"{folder} holds results of this network: --c continues them, training without --c "

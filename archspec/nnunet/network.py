@@ -42,8 +42,10 @@ class ArchSpecNet(SegNet):
         given = [list(row) for row in strides]
         if given != planned.strides:
             raise SpecError(
-                f"strides: the outputs of {planned.spec.name} at patch_size {list(patch_size)} "
-                f"have {planned.strides}, but the plans say {given}; export the spec again"
+                f"the outputs of {planned.spec.name} at patch_size {list(patch_size)} have "
+                f"{planned.strides}, but the plans say {given}",
+                field="strides",
+                suggestion="export the spec again",
             )
         stages, decoder = build_parts(planned)
         super().__init__(

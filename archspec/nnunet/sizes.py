@@ -8,7 +8,8 @@ from archspec.network.plan import Plan, plan, total_stride
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.stages import fit_stages
 from archspec.spec.schema import ArchSpec
-from blocks.base import Grid, SpecError, per_axis
+from blocks.base import Grid, per_axis
+from blocks.errors import SpecError, argument
 
 _AXES = {2: "HW", 3: "DHW"}
 _MIN_BATCH = 2
@@ -45,12 +46,12 @@ def settle(
     patch = dataset.patch_size if patch_size is None else patch_size
     if len(patch) != len(dataset.patch_size):
         raise SpecError(
-            f"--patch {','.join(map(str, patch))}: {dataset.configuration} has "
-            f"{len(dataset.patch_size)} axes"
+            f"{dataset.configuration} has {len(dataset.patch_size)} axes",
+            where=argument("patch_size", patch),
         )
     batch = dataset.batch_size if batch_size is None else batch_size
     if batch < 1:
-        raise SpecError(f"batch_size: must be at least 1, but is {batch}")
+        raise SpecError(f"must be at least 1, but is {batch}", field="batch_size")
     notes = []
     if stages_from_dataset:
         adapted = fit_stages(spec, spacing=dataset.spacing, patch_size=patch)
@@ -72,10 +73,10 @@ def _plan(spec: ArchSpec, dataset: PreprocessedDataset, patch: Grid) -> Plan:
             patch_size=patch,
         )
     except SpecError as error:
-        raise SpecError(_axis_mistake(spec, dataset, patch) or str(error)) from None
+        raise (_axis_mistake(spec, dataset, patch) or error) from None
 
 
-def _axis_mistake(spec: ArchSpec, dataset: PreprocessedDataset, patch: Grid) -> str | None:
+def _axis_mistake(spec: ArchSpec, dataset: PreprocessedDataset, patch: Grid) -> SpecError | None:
     """Return which axis of the patch does not divide, with the sizes that would; None if all do."""
     try:
         total = total_stride(spec, len(patch))
@@ -91,11 +92,12 @@ def _axis_mistake(spec: ArchSpec, dataset: PreprocessedDataset, patch: Grid) -> 
     up = [-(-size // step) * step for size, step in zip(patch, total, strict=True)]
     down = [max(size // step, 1) * step for size, step in zip(patch, total, strict=True)]
     nearest = " or ".join(
-        dict.fromkeys(f"--patch {','.join(map(str, sizes))}" for sizes in (down, up))
+        dict.fromkeys(f"`patch_size` {','.join(map(str, sizes))}" for sizes in (down, up))
     )
-    return (
-        f"patch_size: {list(patch)} does not suit {spec.name} in {dataset.configuration}: "
-        f"{', '.join(wrong)}; nearest: {nearest}"
+    return SpecError(
+        f"{list(patch)} does not suit {spec.name} in {dataset.configuration}: {', '.join(wrong)}",
+        field="patch_size",
+        suggestion=f"nearest: {nearest}",
     )
 
 
@@ -107,7 +109,9 @@ def _fitted(planned: Plan, batch: int, available: int, stock_recipe: bool) -> tu
     if not fit.fits:
         if fit.patch_that_fits is None:
             raise SpecError(
-                f"--fit-memory: {fit.text()}; the batch is not made smaller than {least}"
+                fit.text(),
+                field="fit_memory",
+                suggestion=f"the batch is not made smaller than {least}",
             )
         found, smaller = _resized(planned, fit.patch_that_fits), least
     changes = [f"batch_size {batch} -> {smaller}"] if smaller != batch else []
@@ -118,7 +122,7 @@ def _fitted(planned: Plan, batch: int, available: int, stock_recipe: bool) -> tu
     return (
         found,
         smaller,
-        f"--fit-memory: {', '.join(changes) or 'nothing changed'}; training under AMP needs about "
+        f"`fit_memory`: {', '.join(changes) or 'nothing changed'}; training under AMP needs about "
         f"{needed / 2**30:.2f} GiB of {available / 2**30:.2f}",
     )
 
@@ -166,7 +170,7 @@ def _differences(planned: Plan, batch: int, dataset: PreprocessedDataset) -> lis
 def _stages_note(spec: ArchSpec, adapted: ArchSpec, dataset: PreprocessedDataset) -> str:
     spacing = " x ".join(f"{size:g}" for size in dataset.spacing)
     if adapted == spec:
-        return f"--stages-from-dataset: spacing {spacing} mm asks for no change"
+        return f"`stages_from_dataset`: spacing {spacing} mm asks for no change"
     ndim = len(dataset.patch_size)
     strides, kernels = (
         [list(row) for row in rows]
@@ -181,5 +185,5 @@ def _stages_note(spec: ArchSpec, adapted: ArchSpec, dataset: PreprocessedDataset
     heads = adapted.deep_supervision.heads
     fewer = f", heads {heads}" if heads != spec.deep_supervision.heads else ""
     return (
-        f"--stages-from-dataset: spacing {spacing} mm: strides {strides}, kernels {kernels}{fewer}"
+        f"`stages_from_dataset`: spacing {spacing} mm: strides {strides}, kernels {kernels}{fewer}"
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from archspec.nnunet.dataset import PreprocessedDataset
-from blocks.base import SpecError
+from blocks.errors import SpecError, argument
 
 _FEWEST_TEST = 2
 """An interval over cases needs two."""
@@ -36,16 +36,19 @@ def split_cases(
     """
     splits = read_folds(dataset)
     if not -len(splits) <= fold < len(splits):
-        raise SpecError(f"--fold {fold}: {dataset.name} has folds 0 to {len(splits) - 1}")
+        raise SpecError(
+            f"{dataset.name} has folds 0 to {len(splits) - 1}", where=argument("fold", fold)
+        )
     train, validation = list(splits[fold]["train"]), list(splits[fold]["val"])
     if not test_share:
         return Split(tuple(train), tuple(validation))
     num_test = max(math.floor(test_share * (len(train) + len(validation)) + 0.5), _FEWEST_TEST)
     if len(train) - num_test < _FEWEST_TRAIN:
         raise SpecError(
-            f"test_share: {test_share:g} takes {num_test} of the {len(train)} training cases of "
-            f"fold {fold} of {dataset.name}, and {_FEWEST_TRAIN} must be left to train on; give a "
-            "smaller share, or 0"
+            f"{test_share:g} takes {num_test} of the {len(train)} training cases of fold {fold} of "
+            f"{dataset.name}, and {_FEWEST_TRAIN} must be left to train on",
+            field="test_share",
+            suggestion="give a smaller share, or 0",
         )
     test = set(random.Random(seed).sample(sorted(train), num_test))
     return Split(
@@ -63,6 +66,6 @@ def read_folds(dataset: PreprocessedDataset) -> list[dict[str, Any]]:
 
     cases = sorted(path.stem for path in dataset.data_folder.glob("*.pkl"))
     if len(cases) < 5:
-        raise SpecError(f"{dataset.name}: {len(cases)} cases, but a split into 5 folds needs 5")
+        raise SpecError(f"{len(cases)} cases, but a split into 5 folds needs 5", where=dataset.name)
     found: list[dict[str, Any]] = generate_crossval_split(cases, seed=12345, n_splits=5)
     return found

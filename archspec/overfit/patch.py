@@ -15,7 +15,8 @@ from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.windows import best_window, crop
 from archspec.scoring.dice import dice_of_sizes, mean
 from archspec.scoring.labels import scored_labels
-from blocks.base import Grid, SpecError
+from blocks.base import Grid
+from blocks.errors import SpecError, argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +118,27 @@ def fixed_patch(
 
     if dataset.settings.get("previous_stage") is not None:
         raise SpecError(
-            f"--configuration {dataset.configuration}: the second half of a cascade, whose input "
-            "holds another network's labels; use the first half, or 3d_fullres"
+            "the second half of a cascade, whose input holds another network's labels",
+            where=argument("configuration", dataset.configuration),
+            suggestion="use the first half, or 3d_fullres",
         )
     folder = dataset.data_folder
     if not folder.is_dir() or not any(folder.iterdir()):
         raise SpecError(
-            f"{folder}: holds no preprocessed cases; run nnUNetv2_preprocess -d {dataset.name} "
-            f"-plans_name {dataset.plans['plans_name']} -c {dataset.configuration}"
+            "holds no preprocessed cases",
+            where=folder,
+            suggestion=(
+                f"run nnUNetv2_preprocess -d {dataset.name} -plans_name "
+                f"{dataset.plans['plans_name']} -c {dataset.configuration}"
+            ),
         )
     kind = infer_dataset_class(str(folder))
     names = sorted(kind.get_identifiers(str(folder)))
     if case is not None and case not in names:
         shown = ", ".join(difflib.get_close_matches(case, names) or names[:3])
         raise SpecError(
-            f"--case {case}: not among the {len(names)} cases of {dataset.name}, e.g. {shown}"
+            f"not among the {len(names)} cases of {dataset.name}, e.g. {shown}",
+            where=argument("case", case),
         )
     cases = kind(str(folder), names)
     size = (1,) * (3 - len(patch_size)) + tuple(patch_size)
@@ -153,5 +160,5 @@ def fixed_patch(
             start=start,
             case_size=labels.shape[-len(patch_size) :],
         )
-    where = f"--case {case}" if case else dataset.name
-    raise SpecError(f"{where}: has no foreground label, so there is nothing to fit")
+    where = argument("case", case) if case else dataset.name
+    raise SpecError("has no foreground label, so there is nothing to fit", where=where)

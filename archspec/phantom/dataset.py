@@ -42,8 +42,8 @@ def write_dataset(
     _check(out, num_cases=num_cases, num_test_cases=num_test_cases, seed=seed, force=force)
     if task.num_cases is not None and num_cases != task.num_cases:
         raise SpecError(
-            f"num_cases: level {task.level} of task {task.name} has {task.num_cases} cases, "
-            f"got {num_cases}"
+            f"level {task.level} of task {task.name} has {task.num_cases} cases, got {num_cases}",
+            field="num_cases",
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}_", dir=out.parent) as scratch:
@@ -63,28 +63,36 @@ def write_dataset(
 def _check(out: Path, *, num_cases: int, num_test_cases: int, seed: int, force: bool) -> None:
     if not re.fullmatch(r"Dataset(\d{3}|[1-9]\d{3})_[A-Za-z0-9_-]+", out.name):
         raise SpecError(
-            "out: the folder's name must be 'Dataset', an id of three digits or of four that do "
-            "not start with 0, '_' and a name of letters, digits, '_' or '-', got "
-            f"{out.name!r}; use e.g. Dataset901_Reach"
+            "the folder's name must be 'Dataset', an id of three digits or of four that do not "
+            f"start with 0, '_' and a name of letters, digits, '_' or '-', got {out.name!r}",
+            field="out",
+            suggestion="use e.g. Dataset901_Reach",
         )
     if not 5 <= num_cases < _FIRST_TEST_INDEX:
         raise SpecError(
-            f"num_cases: must lie in 5..{_FIRST_TEST_INDEX - 1}, since nnU-Net splits the cases "
-            f"into 5 folds, got {num_cases}; use e.g. 40"
+            f"must lie in 5..{_FIRST_TEST_INDEX - 1}, since nnU-Net splits the cases into 5 folds, "
+            f"got {num_cases}",
+            field="num_cases",
+            suggestion="use e.g. 40",
         )
     most_test_cases = _MAX_INDEX - _FIRST_TEST_INDEX + 1
     if not 0 <= num_test_cases <= most_test_cases:
         raise SpecError(
-            f"num_test_cases: must lie in 0..{most_test_cases}, got {num_test_cases}; use e.g. 8"
+            f"must lie in 0..{most_test_cases}, got {num_test_cases}",
+            field="num_test_cases",
+            suggestion="use e.g. 8",
         )
     if seed < 0:
-        raise SpecError(f"seed: must be at least 0, got {seed}; use e.g. 0")
+        raise SpecError(f"must be at least 0, got {seed}", field="seed", suggestion="use e.g. 0")
     if out.exists() and not out.is_dir():
-        raise SpecError(f"out: must be a folder, got the file {out}; choose another place")
+        raise SpecError(
+            f"must be a folder, got the file {out}", field="out", suggestion="choose another place"
+        )
     if out.is_dir() and any(out.iterdir()) and not force:
         raise SpecError(
-            f"out: must not exist or be empty, got {out} with files in it; "
-            "choose another name, or --force to replace it"
+            f"must not exist or be empty, got {out} with files in it",
+            field="out",
+            suggestion="choose another name, or `force` to replace it",
         )
 
 

@@ -43,7 +43,11 @@ class DetailTask(Task):
 
     def __post_init__(self) -> None:
         if not 1.0 <= self.radius <= 3.0:
-            raise SpecError(f"radius: must lie in 1..3 voxels, got {self.radius}; use e.g. 1.5")
+            raise SpecError(
+                f"must lie in 1..3 voxels, got {self.radius}",
+                field="radius",
+                suggestion="use e.g. 1.5",
+            )
         super().__post_init__()
 
     @classmethod

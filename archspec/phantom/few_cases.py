@@ -28,8 +28,9 @@ class DataTask(MixedCTTask):
     def __post_init__(self) -> None:
         if str(self.num_training) not in DataTask.levels:
             raise SpecError(
-                f"num_training: must be one of {', '.join(DataTask.levels)}, "
-                f"got {self.num_training}; use e.g. 16"
+                f"must be one of {', '.join(DataTask.levels)}, got {self.num_training}",
+                field="num_training",
+                suggestion="use e.g. 16",
             )
         super().__post_init__()
 

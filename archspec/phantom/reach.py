@@ -89,15 +89,17 @@ class ReachTask(Task):
     def __post_init__(self) -> None:
         if not MIN_DISTANCE <= self.distance <= MAX_DISTANCE:
             raise SpecError(
-                f"distance: must lie in {MIN_DISTANCE}..{MAX_DISTANCE} voxels, "
-                f"got {self.distance}; use e.g. 20"
+                f"must lie in {MIN_DISTANCE}..{MAX_DISTANCE} voxels, got {self.distance}",
+                field="distance",
+                suggestion="use e.g. 20",
             )
         if self.volume is not None:
             least = (_MIN_DEPTH, _HEIGHT, self.distance + _FIXED_MARGIN)
             if any(size < low for size, low in zip(self.volume, least, strict=True)):
                 raise SpecError(
-                    f"volume: must be at least {least} at distance {self.distance}, "
-                    f"got {self.volume}; use e.g. {HOST_VOLUME}"
+                    f"must be at least {least} at distance {self.distance}, got {self.volume}",
+                    field="volume",
+                    suggestion=f"use e.g. {HOST_VOLUME}",
                 )
         super().__post_init__()
 

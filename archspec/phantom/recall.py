@@ -83,7 +83,11 @@ class RecallTask(Task):
 
     def __post_init__(self) -> None:
         if not 1 <= self.pairs <= MAX_PAIRS:
-            raise SpecError(f"pairs: must lie in 1..{MAX_PAIRS}, got {self.pairs}; use e.g. 4")
+            raise SpecError(
+                f"must lie in 1..{MAX_PAIRS}, got {self.pairs}",
+                field="pairs",
+                suggestion="use e.g. 4",
+            )
         super().__post_init__()
 
     @classmethod

@@ -55,7 +55,11 @@ class SkipNoiseTask(Task):
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.amplitude <= 1.5:
-            raise SpecError(f"amplitude: must lie in 0..1.5, got {self.amplitude}; use e.g. 0.5")
+            raise SpecError(
+                f"must lie in 0..1.5, got {self.amplitude}",
+                field="amplitude",
+                suggestion="use e.g. 0.5",
+            )
         super().__post_init__()
 
     @classmethod

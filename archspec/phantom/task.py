@@ -28,7 +28,7 @@ def one_of(field: str, text: str, allowed: tuple[Word, ...]) -> Word:
     for word in allowed:
         if text == word:
             return word
-    raise SpecError(f"{field}: must be one of {', '.join(allowed)}, got {text!r}")
+    raise SpecError(f"must be one of {', '.join(allowed)}, got {text!r}", field=field)
 
 
 def as_control(text: str) -> Control:
@@ -85,25 +85,33 @@ class Task(ABC):
     def __post_init__(self) -> None:
         if len(self.spacing) != 3 or not all(0.0 < size < float("inf") for size in self.spacing):
             raise SpecError(
-                f"spacing: must be three positive sizes in mm (D, H, W), got {self.spacing}; "
-                "use e.g. (1.0, 1.0, 1.0)"
+                f"must be three positive sizes in mm (D, H, W), got {self.spacing}",
+                field="spacing",
+                suggestion="use e.g. (1.0, 1.0, 1.0)",
             )
         if not 0.0 <= self.noise <= _MAX_NOISE:
             raise SpecError(
-                f"noise: must lie in 0..{_MAX_NOISE} (half the contrast of a target), "
-                f"got {self.noise}; use e.g. 0.1"
+                f"must lie in 0..{_MAX_NOISE} (half the contrast of a target), got {self.noise}",
+                field="noise",
+                suggestion="use e.g. 0.1",
             )
         if not 0.0 <= self.blur <= 2.0:
             raise SpecError(
-                f"blur: must lie in 0..2 voxels, since a wider blur hides thin structures, "
-                f"got {self.blur}; use e.g. 0.7"
+                "must lie in 0..2 voxels, since a wider blur hides thin structures, "
+                f"got {self.blur}",
+                field="blur",
+                suggestion="use e.g. 0.7",
             )
         if not 0.0 <= self.bias <= 1.0:
-            raise SpecError(f"bias: must lie in 0..1, got {self.bias}; use e.g. 0.3")
+            raise SpecError(
+                f"must lie in 0..1, got {self.bias}", field="bias", suggestion="use e.g. 0.3"
+            )
         if as_control(self.control) != "none" and not self.decided:
             raise SpecError(
-                f"control: task {self.name} has no far evidence to erase or to give away, "
-                f"got {self.control!r}; use none"
+                f"task {self.name} has no far evidence to erase or to give away, got "
+                f"{self.control!r}",
+                field="control",
+                suggestion="use none",
             )
 
     @classmethod
@@ -111,7 +119,8 @@ class Task(ABC):
         """Return the task at one of its levels. Raises: SpecError for another level."""
         if level not in cls.levels:
             raise SpecError(
-                f"level: task {cls.name} has {cls.knob} {', '.join(cls.levels)}, got {level!r}"
+                f"task {cls.name} has {cls.knob} {', '.join(cls.levels)}, got {level!r}",
+                field="level",
             )
         return cls._at(level)
 

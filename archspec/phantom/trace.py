@@ -73,15 +73,18 @@ class TraceTask(Task):
     def __post_init__(self) -> None:
         if self.turns < 1 or self.decoys < 1 or not 1.0 <= self.radius <= 3.0:
             raise SpecError(
-                "turns, decoys, radius: must be at least 1, 1 and 1..3 voxels, "
-                f"got {self.turns}, {self.decoys}, {self.radius}; use e.g. 2, 1, 1.6"
+                f"must be at least 1, 1 and 1..3 voxels, got {self.turns}, {self.decoys}, "
+                f"{self.radius}",
+                field="turns, decoys, radius",
+                suggestion="use e.g. 2, 1, 1.6",
             )
         gap = _clearance(self.turns, self.decoys + 1) - 2 * self.radius
         if gap < 1.0:
             raise SpecError(
-                f"turns, decoys, radius: {self.decoys + 1} vessels of radius {self.radius} leave "
-                f"{max(gap, 0.0):.1f} voxels between them at {self.turns} half turns, not 1; "
-                "lower one"
+                f"{self.decoys + 1} vessels of radius {self.radius} leave {max(gap, 0.0):.1f} "
+                f"voxels between them at {self.turns} half turns, not 1",
+                field="turns, decoys, radius",
+                suggestion="lower one",
             )
         super().__post_init__()
 

@@ -17,7 +17,7 @@ from archspec.scoring.text import (
     size_lines,
     wrapped,
 )
-from blocks.base import SpecError
+from blocks.errors import SpecError, argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,11 @@ def evaluate(
     folders = [first] if other is None else [first, other]
     for folder in (*folders, wanted):
         if not folder.is_dir():
-            raise SpecError(f"{folder}: no such folder")
+            raise SpecError("no such folder", where=folder)
     if other is not None and other.resolve() == first.resolve():
-        raise SpecError(f"--against {other}: the folder that it would be compared with")
+        raise SpecError(
+            "the folder that it would be compared with", where=argument("against", other)
+        )
     labels = DatasetLabels.read(Path(dataset_json or _dataset_json(wanted, first)))
     if other is not None:
         check_same_cases(first, other, labels.file_ending)
@@ -160,4 +162,6 @@ def _dataset_json(references: Path, predictions: Path) -> Path:
     for place in places:
         if (place / "dataset.json").is_file():
             return place / "dataset.json"
-    raise SpecError(f"{places[0] / 'dataset.json'}: no such file; give --dataset-json")
+    raise SpecError(
+        "no such file", where=places[0] / "dataset.json", suggestion="give `dataset_json`"
+    )

@@ -63,9 +63,9 @@ class DatasetLabels:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+            raise SpecError(f"cannot be read: {error.strerror}", where=path) from error
         except ValueError as error:
-            raise SpecError(f"{path}: not JSON: {error}") from error
+            raise SpecError(f"not JSON: {error}", where=path) from error
         try:
             classes, groups = scored_labels(found)
             ignore = found["labels"].get("ignore")
@@ -73,11 +73,12 @@ class DatasetLabels:
             ending = str(found.get("file_ending", ".nii.gz"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SpecError(
-                f"{path}: labels must map names to a number or a list of them, and groups to names "
-                f"of labels ({type(error).__name__}: {error})"
+                "labels must map names to a number or a list of them, and groups to names of "
+                f"labels ({type(error).__name__}: {error})",
+                where=path,
             ) from error
         if not classes or min(value for values in classes.values() for value in values) < 0:
-            raise SpecError(f"{path}: labels must name a class above the background")
+            raise SpecError("labels must name a class above the background", where=path)
         return cls(classes, groups, ignored, ending, found)
 
     @property
@@ -99,6 +100,7 @@ class DatasetLabels:
         if not allowed[mask.labels].all():
             other = sorted(set(np.unique(mask.labels).tolist()) - known)
             raise SpecError(
-                f"{mask.path}: label {other[0]} is not one of dataset.json's "
-                f"({', '.join(map(str, sorted(known)))})"
+                f"label {other[0]} is not one of dataset.json's "
+                f"({', '.join(map(str, sorted(known)))})",
+                where=mask.path,
             )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blocks.base import SpecError
+from blocks.errors import SpecError, reason
 
 _NIFTI = (".nii.gz", ".nii")
 _LARGEST_LABEL = 65535
@@ -38,15 +38,16 @@ class MaskFile:
         """
         if self.shape != other.shape:
             raise SpecError(
-                f"{self.path}: shape {self.shape} must be that of {other.path}, {other.shape}"
+                f"shape {self.shape} must be that of {other.path}, {other.shape}", where=self.path
             )
         corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(self.shape) - 1)
         places = np.column_stack([corners, np.ones(8)])
         apart = np.abs(places @ (self.affine - other.affine).T).max()
         if not apart <= min(other.spacing) / 10:
             raise SpecError(
-                f"{self.path}: voxels lie up to {apart:.3g} mm from those of {other.path}; "
-                "spacing, origin and direction must agree"
+                f"voxels lie up to {apart:.3g} mm from those of {other.path}",
+                where=self.path,
+                suggestion="spacing, origin and direction must agree",
             )
 
 
@@ -57,7 +58,7 @@ def mask_names(folder: Path, ending: str) -> list[str]:
         SpecError: no such folder.
     """
     if not folder.is_dir():
-        raise SpecError(f"{folder}: no such folder")
+        raise SpecError("no such folder", where=folder)
     return sorted(
         path.name
         for path in folder.iterdir()
@@ -77,17 +78,16 @@ def read_mask(path: Path, dataset_json: Mapping[str, Any]) -> MaskFile:
     except SpecError:
         raise
     except Exception as error:  # each format's library has errors of its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SpecError(f"{path}: cannot be read as a mask: {reason}") from error
+        raise SpecError(f"cannot be read as a mask: {reason(error)}", where=path) from error
     while volume.ndim > 3 and volume.shape[-1] == 1:
         volume = volume[..., 0]
     if volume.ndim == 2:
         volume = volume[..., None]
     if volume.ndim != 3 or not volume.size:
-        raise SpecError(f"{path}: shape {volume.shape} must have two or three axes")
+        raise SpecError(f"shape {volume.shape} must have two or three axes", where=path)
     sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     if not (np.isfinite(affine).all() and (sizes > 0).all()):
-        raise SpecError(f"{path}: its header has no valid spacing")
+        raise SpecError("its header has no valid spacing", where=path)
     # Headers hold float32: 0.8 mm comes as 0.80000001, and 2 voxels would miss 1.6 mm.
     spacing = tuple(float(f"{size:.6g}") for size in sizes)
     labels = _labels(path, volume)
@@ -106,11 +106,13 @@ def _labels(path: Path, volume: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]
     """Return the values as unsigned integers."""
     low, high = volume.min(), volume.max()
     if not (low >= 0 and high <= _LARGEST_LABEL):
-        raise SpecError(f"{path}: labels must lie in 0..{_LARGEST_LABEL}, got {low}..{high}")
+        raise SpecError(f"labels must lie in 0..{_LARGEST_LABEL}, got {low}..{high}", where=path)
     small: NDArray[np.unsignedinteger[Any]] = volume.astype(np.uint8 if high < 256 else np.uint16)
     if not np.issubdtype(volume.dtype, np.integer) and not (small == volume).all():
         wrong = volume[small != volume].flat[0]
-        raise SpecError(f"{path}: labels must be integers, got {wrong:.4g}; a probability map?")
+        raise SpecError(
+            f"labels must be integers, got {wrong:.4g}", where=path, suggestion="a probability map?"
+        )
     return small
 
 
@@ -138,7 +140,9 @@ def _read_as_nnunet(
         )()
         volume, properties = reader.read_seg(str(path))
     if volume.shape[0] != 1:
-        raise SpecError(f"{path}: {volume.shape[0]} channels; a mask must have one")
+        raise SpecError(
+            f"{volume.shape[0]} channels", where=path, suggestion="a mask must have one"
+        )
     spacing = np.array(properties["spacing"], dtype=np.float64)
     affine = np.diag([*spacing, 1.0])
     geometry = properties.get("sitk_stuff")

@@ -99,8 +99,9 @@ def check_same_cases(a: Path, b: Path, ending: str) -> None:
     if only := sorted(in_a ^ in_b):
         having, lacking = (a, b) if only[0] in in_a else (b, a)
         raise SpecError(
-            f"{lacking / only[0]}: no such prediction, but {having} has one; a paired comparison "
-            "needs the same cases"
+            f"no such prediction, but {having} has one",
+            where=lacking / only[0],
+            suggestion="a paired comparison needs the same cases",
         )
 
 

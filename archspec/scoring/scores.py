@@ -96,14 +96,19 @@ def evaluate_folder(
     """
     wanted, found = (mask_names(folder, labels.file_ending) for folder in (references, predictions))
     if not wanted or not found:
-        raise SpecError(f"{predictions if wanted else references}: no {labels.file_ending} masks")
+        raise SpecError(
+            f"no {labels.file_ending} masks", where=predictions if wanted else references
+        )
     if strange := sorted(set(found) - set(wanted)):
-        raise SpecError(f"{references / strange[0]}: no reference for {predictions / strange[0]}")
+        raise SpecError(
+            f"no reference for {predictions / strange[0]}", where=references / strange[0]
+        )
     missing = tuple(name for name in wanted if name not in set(found))
     if missing and not partial:
         raise SpecError(
-            f"{predictions / missing[0]}: no prediction ({len(missing)} of {len(wanted)} missing); "
-            "--partial scores the others"
+            f"no prediction ({len(missing)} of {len(wanted)} missing)",
+            where=predictions / missing[0],
+            suggestion="`partial` scores the others",
         )
     scores: dict[str, list[Scores]] = {name: [] for name in labels.scored}
     dimensions, finest = 0, math.inf

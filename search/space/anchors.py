@@ -126,17 +126,19 @@ def check_anchor(
             beside = (
                 "a spec takes the recipe's holes only" if SPEC_KEY in anchor else "no such hole"
             )
-            raise SpecError(f"{where}  anchor {name}: {beside} ({', '.join(known) or 'none'})")
+            raise SpecError(f"anchor {name}: {beside} ({', '.join(known) or 'none'})", where=where)
         if not _takes(known[name], value):
             raise SpecError(
-                f"{where}  anchor {name}: {value!r} is not in {list(known[name].options)}"
+                f"anchor {name}: {value!r} is not in {list(known[name].options)}", where=where
             )
     if SPEC_KEY in anchor:
         try:
             settings = SearchSettings(anchors=(dict(anchor),))
             plan_anchor(spec_anchors(source, settings)[0].trial(), source, settings)
         except SpecError as error:
-            raise SpecError(f"{source.where((*path, SPEC_KEY))}  anchor spec: {error}") from None
+            raise SpecError(
+                f"anchor spec: {error}", where=source.where((*path, SPEC_KEY))
+            ) from None
 
 
 def _takes(hole: Hole, value: Any) -> bool:

@@ -23,8 +23,9 @@ def control_space(space: Space) -> Space:
     source = control_source(space.source)
     if source.tree == space.source.tree:
         raise SpecError(
-            f"{space.source.where(())}  --control: {space.name} has no mixer but conv and "
-            "identity; it is its own control"
+            f"--control: {space.name} has no mixer but conv and identity",
+            where=space.source.where(()),
+            suggestion="it is its own control",
         )
     tree = {**source.tree, "name": f"{space.name}-control"}
     changed = replace(space, source=Source(source.name, tree, source.marks))

@@ -149,7 +149,9 @@ def dry_run(
             samples[key] = _sample(trial, planned, settings, amp=amp)
     drawn = list(samples.values())
     if not drawn:
-        raise SpecError(f"{space.name}: {draws} draws gave no valid network; {mistakes[0]}")
+        raise SpecError(
+            f"{draws} draws gave no valid network", where=space.name, suggestion=mistakes[0]
+        )
     anchors: list[Sample | str] = []
     for anchor in _anchors(space):
         try:

@@ -59,7 +59,9 @@ def match_spec(
     paths = width_paths(tree, target.widths)
     base = [node_at(tree, path) for path in paths]
     if not paths:
-        raise SpecError(f"match.widths: {', '.join(target.widths)} names no width of {loaded.name}")
+        raise SpecError(
+            f"{', '.join(target.widths)} names no width of {loaded.name}", field="match.widths"
+        )
     tried: dict[tuple[int, ...], _Found] = {}
     measure = _measure(target, device)
 
@@ -93,9 +95,10 @@ def match_spec(
     if target.macs is None:
         unit, shown = ("seconds", f"{nearest.cost:.4f}")
     raise SpecError(
-        f"match: no widths of {loaded.name} in multiples of {target.multiple} cost "
-        f"{target.target:,.10g} {unit} within {100 * target.tolerance:g} %; nearest: {names} with "
-        f"{shown}"
+        f"no widths of {loaded.name} in multiples of {target.multiple} cost {target.target:,.10g} "
+        f"{unit} within {100 * target.tolerance:g} %",
+        field="match",
+        suggestion=f"nearest: {names} with {shown}",
     )
 
 

@@ -1,12 +1,12 @@
 """Short ways to write a space, written out when it is loaded: wildcards, holes by path, ties."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from archspec.spec.tree import mapped, node_at, paths_at, split_path, unwritable, with_node
 from archspec.spec.yaml_file import NodePath, Source, dotted
-from blocks.base import SpecError
+from blocks.errors import Place, SpecError
 from search.space.holes import hole_kind, holes_in
 
 
@@ -22,12 +22,12 @@ def expand_overrides(source: Source, overrides: Sequence[str]) -> tuple[str, ...
         if "*" not in left:
             expanded.append(text)
             continue
-        for path in matching_paths(source.tree, split_path(left), f"-s {text}"):
+        for path in matching_paths(source.tree, split_path(left), Place(text, kind="override")):
             expanded.append(f"{'.'.join(map(str, path))}{equals}{right}")
     return tuple(expanded)
 
 
-def matching_paths(tree: Any, pattern: NodePath, where: str) -> list[NodePath]:
+def matching_paths(tree: Any, pattern: NodePath, where: Place) -> list[NodePath]:
     """Return the paths that the pattern means; `*` is every index or key at its place.
 
     Raises:
@@ -35,7 +35,9 @@ def matching_paths(tree: Any, pattern: NodePath, where: str) -> list[NodePath]:
     """
     paths = paths_at(tree, pattern)
     if not paths:
-        raise SpecError(f"{where}  {dotted(pattern)}: no such node; * is an index or key")
+        raise SpecError(
+            "no such node", where=where, field=dotted(pattern), suggestion="* is an index or key"
+        )
     return paths
 
 
@@ -48,13 +50,15 @@ def put_holes(source: Source, holes: dict[str, Any]) -> Source:
     tree, marks = source.tree, dict(source.marks)
     for key, hole in holes.items():
         at: NodePath = ("search", "holes", key)
-        where = str(source.where(at))
+        where = source.where(at)
         if not isinstance(hole, dict) or hole_kind(hole) is None:
-            raise SpecError(f"{where}  {key}: must be a hole, e.g. {{choice: [4, 8]}}")
+            raise SpecError("must be a hole, e.g. {choice: [4, 8]}", where=where, field=key)
         if split_path(key)[:1] == ("search",):
             raise SpecError(
-                f"{where}  {key}: no node of the network; of the settings only match.macs may be "
-                "a choice, written there itself"
+                "no node of the network",
+                where=where,
+                field=key,
+                suggestion="of the settings only match.macs may be a choice, written there itself",
             )
         for path in matching_paths(tree, split_path(key), where):
             tree = _put(tree, path, hole, f"{where}  {key}")
@@ -77,12 +81,16 @@ def resolve_ties(source: Source) -> Source:
         if name is None:
             continue
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
-            raise SpecError(f"{source.where(path)}  {dotted(path)}: name must be a word, e.g. w1")
+            raise SpecError(
+                "name must be a word, e.g. w1", where=source.where(path), field=dotted(path)
+            )
         if name in named and named[name][1] != node:
             first = source.where(named[name][0])
             raise SpecError(
-                f"{source.where(path)}  {dotted(path)}: another hole is named {name} ({first}); "
-                f"write {{tie: {name}}} to give both the same value"
+                f"another hole is named {name} ({first})",
+                where=source.where(path),
+                field=dotted(path),
+                suggestion=f"write {{tie: {name}}} to give both the same value",
             )
         named.setdefault(name, (path, node))
     marks = dict(source.marks)
@@ -96,8 +104,10 @@ def resolve_ties(source: Source) -> Source:
         if name not in named or name in inside:
             what = "is inside that hole itself" if name in inside else "no hole has that name"
             raise SpecError(
-                f"{source.where(path)}  {dotted(path)}: tie: {name!r}: {what}; "
-                f"named holes: {', '.join(named) or 'none'}"
+                f"tie: {name!r}: {what}",
+                where=source.where(path),
+                field=dotted(path),
+                suggestion=f"named holes: {', '.join(named) or 'none'}",
             )
         origin, hole = named[name]
         below = {m[len(origin) :]: text for m, text in source.marks.items() if _in(m, origin)}
@@ -109,7 +119,7 @@ def resolve_ties(source: Source) -> Source:
 
 
 def expand_anchor(
-    anchor: dict[str, Any], names: Iterable[str], where: dict[str, str]
+    anchor: dict[str, Any], names: Iterable[str], where: Mapping[str, Place]
 ) -> dict[str, Any]:
     """Return the anchor with every key that holds a `*` replaced by the holes that it matches.
 
@@ -125,7 +135,9 @@ def expand_anchor(
             pattern = re.compile(re.escape(key).replace(r"\*", "[^.]*"))
             found = [name for name in names if pattern.fullmatch(name)]
             if not found:
-                raise SpecError(f"{where[key]}  anchor {key}: no such hole ({', '.join(names)})")
+                raise SpecError(
+                    f"anchor {key}: no such hole ({', '.join(names)})", where=where[key]
+                )
             expanded |= dict.fromkeys(found, value)
     return {**expanded, **{key: value for key, value in anchor.items() if "*" not in key}}
 
@@ -136,8 +148,8 @@ def _put(tree: Any, path: NodePath, hole: Any, where: str) -> Any:
         return with_node(tree, path, hole)
     node, key = node_at(tree, end), path[len(end)]
     if isinstance(node, tuple):
-        raise SpecError(f"{where}: {key} is not an index of a list of {len(node)}")
-    raise SpecError(f"{where}: there is {node!r}, which has no field {key!r}")
+        raise SpecError(f"{key} is not an index of a list of {len(node)}", where=where)
+    raise SpecError(f"there is {node!r}, which has no field {key!r}", where=where)
 
 
 def _in(mark: NodePath, path: NodePath) -> bool:

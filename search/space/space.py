@@ -196,7 +196,7 @@ def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
         raise SpecError(source.problems)
     source = apply_overrides(source, expand_overrides(source, overrides))
     if not isinstance(source.tree, dict):
-        raise SpecError(f"{source.where(())}  a space must be a mapping, a spec with holes")
+        raise SpecError("a space must be a mapping, a spec with holes", where=source.where(()))
     source = upgrade(source)
     settings = _settings(source, source.tree.get("search", {}))
     source = put_holes(source, settings.holes)
@@ -213,8 +213,10 @@ def _check_sizes(source: Source) -> None:
     for size in ("patch_size", "in_channels", "num_classes"):
         if has_hole(source.tree.get(size)):
             raise SpecError(
-                f"{source.where((size,))}  {size}: no hole can stand here, for a search trains at "
-                "the dataset's; give one value, which serves where no dataset is given"
+                "no hole can stand here, for a search trains at the dataset's",
+                where=source.where((size,)),
+                field=size,
+                suggestion="give one value, which serves where no dataset is given",
             )
 
 
@@ -225,7 +227,7 @@ def _with_anchors(space: Space) -> Space:
         expand_anchor(
             anchor,
             names,
-            {key: str(space.source.where(("search", "anchors", index, key))) for key in anchor},
+            {key: space.source.where(("search", "anchors", index, key)) for key in anchor},
         )
         for index, anchor in enumerate(space.settings.anchors)
     )
@@ -244,7 +246,7 @@ def _validate_members(space: Space) -> None:
     holes = space.holes()
     if not holes:
         raise SpecError(
-            f"{space.source.where(())}  no holes: write e.g. depth: {{choice: [1, 2]}} to open one"
+            "no holes: write e.g. depth: {choice: [1, 2]} to open one", where=space.source.where(())
         )
     for index, anchor in enumerate(space.settings.anchors):
         check_anchor(space.source, index, anchor, holes)
@@ -269,6 +271,7 @@ def _check_budgets(space: Space) -> None:
             match_spec(first, match.at(macs))
         except SpecError as error:
             raise SpecError(
-                f"{space.source.where(('search', 'match', 'macs'))}  search.{error}; at the "
-                f"space's own patch_size {list(first.patch_size)}"
+                f"search.{error}",
+                where=space.source.where(("search", "match", "macs")),
+                suggestion=f"at the space's own patch_size {list(first.patch_size)}",
             ) from None

@@ -36,14 +36,6 @@ class LoadingError(RuntimeError):
     """A batch cannot be loaded."""
 
 
-def is_loader_lost(error: BaseException) -> bool:
-    """Say whether this is about a loading process that died, or gave nothing in time.
-
-    PyTorch raises it in the main thread when the process dies, whatever that thread is doing.
-    """
-    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader ")
-
-
 def load_batches(
     source: Iterator[Batch], steps: range, *, seed: int, loading: Loading
 ) -> Generator[Batch, None, None]:
@@ -54,7 +46,7 @@ def load_batches(
 
     Raises:
         LoadingError: `source` raised something; its traceback is a note of the error.
-        RuntimeError: see `is_loader_lost`.
+        RuntimeError: see `faults.is_loader_lost`.
     """
     batches = _Batches(source, seed)
     for found in _ahead(batches, steps, loading) if loading.processes else map(batches.load, steps):
@@ -80,7 +72,7 @@ def num_loaders(device: str, num_workers: int) -> int:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return max(1, min(_MOST, (cores or 1) // num_workers))
     if not given.isdecimal():
-        raise SpecError(f"{_VARIABLE}: must be a number of processes, 0 or more, got {given!r}")
+        raise SpecError(f"must be a number of processes, 0 or more, got {given!r}", where=_VARIABLE)
     return int(given)
 
 

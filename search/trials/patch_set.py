@@ -49,7 +49,9 @@ class PatchSet:
         packed = json.loads(str(self._stored["packed"]))
         for name, asked in (("fold", fold), ("test", sorted(held_out))):
             if packed[name] != asked:
-                raise SpecError(f"{file}: packed with {name} {packed[name]}, but asked for {asked}")
+                raise SpecError(
+                    f"packed with {name} {packed[name]}, but asked for {asked}", where=file
+                )
         self._dataset = dataset
         self._batch_size = batch_size
         self.validation_cases: list[str] = packed["validation"]
@@ -165,11 +167,11 @@ def pack(
     folder = out / dataset.name
     labels = dataset.dataset_json["labels"]
     if "ignore" in labels or any(isinstance(value, list) for value in labels.values()):
-        raise SpecError(f"{dataset.name}: regions and ignored labels cannot be packed")
+        raise SpecError("regions and ignored labels cannot be packed", where=dataset.name)
     if len(dataset.patch_size) != 3:
-        raise SpecError(f"{dataset.configuration}: only 3-D configurations can be packed")
+        raise SpecError("only 3-D configurations can be packed", where=dataset.configuration)
     if folder.exists():
-        raise SpecError(f"{folder}: exists already; give another folder")
+        raise SpecError("exists already", where=folder, suggestion="give another folder")
     split = split_cases(dataset, fold=fold, test_share=test_share, seed=seed)
     data = TrialData(dataset, fold=fold, batch_size=batch_size, held_out=split.test)
     source = data.batches([[1, 1, 1], [2, 2, 2]], deep_supervision=False)

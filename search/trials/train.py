@@ -19,8 +19,10 @@ from archspec.network.build import build_plan
 from archspec.network.plan import Plan
 from archspec.network.segnet import SegNet
 from archspec.training.step import Stepper, autocast_dtype
-from search.trials.batches import Loading, is_loader_lost, load_batches
+from blocks.errors import reason
+from search.trials.batches import Loading, load_batches
 from search.trials.cases import Cases, CaseScores
+from search.trials.faults import is_loader_lost
 from search.trials.recorded import from_record
 
 CHECKPOINT = "checkpoint.pt"
@@ -216,5 +218,6 @@ def _save(folder: Path, stepper: Stepper, rung: Rung) -> None:
     except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError
         if is_loader_lost(error):
             raise
-        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise CheckpointError(f"{folder / CHECKPOINT}: cannot be written: {why}") from error
+        raise CheckpointError(
+            f"{folder / CHECKPOINT}: cannot be written: {reason(error)}"
+        ) from error

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from archspec.nnunet.dataset import PreprocessedDataset
+from blocks.errors import reason
 
 if TYPE_CHECKING:
     from search.trials.cases import Cases, CaseScores
@@ -110,7 +111,8 @@ def _train(
 
     from archspec.network.plan import plan
     from archspec.spec.load import load
-    from search.trials.batches import Loading, is_loader_lost
+    from search.trials.batches import Loading
+    from search.trials.faults import is_loader_lost, is_out_of_memory
     from search.trials.train import (
         CheckpointError,
         DivergedError,
@@ -143,33 +145,17 @@ def _train(
     except StoppedError:
         return None
     except CheckpointError as error:
-        return Message(task.number, "storage", reason=str(error))
+        return Message(task.number, "storage", reason=reason(error))
     except DivergedError as error:
-        return Message(task.number, "failed", reason=str(error))
+        return Message(task.number, "failed", reason=reason(error))
     except Exception as error:  # whatever it is, the reason and the traceback are kept
         if is_loader_lost(error):
-            return Message(task.number, "lost", reason=_one_line(str(error)))
-        if _is_out_of_memory(error):
+            return Message(task.number, "lost", reason=reason(error))
+        if is_out_of_memory(error):
             return Message(task.number, "failed", reason=f"out of memory on {device}")
         with contextlib.suppress(OSError):
             (task.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        return Message(task.number, "failed", reason=_one_line(f"{type(error).__name__}: {error}"))
-
-
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "_STATUS_ALLOC_FAILED")
-"""What PyTorch's CPU allocator, the CUDA driver and Triton, and cuDNN and cuBLAS say."""
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
-
-
-def _one_line(text: str) -> str:
-    return text.strip().partition("\n")[0]
+        return Message(task.number, "failed", reason=f"{type(error).__name__}: {reason(error)}")
 
 
 def _free_memory(device: str) -> bool:

@@ -37,7 +37,7 @@ def test_one_problem_by_its_parts() -> None:
         "is wrong", where=Path("net.yaml"), field="a", allowed="b", suggestion="use b", other="c"
     )
     assert error.problems == (Problem("is wrong", Place("net.yaml"), "a", "b", "use b", "c"),)
-    assert str(error) == "net.yaml  a: is wrong; allowed: b; use b"
+    assert str(error) == "net.yaml: a: is wrong; allowed: b; use b"
 
 
 def test_many_problems_are_cut_in_the_text_alone() -> None:

@@ -107,8 +107,10 @@ class nnUNetTrainerArchSpec(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801
         saved = recipe_of(self.my_init_kwargs["plans"], self.configuration_name).optimizer
         if saved != self.recipe.optimizer:
             raise SpecError(
-                f"training.optimizer: the checkpoint was trained with {saved}, the plans now say "
-                f"{self.recipe.optimizer}; train without --c, or export {saved} again"
+                f"the checkpoint was trained with {saved}, the plans now say "
+                f"{self.recipe.optimizer}",
+                field="training.optimizer",
+                suggestion=f"train without --c, or export {saved} again",
             )
         fresh = build_optimizer(self.network, self.recipe).param_groups
         for group, ours in zip(self.optimizer.param_groups, fresh, strict=True):
@@ -125,9 +127,10 @@ def recipe_of(plans: dict[str, Any], configuration: str) -> TrainingSpec:
     arch_kwargs = settings.get("architecture", {}).get("arch_kwargs", {})
     if "spec" not in arch_kwargs:
         raise SpecError(
-            f"plans: {configuration!r} of {plans.get('plans_name')!r} holds no spec, so there is "
-            "no recipe for nnUNetTrainerArchSpec; use plans that archspec export wrote, or "
-            "another -tr"
+            f"{configuration!r} of {plans.get('plans_name')!r} holds no spec, so there is no "
+            "recipe for nnUNetTrainerArchSpec",
+            field="plans",
+            suggestion="use plans that archspec export wrote, or another -tr",
         )
     version = arch_kwargs.get("schema_version", 1)
     return load({**arch_kwargs["spec"], "schema_version": version}).training

@@ -203,7 +203,7 @@ def test_cascade(preprocessed: Path) -> None:
 def test_cascade_needs_its_first_stage(refused_export: Refuse) -> None:
     """18: nnU-Net would look `3d_lowres` up in the same plans."""
     message = refused_export(tree(), configuration="3d_cascade_fullres")
-    assert message.endswith("--configuration 3d_lowres --configuration 3d_cascade_fullres")
+    assert message.endswith("export both: 3d_lowres and 3d_cascade_fullres")
 
 
 def test_next_stage_goes_with_its_configuration(preprocessed: Path) -> None:

@@ -61,7 +61,7 @@ def test_base_plans_are_never_replaced(preprocessed: Path, refused_export: Refus
 def test_existing_plans_need_force(preprocessed: Path, refused_export: Refuse) -> None:
     """7: a file of that name."""
     first = export_nnunet(tree(), 901).path.read_text()
-    remedy = "exists; choose another --plans-name, or replace the plans with --force"
+    remedy = "exists; choose another `plans_name`, or replace the plans with `force`"
     assert refused_export(tree(width=8)).endswith(remedy)
     again = export_nnunet(tree(width=8), 901, force=True)
     assert f"replaced {again.path}" in again.notes
@@ -100,7 +100,7 @@ def test_other_network_is_refused(preprocessed: Path, refused_export: Refuse) ->
     message = refused_export(other)
     assert message.startswith(f"plans_name: {folder} holds results of another network")
     assert arch_hash(load(tree())) in message and arch_hash(other) in message
-    assert "--c could not load" in message and "--force" in message
+    assert "--c could not load" in message and "`force`" in message
     notes = export_nnunet(other, 901, force=True).notes
     assert any("--c could not load" in note for note in notes)
     export_nnunet(other, 901, plans_name="archspec_tin")

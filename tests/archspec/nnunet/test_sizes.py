@@ -45,7 +45,9 @@ def starting(export: Export, text: str) -> str:
 
 def test_dataset_decides(preprocessed: Path) -> None:
     export = export_nnunet(spec(), 901)
-    assert not [n for n in export.notes if n.startswith(("patch_size", "batch_size", "--fit"))]
+    assert not [
+        n for n in export.notes if n.startswith(("patch_size", "batch_size", "`fit_memory`"))
+    ]
     assert settings(export)["batch_size"] == 2
     other = export_nnunet(spec(patch_size=[32, 16, 16]), 901, plans_name="other")
     said = "patch_size: spec says [32, 16, 16], the dataset has [16, 16, 16]; "
@@ -82,15 +84,15 @@ def test_batch_of_one_is_warned_of(preprocessed: Path) -> None:
         (
             (40, 40, 38),
             "patch_size: [40, 40, 38] does not suit sizes in 3d_fullres: 38 voxels along W must "
-            "divide by 4; nearest: --patch 40,40,36 or --patch 40,40,40",
+            "divide by 4; nearest: `patch_size` 40,40,36 or `patch_size` 40,40,40",
         ),
         (
             (3, 18, 16),
             "patch_size: [3, 18, 16] does not suit sizes in 3d_fullres: 3 voxels along D must "
-            "divide by 4, 18 voxels along H must divide by 4; nearest: --patch 4,16,16 or "
-            "--patch 4,20,16",
+            "divide by 4, 18 voxels along H must divide by 4; nearest: `patch_size` 4,16,16 or "
+            "`patch_size` 4,20,16",
         ),
-        ((16, 16), "--patch 16,16: 3d_fullres has 3 axes"),
+        ((16, 16), "patch_size=(16, 16): 3d_fullres has 3 axes"),
         ((16, 16, 0), "but is (16, 16, 0)"),
     ],
 )
@@ -100,11 +102,11 @@ def test_patch_refused(
 ) -> None:
     """6: the axis and the nearest sizes are named."""
     message = refused_export(spec(), patch_size=patch, stages_from_dataset=stages_from_dataset)
-    assert message.startswith(("patch_size: ", "--patch "))
+    assert message.startswith(("patch_size: ", "patch_size="))
     if stages_from_dataset and patch == (3, 18, 16):
         said = (
             "patch_size: [3, 18, 16] does not suit sizes in 3d_fullres: 18 voxels along H must "
-            "divide by 4; nearest: --patch 3,16,16 or --patch 3,20,16"
+            "divide by 4; nearest: `patch_size` 3,16,16 or `patch_size` 3,20,16"
         )
     assert message.endswith(said)
 
@@ -113,7 +115,7 @@ def test_patch_of_the_dataset_does_not_divide(refused_export: Refuse) -> None:
     """6: what nnU-Net planned does not suit the network either; a patch that does is named."""
     message = refused_export(spec(strides=(3, 2)))
     assert "16 voxels along D must divide by 6" in message
-    assert message.endswith("nearest: --patch 12,12,12 or --patch 18,18,18")
+    assert message.endswith("nearest: `patch_size` 12,12,12 or `patch_size` 18,18,18")
     message = refused_export(spec(strides=(2, 4), ndim=2, patch_size=[8, 8]), patch_size=(16, 20))
     assert "20 voxels along W must divide by 8" in message
 
@@ -132,17 +134,17 @@ def needed(batch: int, patch: tuple[int, ...] = (16, 16, 16), **fields: Any) -> 
 def test_memory_that_is_enough(preprocessed: Path) -> None:
     export = export_nnunet(spec(), 901, fit_memory="24GB")
     assert settings(export)["batch_size"] == 2 and settings(export)["patch_size"] == [16] * 3
-    assert starting(export, "--fit-memory").startswith("--fit-memory: nothing changed; training")
+    assert starting(export, "`fit_memory`").startswith("`fit_memory`: nothing changed; training")
 
 
 def test_batch_is_made_smaller_first(preprocessed: Path) -> None:
     available = needed(5) + 1
     export = export_nnunet(spec(), 901, batch_size=8, fit_memory=f"{available / 1e6:.6f}MB")
     assert settings(export)["batch_size"] == 5 and settings(export)["patch_size"] == [16] * 3
-    note = starting(export, "--fit-memory")
+    note = starting(export, "`fit_memory`")
     gib = f"{available / 2**30:.2f}"
     assert note == (
-        f"--fit-memory: batch_size 8 -> 5; training under AMP needs about {gib} GiB of {gib}"
+        f"`fit_memory`: batch_size 8 -> 5; training under AMP needs about {gib} GiB of {gib}"
     )
 
 
@@ -154,8 +156,8 @@ def test_then_the_patch_but_never_below_a_batch_of_two(preprocessed: Path) -> No
     patch = found["patch_size"]
     assert patch == found["architecture"]["arch_kwargs"]["patch_size"] == [12, 12, 12]
     assert needed(2, tuple(patch)) <= available
-    said = "--fit-memory: batch_size 4 -> 2, patch_size [16, 16, 16] -> [12, 12, 12]; training"
-    assert starting(export, "--fit-memory").startswith(said)
+    said = "`fit_memory`: batch_size 4 -> 2, patch_size [16, 16, 16] -> [12, 12, 12]; training"
+    assert starting(export, "`fit_memory`").startswith(said)
 
 
 def test_a_batch_of_one_that_was_asked_for_stays(preprocessed: Path) -> None:
@@ -179,14 +181,14 @@ def test_recipe_decides_the_optimizer(preprocessed: Path) -> None:
 
 def test_nothing_fits(refused_export: Refuse) -> None:
     message = refused_export(spec(), batch_size=8, fit_memory="0.01MB")
-    assert message.startswith("--fit-memory: sizes, batch 2, AMP: about")
+    assert message.startswith("fit_memory: sizes, batch 2, AMP: about")
     assert message.endswith("nothing smaller fits; the batch is not made smaller than 2")
 
 
 @pytest.mark.parametrize("text", ["24", "lots", "-1GB", "0GB"])
 def test_memory_malformed(refused_export: Refuse, text: str) -> None:
-    assert refused_export(spec(), fit_memory=text).startswith(f"--fit-memory {text}: must be")
-    with pytest.raises(SpecError, match="--gpu-memory"):
+    assert refused_export(spec(), fit_memory=text).startswith(f"fit_memory={text!r}: must be")
+    with pytest.raises(SpecError, match="gpu_memory="):
         memory_size(text)
 
 

@@ -194,9 +194,9 @@ def test_export_to_thick_slices(preprocessed: Path, rewrite: Rewrite) -> None:
     export = export_nnunet(spec, 901, stages_from_dataset=True)
     settings = json.loads(export.path.read_text())["configurations"]["3d_fullres"]
     kwargs = settings["architecture"]["arch_kwargs"]
-    (note,) = (note for note in export.notes if note.startswith("--stages-from-dataset"))
+    (note,) = (note for note in export.notes if note.startswith("`stages_from_dataset`"))
     assert note == (
-        "--stages-from-dataset: spacing 5 x 1 x 1 mm: strides [[1, 2, 2], [1, 2, 2], [2, 2, 2]], "
+        "`stages_from_dataset`: spacing 5 x 1 x 1 mm: strides [[1, 2, 2], [1, 2, 2], [2, 2, 2]], "
         "kernels [[1, 3, 3], [3, 3, 3], [3, 3, 3]]"
     )
     adapted = load(kwargs["spec"])
@@ -217,7 +217,7 @@ def test_export_to_thick_slices(preprocessed: Path, rewrite: Rewrite) -> None:
 
 def test_even_spacing_says_so(preprocessed: Path) -> None:
     notes = export_nnunet(stages({"stride": 2}, {"stride": 2}), 901, stages_from_dataset=True).notes
-    assert "--stages-from-dataset: spacing 1.5 x 1 x 1 mm asks for no change" in notes
+    assert "`stages_from_dataset`: spacing 1.5 x 1 x 1 mm asks for no change" in notes
 
 
 def test_what_cannot_be_planned_is_refused(refused_export: Callable[..., str]) -> None:

@@ -55,7 +55,7 @@ def test_wrong_claims_are_refused(case: str) -> None:
     change, want = REFUSED[case]
     with pytest.raises(SpecError) as caught:
         load(with_claims(CLAIM, {**CLAIM, **change}))
-    assert str(caught.value).startswith(f"spec  claims.1.{want}")
+    assert str(caught.value).startswith(f"spec: claims.1.{want}")
 
 
 def test_claims_of_bundled_specs(spec_name: str) -> None:

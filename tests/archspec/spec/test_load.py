@@ -196,6 +196,6 @@ def test_overrides_leave_the_source_alone(tmp_path: Path) -> None:
 def test_mappings_may_hold_lists_or_tuples() -> None:
     tree = load("small-unet").tree()
     assert load(tree) == load({**tree, "patch_size": tuple(tree["patch_size"])})
-    assert message_of({**tree, "nme": 1}).startswith("spec  nme: unknown key; ")
-    assert message_of({**tree, 3: 4}).startswith("spec  3: ")
+    assert message_of({**tree, "nme": 1}).startswith("spec: nme: unknown key; ")
+    assert message_of({**tree, 3: 4}).startswith("spec: 3: ")
     assert load(load(tree)) is not None

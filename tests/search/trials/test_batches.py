@@ -15,7 +15,8 @@ import torch
 
 from archspec.training.step import Batch
 from blocks.base import SpecError
-from search.trials.batches import Loading, LoadingError, is_loader_lost, load_batches, num_loaders
+from search.trials.batches import Loading, LoadingError, load_batches, num_loaders
+from search.trials.faults import is_loader_lost
 
 HERE = Loading(0)
 AHEAD = Loading(2, timeout=60)
