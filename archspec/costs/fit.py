@@ -86,14 +86,19 @@ def _needed(planned: Plan, batch: int) -> int:
 
 
 def _largest_batch(planned: Plan, fitting: int, available: int) -> int:
-    """Return the largest batch that fits; memory grows by the same amount with each case."""
+    """Return the largest batch that fits, 0 if none does; `fitting` is one that is known to."""
     one, two = _needed(planned, 1), _needed(planned, 2)
     if one > available:
         return 0
-    largest = max(fitting, 1 + (available - one) // max(1, two - one))
-    while largest > 1 and _needed(planned, largest) > available:
-        largest -= 1
-    return largest
+    # Mostly each case adds as much as the second; in small networks later ones add more.
+    low = max(fitting, 1)
+    high, step = max(low, 1 + (available - one) // max(1, two - one)), 1
+    while _needed(planned, high) <= available:
+        low, high, step = high, high + step, 2 * step
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _needed(planned, middle) <= available else (low, middle)
+    return low
 
 
 def _largest_patch(planned: Plan, batch: int, available: int) -> Grid | None:

@@ -10,8 +10,10 @@ from typer.testing import CliRunner
 
 import archspec
 from archspec.cli.main import app
+from archspec.costs import fit
 from archspec.costs.fit import Fit
 from archspec.costs.memory import training_memory
+from archspec.network.plan import Plan
 from archspec.network.resolve import resolve
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "text"
@@ -77,16 +79,30 @@ def test_what_fits_really_fits(share: float, batch: int) -> None:
     planned = resolve("small-unet", patch_size=(64, 64, 32))
     needed = training_memory(planned, batch=batch, amp=True).total
     available = int(share * needed)
-    fit = Fit.of(planned, batch, available)
-    assert (fit.needed, fit.fits) == (needed, share > 1)
-    if fit.batch_that_fits:
-        assert training_memory(planned, batch=fit.batch_that_fits, amp=True).total <= available
-    above = training_memory(planned, batch=fit.batch_that_fits + 1, amp=True)
+    found = Fit.of(planned, batch, available)
+    assert (found.needed, found.fits) == (needed, share > 1)
+    if found.batch_that_fits:
+        assert training_memory(planned, batch=found.batch_that_fits, amp=True).total <= available
+    above = training_memory(planned, batch=found.batch_that_fits + 1, amp=True)
     assert above.total > available
-    assert (fit.patch_that_fits is None) == (share > 1 or share < 0.01)
-    if fit.patch_that_fits:
-        smaller = resolve("small-unet", patch_size=fit.patch_that_fits)
+    assert (found.patch_that_fits is None) == (share > 1 or share < 0.01)
+    if found.patch_that_fits:
+        smaller = resolve("small-unet", patch_size=found.patch_that_fits)
         assert training_memory(smaller, batch=batch, amp=True).total <= available
+
+
+def test_a_batch_of_thousands_is_found_by_halving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second case of a small network adds less than later ones: a first guess is too large."""
+    planned, asked = resolve("small-unet", patch_size=(16, 16, 16)), []
+
+    def needed(planned: Plan, batch: int) -> int:
+        asked.append(batch)
+        return training_memory(planned, batch=batch, amp=True).total
+
+    monkeypatch.setattr(fit, "_needed", needed)
+    found = Fit.of(planned, 1, 10**10).batch_that_fits
+    assert len(asked) < 50 < 1000 < found
+    assert needed(planned, found) <= 10**10 < needed(planned, found + 1)
 
 
 CHEAPER = ["decoder.skip_block=none", "decoder.num_convs=2", "decoder.bottleneck_width=null"]
