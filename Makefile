@@ -46,7 +46,8 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 golden: $(STAMP)
-	ARCHSPEC_GOLDEN=write $(BIN)/python -m pytest tests/archspec/costs/test_text.py tests/archspec/scoring/test_page.py
+	ARCHSPEC_GOLDEN=write $(BIN)/python -m pytest tests/archspec/costs/test_text.py tests/archspec/scoring/test_page.py \
+		tests/search/report/test_golden.py
 	for name in segformer3d segresmamba-released; do \
 		$(BIN)/archspec fidelity $$name > tests/golden/fidelity/$$name.txt || exit 1; done
 
