@@ -1,6 +1,5 @@
 """Run a search from Python: what `archspec search` does, as one function."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from search.retrain.confirm import confirm
 from search.space.control import control_space
 from search.space.space import Space, load_space
 from search.study.loop import Event
+from search.study.record import read_run
 from search.study.run import run as run_study
 
 CONFIRM_SEEDS = 3
@@ -80,8 +80,8 @@ def run(
     )
     seeds = confirm_seeds
     if seeds is None:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        seeds = CONFIRM_SEEDS if record["test_cases"] else 0
+        record = read_run(folder)
+        seeds = CONFIRM_SEEDS if record is not None and record.test_cases else 0
     if seeds and study.best_trials:
         confirm(folder, seeds=seeds, devices=devices, threads=threads, plans_name=plans)
     return study

@@ -1,6 +1,5 @@
 """The verb search: from a space to the front of Dice against FLOPs, and is it one still?"""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -172,9 +171,11 @@ def _confirm(out: Path, asked: int | None, *, devices: list[str], threads: int, 
     from archspec.cli.confirm import show_confirmed, train_again
     from search.launch import CONFIRM_SEEDS
     from search.report.write import front_rows, why_empty
+    from search.study.record import read_run
 
-    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    cases, points = len(record.get("test_cases") or ()), len(front_rows(out))
+    record = read_run(out)
+    assert record is not None, "the search wrote it"
+    cases, points = len(record.test_cases or ()), len(front_rows(out))
     if not points:
         print(f"{out}: {why_empty(out)}")
         raise typer.Exit(1)
@@ -185,11 +186,10 @@ def _confirm(out: Path, asked: int | None, *, devices: list[str], threads: int, 
             f"front again with {CONFIRM_SEEDS} new seeds each"
         )
         return
-    steps = record["settings"]["steps"]
     scored = f", scored once on {cases} test cases" if cases else ""
     print(
         f"the front again: {points} network{'s' * (points > 1)} x {seeds} new "
-        f"seed{'s' * (seeds > 1)} = {points * seeds} trainings of {steps:,} steps{scored}",
+        f"seed{'s' * (seeds > 1)} = {points * seeds} trainings of {record.steps:,} steps{scored}",
         flush=True,
     )
     found = train_again(out, seeds=seeds, devices=devices, threads=threads, plans=plans)

@@ -10,6 +10,7 @@ from search.report.panels import classes_figure, flops_figure, hypervolume_figur
 from search.report.plotly import Figure
 from search.report.summary import Change, Differences, budget, hypervolume_history, reasons
 from search.report.trials import ReportTrial, front_of
+from search.study.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class _Entry:
 
 
 def render_page(
-    record: dict[str, Any],
+    record: RunRecord,
     trials: Sequence[ReportTrial],
     sessions: Sequence[dict[str, Any]],
     confirmed: Confirmed | None = None,
@@ -36,12 +37,11 @@ def render_page(
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    settings = record.get("settings", {})
     last = sessions[-1] if sessions else {}
     differences = Differences(trials, last.get("input"))
     front = front_of(trials)
     shown = confirmed if confirmed is not None and confirmed.current else None
-    history = hypervolume_history(trials, (settings.get("limits") or {}).get("gflops"))
+    history = hypervolume_history(trials, record.max_gflops)
     figures: dict[str, Figure | None] = {
         "pareto": pareto_figure(trials, shown),
         "hypervolume": hypervolume_figure(history),
@@ -57,7 +57,7 @@ def render_page(
     )
     return environment.get_template("report.html").render(
         record=record,
-        settings=settings,
+        settings=record.settings,
         sessions=sessions,
         split=last.get("split", {}),
         trials=trials,

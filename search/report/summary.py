@@ -91,30 +91,12 @@ def budget(trials: Sequence[ReportTrial]) -> list[Spent]:
 def reasons(trials: Sequence[ReportTrial]) -> list[tuple[str, str, int]]:
     """Return (state, reason, how many) of the trials without a result, the commonest first."""
     counts = Counter(
-        (trial.state, _kind_of_reason(trial)) for trial in trials if not trial.done and trial.reason
+        (trial.state, trial.cause) for trial in trials if not trial.done and trial.reason
     )
     ordered = sorted(
         counts.items(), key=lambda item: (STATES.index(item[0][0]), -item[1], item[0][1])
     )
     return [(state, reason, count) for (state, reason), count in ordered]
-
-
-def _kind_of_reason(trial: ReportTrial) -> str:
-    """Return the reason without what differs from trial to trial, so that it can be counted."""
-    if trial.state == "not new":
-        return "the same network and recipe as an earlier trial"
-    if trial.state == "over limit":
-        parts = [part.rpartition(", ") for part in trial.reason.split("; ")]
-        return "; ".join(
-            f"{_unit(value)} {limit}".strip() for value, _, limit in parts if "over the" in limit
-        )
-    what = trial.reason.partition("; goes on with")[0]
-    return what.partition("; trial ")[0] if trial.state == "lost" else what
-
-
-def _unit(value: str) -> str:
-    """Return `GFLOPs` of `1.250 GFLOPs`."""
-    return value.partition(" ")[2]
 
 
 class Differences:

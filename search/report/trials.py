@@ -11,8 +11,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.pareto import pareto_front
-from search.study.ledger import is_stopped, last_rung
+from search.study.earlier import flops_of_constraints
+from search.study.end import End
+from search.study.record import RunRecord
 from search.study.storage import queued_params
+from search.study.trial_record import TrialRecord, end_of
 
 State = Literal[
     "front",
@@ -27,6 +30,16 @@ State = Literal[
     "queued",
 ]
 STATES: tuple[State, ...] = get_args(State)
+_STATE_OF: dict[End, State] = {
+    End.COMPLETED: "dominated",
+    End.STOPPED: "stopped",
+    End.OVER_LIMIT: "over limit",
+    End.FAILED: "failed",
+    End.LOST: "lost",
+    End.REPEATED: "not new",
+    End.INVALID: "invalid",
+}
+"""`dominated` stands for all that were trained to the end, until the front is known."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,8 @@ class ReportTrial:
     `anchor` says that it, or the lost trial it goes on with, is tried because the space names it.
     `dice` is the validation Dice at the end, of a stopped trial the one it was judged by, at
     `step`. `seconds` are those of training up to there, validation not counted, and 0 for a lost
-    trial that another number goes on with, which counts them.
+    trial that another number goes on with, which counts them. `cause` is the reason without what
+    differs from trial to trial, so that it can be counted.
     """
 
     number: int
@@ -54,6 +68,7 @@ class ReportTrial:
     seconds_per_step: float | None = None
     seed: int | None = None
     reason: str = ""
+    cause: str = ""
     ended: datetime.datetime | None = None
     spec: str | None = None
 
@@ -72,21 +87,24 @@ class ReportTrial:
         return self.done or self.state in ("stopped", "failed")
 
 
-def read_trials(
-    folder: Path, study: optuna.Study, settings: dict[str, Any]
-) -> tuple[ReportTrial, ...]:
-    """Return all trials by number; `settings` are those of run.json."""
+def read_trials(folder: Path, study: optuna.Study, run: RunRecord) -> tuple[ReportTrial, ...]:
+    """Return all trials by number."""
     frozen = study.get_trials(deepcopy=False)
-    resumed = {t.user_attrs["resumed_from"]: t.number for t in frozen if _resumed_from(t) >= 0}
+    records = {trial.number: TrialRecord.of(trial) for trial in frozen}
+    heirs = {
+        record.resumed_from: number
+        for number, record in records.items()
+        if record.resumed_from is not None
+    }
     anchors = {
         trial.number
         for trial in frozen
-        if queued_params(trial) is not None and _resumed_from(trial) < 0
+        if queued_params(trial) is not None and records[trial.number].resumed_from is None
     }
     trials = [
         replace(
-            _read(folder, trial, resumed, settings),
-            anchor=trial.user_attrs.get("origin", trial.number) in anchors,
+            _read(folder, trial, heirs.get(trial.number), run),
+            anchor=records[trial.number].first(trial.number) in anchors,
         )
         for trial in frozen
     ]
@@ -106,81 +124,76 @@ def _log_flops(trial: ReportTrial) -> float:
     return math.log10(trial.flops or 1)
 
 
-def _read(
-    folder: Path, trial: FrozenTrial, resumed: dict[int, int], settings: dict[str, Any]
-) -> ReportTrial:
-    known, last = trial.user_attrs, last_rung(trial)
-    state = _state(trial)
-    done = state == "dominated"
-    step = int(settings.get("steps", 0)) if done else int(last.get("step", 0))
-    seconds = float(known.get("seconds", 0.0) if done else last.get("seconds", 0.0))
-    if state == "lost" and trial.number in resumed:
+def _read(folder: Path, trial: FrozenTrial, heir: int | None, run: RunRecord) -> ReportTrial:
+    """Read one trial, `heir` being the one that goes on with it."""
+    known, end = TrialRecord.of(trial), end_of(trial)
+    last, done = known.last, end is End.COMPLETED
+    seconds = (known.seconds if done else last and last.seconds) or 0.0
+    step = run.steps if done else last.step if last else 0
+    if end is End.LOST and heir is not None:
         per_step, seconds = None, 0.0
     else:
         per_step = seconds / step if step and seconds else None
-    scores = known.get("scores") if done else last.get("scores")
+    scores = known.scores if done else last and last.scores
     dice = trial.values[0] if done else None
-    if state == "stopped":
-        dice = last["smoothed"] if last.get("smoothed") is not None else last["scores"]["mean"]
+    if end is End.STOPPED and last is not None:
+        dice = last.dice
+    flops = known.flops
+    if flops is None:
+        flops = flops_of_constraints(trial.constraints, run.max_gflops)
+    told, another = _told(known, end), _of_another(known, end, heir)
     file = folder / "trials" / f"{trial.number:04d}" / "spec.yaml"
     return ReportTrial(
         trial.number,
-        state,
+        _state(trial, end),
         dict(trial.params),
         anchor=False,
         dice=dice,
         scores={name: score for name, score in (scores or {}).items() if name != "mean"},
-        flops=known.get("flops", _flops_over(trial, settings)),
-        macs=known.get("macs"),
-        scan_flops=known.get("scan_flops"),
-        params=known.get("params"),
+        flops=flops,
+        macs=known.macs,
+        scan_flops=known.scan_flops,
+        params=known.params,
         step=step,
         seconds=seconds,
         seconds_per_step=per_step,
-        seed=known.get("seed"),
-        reason=_reason(trial, state, resumed),
+        seed=known.seed,
+        reason="; ".join(filter(None, (told, another))),
+        cause=_cause(known, end) if told else another,
         ended=trial.datetime_complete,
         spec=file.read_text(encoding="utf-8") if file.is_file() else None,
     )
 
 
-def _flops_over(trial: FrozenTrial, settings: dict[str, Any]) -> int | None:
-    """Return the FLOPs of a rejected trial that its constraint tells: log10 of their excess."""
-    limit = (settings.get("limits") or {}).get("gflops")
-    excess = trial.constraints.get("gflops")
-    return None if limit is None or excess is None else round(1e9 * limit * 10**excess)
+def _state(trial: FrozenTrial, end: End | None) -> State:
+    """Return what became of the trial."""
+    if end is not None:
+        return _STATE_OF[end]
+    return "queued" if trial.state == TrialState.WAITING else "running"
 
 
-def _state(trial: FrozenTrial) -> State:
-    """Return what became of the trial; `dominated` stands for all that were trained to the end."""
-    if trial.state == TrialState.COMPLETE:
-        return "dominated"
-    if trial.state == TrialState.FAIL:
-        return "failed" if "reason" in trial.user_attrs else "lost"
-    if trial.state != TrialState.PRUNED:
-        return "queued" if trial.state == TrialState.WAITING else "running"
-    if is_stopped(trial):
-        return "stopped"
-    rejected = str(trial.user_attrs.get("rejected", ""))
-    if any(value > 0 for value in trial.constraints.values()) or "over the limit" in rejected:
-        return "over limit"
-    return "invalid" if rejected.startswith("invalid") else "not new"
+def _told(known: TrialRecord, end: End | None) -> str:
+    """Return why the trial ended, in words."""
+    if end is End.STOPPED and known.last is not None:
+        return known.last.stop_text
+    if end is End.LOST:
+        return known.lost or "the search was cut off"
+    return known.reason or known.rejected or ""
 
 
-def _reason(trial: FrozenTrial, state: State, resumed: dict[int, int]) -> str:
-    known, last = trial.user_attrs, last_rung(trial)
-    if state == "stopped":
-        return f"at step {last['step']}: cheaper ones are ahead"
-    if state == "lost":
-        later = resumed.get(trial.number)
-        cause = str(known.get("lost", "the search was cut off"))
-        return cause if later is None else f"{cause}; trial {later} goes on with it"
-    text = str(known.get("reason") or known.get("rejected") or "")
-    if _resumed_from(trial) >= 0:
-        text = "; ".join(filter(None, (text, f"goes on with trial {_resumed_from(trial)}")))
-    return text
+def _cause(known: TrialRecord, end: End | None) -> str:
+    """Return the words that trials which ended for one cause share."""
+    if end is End.REPEATED:
+        return "the same network and recipe as an earlier trial"
+    if end is End.OVER_LIMIT:
+        return "; ".join(one.kind for one in known.over)
+    return _told(known, end)
 
 
-def _resumed_from(trial: FrozenTrial) -> int:
-    number = trial.user_attrs.get("resumed_from")
-    return -1 if number is None else int(number)
+def _of_another(known: TrialRecord, end: End | None, heir: int | None) -> str:
+    """Return which trial goes on with this one, or this one with."""
+    if end is End.LOST:
+        return "" if heir is None else f"trial {heir} goes on with it"
+    if end is End.STOPPED or known.resumed_from is None:
+        return ""
+    return f"goes on with trial {known.resumed_from}"

@@ -17,6 +17,7 @@ from search.report.png import draw
 from search.report.summary import budget, hypervolume_history, reasons
 from search.report.trials import ReportTrial, front_of, read_trials
 from search.retrain.confirm_text import confirmed_text
+from search.study.record import RunRecord
 from search.study.session import read_sessions
 from search.study.storage import open_run
 
@@ -104,11 +105,11 @@ def report_json(folder: Path) -> dict[str, Any]:
         SpecError: no run there, or no trial has finished.
     """
     trials, record = _finished(folder)
-    settings, front = record.get("settings", {}), front_of(trials)
+    front = front_of(trials)
     again = read_confirmed(folder, front)
-    history = hypervolume_history(trials, (settings.get("limits") or {}).get("gflops"))
+    history = hypervolume_history(trials, record.max_gflops)
     return {
-        "run": record,
+        "run": record.to_json(),
         "sessions": read_sessions(folder),
         "front": [trial.number for trial in front],
         "confirmed": None if again is None else {"current": again.current, **again.content},
@@ -144,12 +145,12 @@ def write_report(folder: Path) -> list[Path]:
     return files
 
 
-def _open(folder: Path) -> tuple[tuple[ReportTrial, ...], dict[str, Any]]:
+def _open(folder: Path) -> tuple[tuple[ReportTrial, ...], RunRecord]:
     study, record = open_run(folder)
-    return read_trials(folder, study, record.get("settings", {})), record
+    return read_trials(folder, study, record), record
 
 
-def _finished(folder: Path) -> tuple[tuple[ReportTrial, ...], dict[str, Any]]:
+def _finished(folder: Path) -> tuple[tuple[ReportTrial, ...], RunRecord]:
     trials, record = _open(folder)
     if not any(trial.done for trial in trials):
         raise SpecError(f"{folder}: {_why_empty(trials)}")

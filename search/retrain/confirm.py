@@ -18,8 +18,9 @@ from blocks.base import SpecError
 from search.pareto import pareto_front
 from search.retrain.noise import Entrant, dice_differences, matrix, shared_cases
 from search.retrain.retrain import Outcome, Progress, Retraining, retrain
-from search.study.record import RECORD, read_settings
+from search.study.record import RECORD, RunRecord, read_settings
 from search.study.run import open_run
+from search.study.trial_record import TrialRecord
 from search.trials.cases import CaseScores
 from search.trials.worker import WorkerSettings
 
@@ -54,15 +55,13 @@ def confirm(
         raise SpecError(f"{folder}: no trial has finished yet")
     front = [finished[index] for index in points]
     dataset = find_dataset(
-        record["dataset"], configuration=record["configuration"], plans_name=plans_name
+        record.dataset, configuration=record.configuration, plans_name=plans_name
     )
     # nothing is stopped here, and earlier releases had stoppers that are gone
-    search = read_settings(folder / RECORD, {**record["settings"], "stopper": "none"})
+    search = read_settings(folder / RECORD, {**record.settings, "stopper": "none"})
     held_out = _test_cases(folder, record, dataset)
-    settings = WorkerSettings(
-        dataset, record["fold"], search.batch_size, threads, held_out=held_out
-    )
-    jobs = {trial.number: _jobs(folder, trial, record["seed"], seeds) for trial in front}
+    settings = WorkerSettings(dataset, record.fold, search.batch_size, threads, held_out=held_out)
+    jobs = {trial.number: _jobs(folder, trial, record.seed, seeds) for trial in front}
     outcome = retrain(
         [job for own in jobs.values() for job in own],
         table=folder / TABLE,
@@ -71,29 +70,27 @@ def confirm(
         devices=devices,
         on_progress=on_progress,
     )
-    found = _result(front, jobs, outcome, tested=bool(held_out), seed=record["seed"])
+    found = _result(front, jobs, outcome, tested=bool(held_out), seed=record.seed)
     found |= {
-        "dataset": record["dataset"],
-        "fold": record["fold"],
+        "dataset": record.dataset,
+        "fold": record.fold,
         "steps": search.rung_steps[-1],
         "seeds": seeds,
         "test_cases": list(held_out),
-        "convention": record["convention"],
+        "convention": record.convention,
     }
     write_text(folder / RESULT, json.dumps(found, indent=2) + "\n")
     return found
 
 
-def _test_cases(
-    folder: Path, record: dict[str, Any], dataset: PreprocessedDataset
-) -> tuple[str, ...]:
+def _test_cases(folder: Path, record: RunRecord, dataset: PreprocessedDataset) -> tuple[str, ...]:
     """Return the run's test cases, if they still are training cases of its fold."""
-    held_out = tuple(record.get("test_cases") or ())
-    gone = set(held_out) - set(split_cases(dataset, fold=record["fold"]).train)
+    held_out = record.test_cases or ()
+    gone = set(held_out) - set(split_cases(dataset, fold=record.fold).train)
     if gone:
         raise SpecError(
             f"{folder}: its test cases {', '.join(sorted(gone))} are no training cases of fold "
-            f"{record['fold']} of {dataset.name} any more; has splits_final.json changed?"
+            f"{record.fold} of {dataset.name} any more; has splits_final.json changed?"
         )
     return held_out
 
@@ -155,13 +152,14 @@ def _summary(entrant: Entrant, cases: Sequence[str]) -> dict[str, Any]:
 
 def _point(trial: FrozenTrial, scores: dict[str, dict[str, Any]], final: str) -> dict[str, Any]:
     """Return a point; the drop is what the search saw less what the new trainings have."""
-    known, searched = trial.user_attrs, trial.values[0]
+    known, searched = TrialRecord.of(trial), trial.values[0]
+    assert known.flops is not None and known.macs is not None
     validation, last = scores["validation"]["mean"], scores[final]["mean"]
     return {
         "trial": trial.number,
-        "gflops": known["flops"] / 1e9,
-        "gmac": known["macs"] / 1e9,
-        "params": known["params"],
+        "gflops": known.flops / 1e9,
+        "gmac": known.macs / 1e9,
+        "params": known.params,
         "searched": searched,
         **scores,
         "drop": None if last is None else searched - last,

@@ -18,7 +18,7 @@ from search.pareto import hypervolume
 from search.space.control import control_source
 from search.space.holes import size_of
 from search.study.ledger import Ledger, ended
-from search.study.record import of_earlier_release
+from search.study.record import RunRecord
 from search.study.storage import open_run
 
 _LEVEL = 0.95
@@ -126,7 +126,7 @@ def verdict_json(
 
 def _space(folder: Path) -> dict[str, Any]:
     """Return the raw tree of the run's space, without its name."""
-    space = frozen(open_run(folder)[1].get("space"))
+    space = frozen(open_run(folder)[1].space)
     if not isinstance(space, dict):
         raise SpecError(f"{folder}: its run.json tells no space")
     return {key: value for key, value in space.items() if key != "name"}
@@ -161,7 +161,7 @@ def compare_with_control(searches: Sequence[Path], controls: Sequence[Path]) -> 
         budget = _budget(record)
         first = first or budget
         counts[folder] = len(ended(study)), _is_used_up(study, record)
-        held_out[folder] = tuple(record.get("test_cases") or ())
+        held_out[folder] = record.test_cases or ()
         changed = [key for key in first if budget[key] != first[key]]
         if changed:
             raise SpecError(
@@ -189,20 +189,20 @@ def compare_with_control(searches: Sequence[Path], controls: Sequence[Path]) -> 
     return ControlVerdict.of(volumes[: len(searches)], volumes[len(searches) :])
 
 
-def _budget(record: dict[str, Any]) -> dict[str, Any]:
+def _budget(record: RunRecord) -> dict[str, Any]:
     """Return what two runs must have in common, beside the number of trials."""
-    settings = of_earlier_release(record.get("settings", {}))
+    known, settings = record.to_json(), record.all_settings
     return {
-        **{key: record.get(key) for key in _SAME},
+        **{key: known.get(key) for key in _SAME},
         **{key: settings.get(key) for key in _SAME_SETTINGS},
     }
 
 
-def _is_used_up(study: Study, record: dict[str, Any]) -> bool:
+def _is_used_up(study: Study, record: RunRecord) -> bool:
     """Say whether every network of the run's space was drawn: more trials would add nothing."""
-    if "space" not in record:
+    if record.space is None:
         return False
-    size = size_of(frozen(record["space"]))
+    size = size_of(frozen(record.space))
     drawn = Ledger(study.get_trials(deepcopy=False)).num_drawn
     return not size.ranges and drawn >= size.combinations
 

@@ -15,7 +15,7 @@ from archspec.network.plan import Plan
 from archspec.spec.hashing import trial_hash
 from blocks.base import SpecError
 from search.space.anchors import anchor_spec_of, spec_anchors
-from search.space.limits import check_limits
+from search.space.limits import Excess, check_limits
 from search.space.settings import SearchSettings
 from search.space.space import Space
 
@@ -31,7 +31,7 @@ class Sample:
     flops: int
     params: int
     memory: int
-    over: tuple[str, ...]
+    over: tuple[Excess, ...]
     spec: str | None = None
 
     def lines(self, holes: Sequence[str]) -> list[str]:
@@ -42,7 +42,7 @@ class Sample:
             label = f"{self.spec}, widths {widths}"
         row = f"{self.flops / 1e9:8.3f}{self.params:13,}{self.memory / 1e9:11.3f}  "
         lines = textwrap.wrap(label, 80, initial_indent=row, subsequent_indent=" " * len(row))
-        return [*lines, *(f"{'':10}{text}" for text in self.over)]
+        return [*lines, *(f"{'':10}{excess.text}" for excess in self.over)]
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _sample(trial: BaseTrial, planned: Plan, settings: SearchSettings, *, amp: b
     cost, batch = cost_plan(planned), settings.batch_size
     memory = training_memory(planned, batch=batch, amp=amp).total
     found = check_limits(settings.limits, cost, batch=batch, amp=amp)
-    over = tuple(excess.text for excess in found if excess.constraint > 0)
+    over = tuple(excess for excess in found if excess.constraint > 0)
     spec = anchor_spec_of(trial)
     return Sample(trial.params, planned, cost.flops, cost.params, memory, over, spec)
 

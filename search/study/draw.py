@@ -13,7 +13,9 @@ from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError
 from search.space.limits import check_limits
 from search.space.space import Space
+from search.study.end import End
 from search.study.ledger import Ledger
+from search.study.trial_record import TrialRecord, write
 
 _MAX_REPEATS = 100
 _MAX_DRAWS = 1000
@@ -53,7 +55,7 @@ class Drawing:
             except SpecError as error:
                 repeats, mistake = repeats + 1, str(error)
                 ledger.draw(trial)
-                self._reject(trial, f"invalid: {error}")
+                self._reject(trial, TrialRecord(end=End.INVALID, rejected=f"invalid: {error}"))
                 continue
             ledger.draw(trial)
             spec = planned.spec
@@ -61,7 +63,8 @@ class Drawing:
             twin = ledger.twin(key, trial)
             if twin is not None:
                 repeats += 1
-                self._reject(trial, f"same network and recipe as trial {twin}")
+                told = f"same network and recipe as trial {twin}"
+                self._reject(trial, TrialRecord(end=End.REPEATED, twin=twin, rejected=told))
                 continue
             cost = cost_plan(planned)
             network = arch_hash(spec)
@@ -95,16 +98,24 @@ class Drawing:
         found = check_limits(settings.limits, cost, batch=settings.batch_size, amp=amp)
         for excess in found:
             trial.set_constraint(excess.name, excess.constraint)
-        over = [excess.text for excess in found if excess.constraint > 0]
+        over = tuple(excess for excess in found if excess.constraint > 0)
         if over:
-            trial.set_user_attr("flops", cost.flops)
-            trial.set_user_attr("params", cost.params)
-            self._reject(trial, "; ".join(over))
+            told = "; ".join(excess.text for excess in over)
+            self._reject(
+                trial,
+                TrialRecord(
+                    flops=cost.flops,
+                    params=cost.params,
+                    over=over,
+                    rejected=told,
+                    end=End.OVER_LIMIT,
+                ),
+            )
             self._cheapest = min(self._cheapest, cost.flops)
             if self._over.setdefault(network, trial.number) == trial.number:
-                emit("rejected", trial.number, f"not trained: {'; '.join(over)}")
+                emit("rejected", trial.number, f"not trained: {told}")
         return bool(over)
 
-    def _reject(self, trial: optuna.Trial, reason: str) -> None:
-        trial.set_user_attr("rejected", reason)
+    def _reject(self, trial: optuna.Trial, told: TrialRecord) -> None:
+        write(trial, told)
         self.study.tell(trial, state=TrialState.PRUNED)

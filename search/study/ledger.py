@@ -1,31 +1,21 @@
 """What the driver has to know of all trials, kept in memory: a study is slow to read again."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import optuna
-from optuna.trial import BaseTrial, FrozenTrial, TrialState
+from optuna.trial import BaseTrial, FrozenTrial
 
 from search.space.anchors import anchor_spec_of
+from search.study.end import End
+from search.study.trial_record import TrialRecord, end_of
 
 AnyTrial = BaseTrial | FrozenTrial
 
 
-def is_stopped(trial: FrozenTrial) -> bool:
-    """Say whether the stopper ended the trial at a rung."""
-    return trial.state == TrialState.PRUNED and last_rung(trial).get("stop", False) is True
-
-
-def last_rung(trial: FrozenTrial) -> dict[str, Any]:
-    """Return the trial's last recorded rung; empty where it has none."""
-    rungs: list[dict[str, Any]] = trial.user_attrs.get("rungs", [])
-    return rungs[-1] if rungs else {}
-
-
 def has_ended(trial: FrozenTrial) -> bool:
     """Say whether the trial counts: trained to the end, stopped, or failed by its own fault."""
-    failed = trial.state == TrialState.FAIL and "reason" in trial.user_attrs
-    return trial.state == TrialState.COMPLETE or failed or is_stopped(trial)
+    end = end_of(trial)
+    return end is not None and end.counts
 
 
 def ended(study: optuna.Study) -> list[FrozenTrial]:
@@ -43,7 +33,7 @@ class Ledger:
     def __init__(
         self,
         trials: Sequence[FrozenTrial],
-        hash_of: Callable[[FrozenTrial], str] = lambda trial: str(trial.user_attrs["trial_hash"]),
+        hash_of: Callable[[FrozenTrial, str], str] = lambda trial, stored: stored,
     ) -> None:
         self.num_ended = sum(map(has_ended, trials))
         self._drawn: set[str] = set()
@@ -51,8 +41,9 @@ class Ledger:
         for trial in trials:
             if trial.params:  # one that waits has none yet
                 self.draw(trial)
-            if "trial_hash" in trial.user_attrs and not _is_lost(trial):
-                self.start(hash_of(trial), trial)
+            stored = TrialRecord.of(trial).trial_hash
+            if stored is not None and end_of(trial) is not End.LOST:
+                self.start(hash_of(trial, stored), trial)
 
     @property
     def num_drawn(self) -> int:
@@ -80,10 +71,6 @@ class Ledger:
         """Note that the trial of this network was lost, and will be gone on with."""
         self._numbers.pop(digest, None)
         self._numbers.pop(_key(trial), None)
-
-
-def _is_lost(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.FAIL and "reason" not in trial.user_attrs
 
 
 def _key(trial: AnyTrial) -> str:

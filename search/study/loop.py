@@ -27,12 +27,13 @@ from blocks.base import SpecError
 from search.space.anchors import anchor_spec_of, spec_anchors
 from search.space.space import Space
 from search.study.draw import Drawing
-from search.study.ledger import Ledger, last_rung
+from search.study.end import End
+from search.study.ledger import Ledger
 from search.study.recovery import queue_again, recover, this_host
 from search.study.stop import make_stopper
 from search.study.storage import first_heartbeat, queued_params, stored_trial, trial_id
+from search.study.trial_record import JudgedRung, TrialRecord, write
 from search.trials.pool import WorkerPool
-from search.trials.recorded import from_record
 from search.trials.train import CHECKPOINT, METRICS, Rung, TrialTask
 from search.trials.worker import Message
 
@@ -112,21 +113,20 @@ class SearchLoop:
         trials = self.study.get_trials(deepcopy=False)
         self.ledger = Ledger(trials, self._hash_of)
         for trial in trials:
-            for rung in trial.user_attrs.get("rungs", []):
-                if "flops" not in trial.user_attrs or rung["step"] not in self.rung_steps[:-1]:
+            record = TrialRecord.of(trial)
+            for rung in record.rungs:
+                if record.flops is None or rung.step not in self.rung_steps[:-1]:
                     continue
-                dice = from_record(Rung, rung).dice
-                if math.isfinite(dice):  # as when it was recorded
+                if math.isfinite(rung.dice):  # as when it was recorded
                     self.stopper.remember(
-                        self.rung_steps.index(rung["step"]),
-                        dice,
-                        math.log10(trial.user_attrs["flops"]),
-                        trial.user_attrs.get("origin", trial.number),
+                        self.rung_steps.index(rung.step),
+                        rung.dice,
+                        math.log10(record.flops),
+                        record.first(trial.number),
                     )
 
-    def _hash_of(self, trial: FrozenTrial) -> str:
+    def _hash_of(self, trial: FrozenTrial, stored: str) -> str:
         """Return the trial's hash as this release computes it, where its spec can still be read."""
-        stored = str(trial.user_attrs["trial_hash"])
         if stored.startswith(VERSION):
             return stored
         try:
@@ -161,44 +161,43 @@ class SearchLoop:
             name = f"{name}-{spec.name}"
         named = spec.model_copy(update={"name": name})
         write_text(folder / "spec.yaml", dump(named.tree()))
-        seed = trial.user_attrs.get("seed")
-        seed = trial_seed(self.seed, trial.number) if seed is None else seed
-        resumed = trial.user_attrs.get("resumed_from")
-        if resumed is not None:
-            _inherit(self.folder / "trials" / f"{resumed:04d}", folder)
-        attributes = {
-            "seed": seed,
-            "trial_hash": key,
-            "flops": cost.flops,
-            "macs": cost.macs,
-            "scan_flops": cost.scan_flops,
-            "params": cost.params,
-            **self._of_volume(cost),
-            "host": this_host(),
-            "started": time.time(),
-        }
-        for name, value in attributes.items():
-            trial.set_user_attr(name, value)
+        record = TrialRecord.of(trial)
+        seed = trial_seed(self.seed, trial.number) if record.seed is None else record.seed
+        if record.resumed_from is not None:
+            _inherit(self.folder / "trials" / f"{record.resumed_from:04d}", folder)
+        windows = self._windows()
+        told = TrialRecord(
+            seed=seed,
+            trial_hash=key,
+            flops=cost.flops,
+            macs=cost.macs,
+            scan_flops=cost.scan_flops,
+            params=cost.params,
+            windows_per_volume=windows,
+            flops_per_volume=windows and windows * cost.flops,
+            host=this_host(),
+            started=time.time(),
+        )
+        write(trial, told)
         self.live[trial.number] = trial
         self.ledger.start(key, trial)
         text = f"{cost.flops / 1e9:.3f} GFLOPs, {cost.params:,} parameters"
-        if resumed is not None:
-            text += f", goes on with trial {resumed}"
+        if record.resumed_from is not None:
+            text += f", goes on with trial {record.resumed_from}"
         self._emit("start", trial.number, text)
         every = self.space.settings.validate_every
         return TrialTask(trial.number, spec.tree(), folder, seed, self.rung_steps, every)
 
-    def _of_volume(self, cost: Cost) -> dict[str, int]:
-        """Return the FLOPs of a case of the median shape, by windows that overlap by half.
+    def _windows(self) -> int | None:
+        """Return the windows, overlapping by half, that a case of the median shape takes.
 
-        Nothing where plans name no shape, and in 2-D, where they do not name the slices.
+        None where plans name no shape, and in 2-D, where they do not name the slices.
         """
         shape = self.dataset.settings.get("median_image_size_in_voxels")
         patch = self.dataset.patch_size
         if shape is None or len(patch) < 3 or len(shape) != len(patch):
-            return {}
-        windows = count_windows(shape, patch)
-        return {"windows_per_volume": windows, "flops_per_volume": windows * cost.flops}
+            return None
+        return count_windows(shape, patch)
 
     def _handle(self, message: Message, pool: WorkerPool) -> None:
         """Record what a worker said.
@@ -227,46 +226,48 @@ class SearchLoop:
 
     def _record(self, trial: optuna.Trial, rung: Rung, pool: WorkerPool) -> None:
         """Record a rung together with what was decided there: a resumed search decides no other."""
-        rungs = trial.user_attrs.get("rungs", [])
-        if rungs and rung.step <= rungs[-1]["step"]:  # recorded before the trial was lost
-            return
-        flops, origin = trial.user_attrs["flops"], trial.user_attrs.get("origin", trial.number)
+        record = TrialRecord.of(trial)
+        if record.last is not None and rung.step <= record.last.step:
+            return  # recorded before the trial was lost
         index = self.rung_steps.index(rung.step)
         goes_on = not math.isfinite(rung.dice) or self.stopper.decide(
-            index, rung.dice, math.log10(flops), origin
+            index, rung.dice, _log_flops(record), record.first(trial.number)
         )
-        trial.set_user_attr("rungs", [*rungs, {**vars(rung), "stop": not goes_on}])
+        judged = JudgedRung.of(rung, stop=not goes_on)
+        write(trial, TrialRecord(rungs=(*record.rungs, judged)))
         self._emit("rung", trial.number, f"step {rung.step}: Dice {rung.dice:.3f}")
         if not goes_on:
             pool.stop(trial.number)
+            write(trial, TrialRecord(end=End.STOPPED))
             self.study.tell(trial, state=TrialState.PRUNED)
-            self._end(trial, "stopped", f"at step {rung.step}: cheaper ones are ahead")
+            self._end(trial, "stopped", judged.stop_text)
 
     def _lose(self, trial: optuna.Trial, reason: str) -> None:
         """Queue a trial whose worker died or stalled; once, unless it came to a rung since."""
-        step = last_rung(stored_trial(self.study, trial)).get("step", 0)
-        if trial.user_attrs.get("retried_at") == step:
+        record = TrialRecord.of(stored_trial(self.study, trial))
+        step = 0 if record.last is None else record.last.step
+        if record.retried_at == step:
             self._fail(trial, f"{reason}, and so before")
             return
-        trial.set_user_attr("lost", reason)
+        write(trial, TrialRecord(lost=reason, end=End.LOST))
         queue_again(self.study, stored_trial(self.study, trial), retried_at=step)
         self.study.tell(trial, state=TrialState.FAIL)
-        self.ledger.lose(trial.user_attrs["trial_hash"], trial)
+        assert record.trial_hash is not None, "written before it was handed to a worker"
+        self.ledger.lose(record.trial_hash, trial)
         del self.live[trial.number]
         self._emit("lost", trial.number, f"{reason}; queued again")
 
     def _finish(self, trial: optuna.Trial, last: Rung) -> None:
-        trial.set_user_attr("scores", last.scores)
-        trial.set_user_attr("seconds", last.seconds)
+        write(trial, TrialRecord(scores=last.scores, seconds=last.seconds))
         dice = last.scores["mean"]
         if not math.isfinite(dice):  # Optuna would take an infinite value as a result
             self._fail(trial, "no Dice: no foreground in the validation cases")
             return
-        self.study.tell(trial, [dice, math.log10(trial.user_attrs["flops"])])
+        self.study.tell(trial, [dice, _log_flops(TrialRecord.of(trial))])
         self._end(trial, "done", f"Dice {dice:.3f} in {last.time_text}")
 
     def _fail(self, trial: optuna.Trial, reason: str) -> None:
-        trial.set_user_attr("reason", reason)
+        write(trial, TrialRecord(reason=reason, end=End.FAILED))
         self.study.tell(trial, state=TrialState.FAIL)
         self._end(trial, "failed", reason)
 
@@ -286,6 +287,11 @@ def trial_seed(seed: int, number: int) -> int:
     trial keeps the seed that it was started with, whatever release did that.
     """
     return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 16)
+
+
+def _log_flops(record: TrialRecord) -> float:
+    assert record.flops is not None, "written before it was handed to a worker"
+    return math.log10(record.flops)
 
 
 def _inherit(old: Path, new: Path) -> None:

@@ -1,7 +1,8 @@
 """run.json: what a run was started with, and which of its settings stay in force on resuming."""
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,37 +15,90 @@ from archspec.spec.yaml_file import Source, dotted
 from blocks.base import SpecError
 from search.space.settings import SearchSettings, StopperName
 from search.space.space import Space
+from search.study.earlier import complete_settings
+from search.trials.recorded import OTHER, from_record, to_record
 
 RECORD = "run.json"
 STOPPERS: tuple[str, ...] = get_args(StopperName)
 
 
-def read_run_json(folder: Path) -> dict[str, Any]:
-    """Return run.json, its space as the present schema writes it; empty without a run."""
+@dataclass(frozen=True)
+class RunRecord:
+    """What run.json holds. `settings` are as they were recorded, by whatever release.
+
+    `earlier_stopper` is the stopper of the first trials, where it is one that is gone. `test_cases`
+    are None without a test part. `absent` names the fields that the file lacked, so that it reads
+    alike when it is told of.
+    """
+
+    space: dict[str, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    dataset: str = ""
+    configuration: str = ""
+    fold: int = 0
+    seed: int = 0
+    convention: str = ""
+    synthetic_task: str | None = None
+    earlier_stopper: str | None = None
+    test_cases: tuple[str, ...] | None = None
+    absent: frozenset[str] = frozenset()
+    other: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "RunRecord":
+        """Read the content of the file, its space as the present schema writes it.
+
+        Raises:
+            SpecError: the space is of a later schema.
+        """
+        found = from_record(cls, content)
+        absent = frozenset(f.name for f in fields(cls) if f.name not in content) - {"absent", OTHER}
+        space, cases = found.space, found.test_cases
+        if isinstance(space, dict):
+            space = thawed(upgrade(Source(RECORD, frozen(space))).tree)
+        cases = None if cases is None else tuple(cases)
+        return replace(found, space=space, test_cases=cases, absent=absent)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the file."""
+        found, empty = to_record(self), vars(RunRecord())
+        del found["absent"]
+        if self.test_cases is not None:
+            found["test_cases"] = list(self.test_cases)
+        without = {name for name in self.absent if found[name] == empty[name]}
+        return {name: value for name, value in found.items() if name not in without}
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        """Return every setting, see `earlier.complete_settings`."""
+        return complete_settings(self.settings)
+
+    @property
+    def max_gflops(self) -> float | None:
+        """Return the limit on the GFLOPs of a network."""
+        limit: float | None = (self.settings.get("limits") or {}).get("gflops")
+        return limit
+
+    @property
+    def steps(self) -> int:
+        """Return the optimizer steps of a training; 0 where they are not recorded."""
+        return int(self.settings.get("steps", 0))
+
+
+def read_run(folder: Path) -> RunRecord | None:
+    """Return what the folder's run.json holds, None without one."""
     file = folder / RECORD
     if not file.is_file():
-        return {}
-    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    if isinstance(record.get("space"), dict):
-        space = upgrade(Source(RECORD, frozen(record["space"]))).tree
-        record["space"] = thawed(space)
-    return record
+        return None
+    return RunRecord.from_json(json.loads(file.read_text(encoding="utf-8")))
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """Return run.json with the settings complete, see `of_earlier_release`; empty without a run."""
-    record = read_run_json(folder)
-    settings = of_earlier_release(record.get("settings", {}))
-    return {**record, "settings": settings} if record else {}
-
-
-def earlier_stopper(record: dict[str, Any]) -> str | None:
+def earlier_stopper(record: RunRecord | None) -> str | None:
     """Return the stopper of the run's first trials, where it is one that this release lacks."""
-    last: str | None = record.get("settings", {}).get("stopper")
-    if last is not None and last not in STOPPERS:
-        return last
-    earlier: str | None = record.get("earlier_stopper")
-    return earlier
+    if record is None:
+        return None
+    last: str | None = record.settings.get("stopper")
+    return last if last is not None and last not in STOPPERS else record.earlier_stopper
 
 
 def with_kept_settings(folder: Path, space: Space) -> Space:
@@ -55,12 +109,12 @@ def with_kept_settings(folder: Path, space: Space) -> Space:
     Raises:
         SpecError: the run's stopper is gone, and the space gives no other.
     """
-    record = read_record(folder)
-    if not record:
+    record = read_run(folder)
+    if record is None:
         return space
     _check_stopper(folder, record, space)
     now = space.settings.model_dump(mode="json", include=space.settings.model_fields_set)
-    return replace(space, settings=read_settings(folder / RECORD, {**record["settings"], **now}))
+    return replace(space, settings=read_settings(folder / RECORD, {**record.all_settings, **now}))
 
 
 def kept_settings(folder: Path, space: Space) -> dict[str, Any]:
@@ -71,11 +125,11 @@ def kept_settings(folder: Path, space: Space) -> dict[str, Any]:
     Raises:
         SpecError: see `with_kept_settings`.
     """
-    record = read_record(folder)
-    if not record:
+    record = read_run(folder)
+    if record is None:
         return {}
     _check_stopper(folder, record, space)
-    run = _flat(record["settings"])
+    run = _flat(record.all_settings)
     own = _flat(space.settings.model_dump(mode="json"))
     given = space.settings.model_fields_set
     return {
@@ -91,9 +145,9 @@ def kept_text(kept: dict[str, Any]) -> str:
     return f"the run's own settings stay, since this command gives none: {what}"
 
 
-def _check_stopper(folder: Path, record: dict[str, Any], space: Space) -> None:
+def _check_stopper(folder: Path, record: RunRecord, space: Space) -> None:
     """Refuse to go on by a rule that is gone; trials stopped by another one must be asked for."""
-    stopper = record["settings"]["stopper"]
+    stopper = record.all_settings["stopper"]
     if stopper not in STOPPERS and "stopper" not in space.settings.model_fields_set:
         raise SpecError(
             f"{folder}: its trials were stopped by {stopper!r}, which this release does not have; "
@@ -109,7 +163,7 @@ def read_settings(file: Path, recorded: dict[str, Any]) -> SearchSettings:
         SpecError: this release does not know them.
     """
     try:
-        return SearchSettings.model_validate_json(json.dumps(of_earlier_release(recorded)))
+        return SearchSettings.model_validate_json(json.dumps(complete_settings(recorded)))
     except ValidationError as errors:
         newer = "if a later release made this run, use that one"
         found = [
@@ -128,9 +182,3 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
         else:
             found[key] = value
     return found
-
-
-def of_earlier_release(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's recorded settings, with what was done before there was a setting for it."""
-    before = SearchSettings(eta=1, stopper="none").model_dump(mode="json")
-    return {**before, **settings}

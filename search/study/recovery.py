@@ -2,15 +2,15 @@
 
 import socket
 import warnings
-from typing import Any
+from dataclasses import replace
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from blocks.base import SpecError
-from search.space.anchors import ANCHOR_SPEC
-from search.study.ledger import last_rung
+from search.study.end import End
 from search.study.storage import GRACE, queued_params
+from search.study.trial_record import TrialRecord, end_of, write_end
 
 
 def recover(study: optuna.Study) -> None:
@@ -26,40 +26,39 @@ def recover(study: optuna.Study) -> None:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)  # nothing where a storage has no heartbeat
     trials = study.get_trials(deepcopy=False)
+    records = {trial.number: TrialRecord.of(trial) for trial in trials}
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     for trial in running:
-        host = trial.user_attrs.get("host", this_host())
-        if host != this_host():
+        host = records[trial.number].host
+        if host not in (None, this_host()):
             raise SpecError(
                 f"trial {trial.number} runs on {host}, which gave a sign of life within "
                 f"{GRACE} s; stop the search there, or wait until it is given up"
             )
-    queued = {trial.user_attrs.get("resumed_from") for trial in trials}
+    queued = {record.resumed_from for record in records.values()}
     for trial in trials:
-        lost = trial.state == TrialState.FAIL and "reason" not in trial.user_attrs
-        if lost and trial.number not in queued:  # failed as stale, then killed before it was queued
+        # failed as stale, then killed before it was queued
+        if end_of(trial) is End.LOST and trial.number not in queued:
             queue_again(study, trial)
     for trial in running:
-        if "rejected" in trial.user_attrs or last_rung(trial).get("stop"):
-            study.tell(trial.number, state=TrialState.PRUNED)
-            continue
+        end = records[trial.number].end
+        if end is None or not (end.pruned or end is End.FAILED):
+            end = End.LOST
         # queued before it is told: a kill in between loses nothing and queues nothing twice
-        if "reason" not in trial.user_attrs and trial.number not in queued:
+        if end is End.LOST and trial.number not in queued:
             queue_again(study, trial)
-        study.tell(trial.number, state=TrialState.FAIL)
+        write_end(study, trial, end)
+        study.tell(trial.number, state=TrialState.PRUNED if end.pruned else TrialState.FAIL)
 
 
-def queue_again(study: optuna.Study, lost: FrozenTrial, **attributes: Any) -> None:
+def queue_again(study: optuna.Study, lost: FrozenTrial, *, retried_at: int | None = None) -> None:
     """Queue the lost trial's parameters, to be gone on with from its last checkpoint."""
     # killed before it drew its parameters, an anchor has them as fixed ones only
     params = {**(queued_params(lost) or {}), **lost.params}
-    names = ("seed", "rungs", "retried_at", ANCHOR_SPEC)
-    kept: dict[str, Any] = {n: lost.user_attrs[n] for n in names if n in lost.user_attrs}
-    origin = lost.user_attrs.get("origin", lost.number)
-    study.enqueue_trial(
-        params,
-        user_attrs={**kept, **attributes, "resumed_from": lost.number, "origin": origin},
-    )
+    heir = TrialRecord.of(lost).heir(lost.number)
+    if retried_at is not None:
+        heir = replace(heir, retried_at=retried_at)
+    study.enqueue_trial(params, user_attrs=heir.attributes())
 
 
 def this_host() -> str:

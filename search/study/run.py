@@ -7,7 +7,6 @@ The run folder holds `study.db` (Optuna, SQLite), `space.yaml`, `run.json` and, 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
@@ -22,7 +21,14 @@ from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.space.space import Space
 from search.study.loop import Event, SearchLoop
-from search.study.record import RECORD, STOPPERS, earlier_stopper, read_record, with_kept_settings
+from search.study.record import (
+    RECORD,
+    STOPPERS,
+    RunRecord,
+    earlier_stopper,
+    read_run,
+    with_kept_settings,
+)
 from search.study.session import note_session
 from search.study.storage import STUDY, Heartbeat, open_storage, quiet
 from search.study.storage import open_run as open_run
@@ -54,23 +60,23 @@ def run(
         SpecError: the folder exists and `resume` is off, another search uses it, its space, dataset
             or fold differ, or nothing can be written there.
     """
-    space = with_kept_settings(folder, space)
-    record = {
-        "space": space.source.tree,
-        "settings": space.settings.model_dump(mode="json"),
-        "dataset": dataset.name,
-        "configuration": dataset.configuration,
-        "fold": fold,
-        "seed": seed,
-        "convention": CONVENTION,
-        "synthetic_task": dataset.dataset_json.get("archspec", {}).get("task"),
-    }
-    record["earlier_stopper"] = earlier_stopper(read_record(folder))
+    before, space = read_run(folder), with_kept_settings(folder, space)
     _check_data(dataset, fold)
     held_out = _test_cases(space, dataset, fold, seed)
-    record["test_cases"] = held_out or None  # None in runs of releases without a test part, too
-    record = json.loads(json.dumps(record))
-    _check_folder(folder, record, resume=resume)
+    record = RunRecord(
+        space=json.loads(json.dumps(space.source.tree)),
+        settings=space.settings.model_dump(mode="json"),
+        dataset=dataset.name,
+        configuration=dataset.configuration,
+        fold=fold,
+        seed=seed,
+        convention=CONVENTION,
+        synthetic_task=dataset.dataset_json.get("archspec", {}).get("task"),
+        earlier_stopper=earlier_stopper(before),
+        test_cases=held_out or None,
+        other={} if before is None else before.other,
+    )
+    _check_folder(folder, before, record, resume=resume)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "run.lock", timeout=0), quiet():
@@ -136,18 +142,21 @@ def _test_cases(
     return split_cases(dataset, fold=fold, test_share=share, seed=seed).test if share else ()
 
 
-def _check_folder(folder: Path, record: dict[str, Any], *, resume: bool) -> None:
-    old = read_record(folder)
-    if not old:
+def _check_folder(
+    folder: Path, before: RunRecord | None, record: RunRecord, *, resume: bool
+) -> None:
+    if before is None:
         if folder.exists() and any(folder.iterdir()):
             raise SpecError(f"{folder}: exists and is not a run; give another --out")
         return
     if not resume:
         raise SpecError(f"{folder}: a run is there already; go on with --resume, or another --out")
-    if old["settings"]["stopper"] not in STOPPERS:  # gone; the rest go on by one asked for
-        old["settings"]["stopper"] = record["settings"]["stopper"]
-        old["earlier_stopper"] = record["earlier_stopper"]
-    changed = [key for key in record if old.get(key) != record[key]]
+    settings, stopper = before.all_settings, before.earlier_stopper
+    if settings["stopper"] not in STOPPERS:  # gone; the rest go on by one asked for
+        settings["stopper"] = record.settings["stopper"]
+        stopper = record.earlier_stopper
+    old = {**before.to_json(), "settings": settings, "earlier_stopper": stopper}
+    changed = [key for key, value in record.to_json().items() if old.get(key) != value]
     if changed:
         raise SpecError(
             f"{folder}: cannot resume, {', '.join(changed)} differ from the run's; "
@@ -156,7 +165,7 @@ def _check_folder(folder: Path, record: dict[str, Any], *, resume: bool) -> None
 
 
 def _open_study(
-    folder: Path, storage: optuna.storages.RDBStorage, space: Space, record: dict[str, Any]
+    folder: Path, storage: optuna.storages.RDBStorage, space: Space, record: RunRecord
 ) -> optuna.Study:
     settings = space.settings.model_dump(mode="json")
     write_text(folder / "space.yaml", dump({**space.source.tree, "search": settings}))
@@ -168,10 +177,10 @@ def _open_study(
     )
     study.set_metric_names(list(METRIC_NAMES))
     # Optuna does not store the generator's state: another seed on resume, or draws repeat
-    study.sampler = optuna.samplers.TPESampler(seed=record["seed"] + len(study.get_trials()))
+    study.sampler = optuna.samplers.TPESampler(seed=record.seed + len(study.get_trials()))
     return study
 
 
-def _write_record(folder: Path, record: dict[str, Any]) -> None:
+def _write_record(folder: Path, record: RunRecord) -> None:
     """Write run.json first of all, and whole: it is what makes the folder a run."""
-    write_text(folder / RECORD, json.dumps(record, indent=2))
+    write_text(folder / RECORD, json.dumps(record.to_json(), indent=2))

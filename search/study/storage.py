@@ -15,7 +15,7 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial
 
 from blocks.base import SpecError
-from search.study.record import RECORD, read_run_json
+from search.study.record import RunRecord, read_run
 
 STUDY = "search"
 _TIMEOUT = 60
@@ -28,13 +28,14 @@ GRACE = 120
 """Seconds without one after which a driver is taken for dead."""
 
 
-def open_run(folder: Path) -> tuple[optuna.Study, dict[str, Any]]:
+def open_run(folder: Path) -> tuple[optuna.Study, RunRecord]:
     """Return the study and the record of an existing run; safe while its search starts or runs.
 
     Raises:
         SpecError: the folder holds no run, or one whose study is not there yet.
     """
-    if not (folder / RECORD).is_file():
+    record = read_run(folder)
+    if record is None:
         raise SpecError(f"{folder}: not a run folder; `archspec search` makes one (--out)")
     if not _has_study(folder):
         raise SpecError(
@@ -42,7 +43,7 @@ def open_run(folder: Path) -> tuple[optuna.Study, dict[str, Any]]:
             "with --resume"
         )
     study = optuna.load_study(study_name=STUDY, storage=open_storage(folder, create=False))
-    return study, read_run_json(folder)
+    return study, record
 
 
 def open_storage(folder: Path, *, create: bool) -> optuna.storages.RDBStorage:
@@ -76,7 +77,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def trial_id(trial: Trial) -> int:
+def trial_id(trial: Trial | FrozenTrial) -> int:
     """Return Optuna's id of a trial, which storages know it by; its number counts in its study."""
     return trial._trial_id
 
@@ -84,6 +85,11 @@ def trial_id(trial: Trial) -> int:
 def stored_trial(study: optuna.Study, trial: Trial) -> FrozenTrial:
     """Return the trial as it is stored, without reading the others."""
     return study._storage.get_trial(trial_id(trial))
+
+
+def set_attribute(study: optuna.Study, trial: FrozenTrial, name: str, value: Any) -> None:
+    """Set a user attribute of a trial that this process did not ask for."""
+    study._storage.set_trial_user_attr(trial_id(trial), name, value)
 
 
 def first_heartbeat(study: optuna.Study, trial: Trial) -> None:

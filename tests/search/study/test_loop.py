@@ -15,9 +15,11 @@ from optuna.trial import TrialState
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.space.space import load_space
-from search.study.ledger import ended, is_stopped
+from search.study.end import End
+from search.study.ledger import ended
 from search.study.loop import Event, SearchLoop, trial_seed
 from search.study.stop import ParetoHalving
+from search.study.trial_record import end_of
 from search.trials.train import CHECKPOINT, seed_everything
 from search.trials.worker import Message
 
@@ -95,7 +97,7 @@ def test_a_stopped_trial_is_pruned_and_keeps_its_rung(
     events: list[Event] = []
     pool = fakes.FakePool(dice=lambda task, step: 0.8 if task.number < 8 else 0.1)
     make_loop(study, 30, wide(space_tree), events.append).drive(pool)
-    stopped = [t for t in study.trials if is_stopped(t)]
+    stopped = [t for t in study.trials if end_of(t) is End.STOPPED]
     assert stopped
     assert len(ended(study)) == len(pool.tasks) == 30
     for trial in stopped:

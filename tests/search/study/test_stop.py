@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from search.space.settings import SearchSettings
-from search.study.record import of_earlier_release
+from search.study.earlier import complete_settings
 from search.study.stop import (
     NeverStop,
     ParetoHalving,
@@ -117,7 +117,7 @@ def test_settings_name_the_stopper_and_its_rungs() -> None:
 
 
 def test_runs_of_the_first_release_keep_even_rungs_and_stop_nothing() -> None:
-    old = of_earlier_release({"steps": 400, "batch_size": 2, "rungs": 2, "anchors": []})
+    old = complete_settings({"steps": 400, "batch_size": 2, "rungs": 2, "anchors": []})
     settings = SearchSettings.model_validate_json(json.dumps(old))
     assert settings.rung_steps == (200, 400)
     assert settings.stopper == "none"

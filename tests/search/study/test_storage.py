@@ -88,7 +88,7 @@ def test_a_folder_without_a_study_is_told_from_one_without_a_run(tmp_path: Path)
         open_run(tmp_path)
     assert (tmp_path / "study.db").stat().st_size == 0, "reading makes no table"
     create(tmp_path)
-    assert open_run(tmp_path)[1] == {"seed": 3}
+    assert open_run(tmp_path)[1].to_json() == {"seed": 3}
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_its_trials_are_read_as_they_were(run: Path) -> None:
     study, record = open_run(run)
-    assert record["settings"] == {
+    assert record.settings == {
         "steps": 30,
         "batch_size": 2,
         "rungs": 3,
