@@ -84,7 +84,6 @@ def ablate(
     from archspec.training.devices import devices_for
     from search.retrain.ablate import RESULT
     from search.retrain.ablate import ablate as train_variants
-    from search.retrain.ablate_text import ablation_text
 
     folder = out or Path(f"ablation-{planned.spec.name}-{dataset.name}")
     try:
@@ -105,6 +104,6 @@ def ablate(
     except KeyboardInterrupt:
         print("stopped; go on with the same command", file=sys.stderr)
         raise typer.Exit(130) from None
-    print(json.dumps(found) if json_ else f"{ablation_text(found)}\nwrote {folder / RESULT}")
-    if found["failed"]:
+    print(json.dumps(found.to_json()) if json_ else f"{found.text()}\nwrote {folder / RESULT}")
+    if found.failed:
         raise typer.Exit(1)

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from archspec.cli.report import Run
 from archspec.cli.specs import Json
 
 if TYPE_CHECKING:
+    from search.retrain.confirmation import Confirmation
     from search.retrain.retrain import Progress
 
 
@@ -39,16 +40,16 @@ def confirm(
         run, seeds=seeds, devices=devices_for(device, jobs), threads=threads, plans=plans
     )
     if json_:
-        print(json.dumps(found))
+        print(json.dumps(found.to_json()))
     else:
         show_confirmed(found, run)
-    if found["failed"]:
+    if found.failed:
         raise typer.Exit(1)
 
 
 def train_again(
     run: Path, *, seeds: int, devices: list[str], threads: int, plans: str
-) -> dict[str, Any]:
+) -> "Confirmation":
     """Return what confirmed.json holds, telling on standard error what is trained; a Ctrl-C too."""
     from search.retrain.confirm import confirm as confirm_run
 
@@ -66,12 +67,11 @@ def train_again(
         raise typer.Exit(130) from None
 
 
-def show_confirmed(found: dict[str, Any], run: Path) -> None:
+def show_confirmed(found: "Confirmation", run: Path) -> None:
     """Print the table of the front trained again, and where its figures are."""
-    from search.retrain.confirm import RESULT
-    from search.retrain.confirm_text import confirmed_text
+    from search.retrain.confirmation import RESULT
 
-    print(f"{confirmed_text(found)}\nwrote {run / RESULT}")
+    print(f"{found.text()}\nwrote {run / RESULT}")
 
 
 def show_progress(progress: "Progress") -> None:

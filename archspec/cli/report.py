@@ -68,16 +68,7 @@ def control(
     A control is a run of `archspec search --control`; which of the runs are is read from them.
     Mixers are said to matter only where the interval over runs lies above 0.
     """
-    from search.retrain.control import (
-        compare_with_control,
-        controls_among,
-        verdict_json,
-        verdict_text,
-    )
+    from search.retrain.control import compare_with_control, controls_among
 
-    searches, controls = controls_among(runs)
-    found = compare_with_control(searches, controls)
-    if json_:
-        print(json.dumps(verdict_json(found, searches, controls)))
-    else:
-        print(verdict_text(found, searches, controls))
+    found = compare_with_control(*controls_among(runs))
+    print(json.dumps(found.to_json()) if json_ else found.text())

@@ -194,7 +194,7 @@ def _confirm(out: Path, asked: int | None, *, devices: list[str], threads: int, 
     )
     found = train_again(out, seeds=seeds, devices=devices, threads=threads, plans=plans)
     show_confirmed(found, out)
-    if found["failed"]:
+    if found.failed:
         raise typer.Exit(1)
 
 

@@ -106,7 +106,7 @@ def _again(confirmed: Confirmed) -> dict[str, Any]:
         "customdata": [number for number, *_ in marks],
         "text": [
             f"<b>trial {number}</b>, trained again<br>{confirmed.part} Dice {mean:.4f}"
-            f", sd {spread:.4f} over {confirmed.seeds} seeds"
+            f", sd {spread:.4f} over {confirmed.found.seeds} seeds"
             for number, _, mean, spread in marks
         ],
         "hovertemplate": "%{text}<extra></extra>",

@@ -16,7 +16,6 @@ from search.report.page import render_page
 from search.report.png import draw
 from search.report.summary import budget, hypervolume_history, reasons
 from search.report.trials import ReportTrial, front_of, read_trials
-from search.retrain.confirm_text import confirmed_text
 from search.study.record import RunRecord
 from search.study.session import read_sessions
 from search.study.storage import open_run
@@ -92,7 +91,7 @@ def front_table(folder: Path) -> str:
         )
     confirmed = read_confirmed(folder, front)
     if confirmed is not None:
-        lines += ["", confirmed_text(confirmed.content) if confirmed.current else STALE]
+        lines += ["", confirmed.found.text() if confirmed.current else STALE]
     return "\n".join(lines)
 
 
@@ -112,7 +111,7 @@ def report_json(folder: Path) -> dict[str, Any]:
         "run": record.to_json(),
         "sessions": read_sessions(folder),
         "front": [trial.number for trial in front],
-        "confirmed": None if again is None else {"current": again.current, **again.content},
+        "confirmed": None if again is None else {"current": again.current, **again.found.to_json()},
         "trials": _rows(trials),
         "hypervolume": {
             "reference": {"gflops": history.reference_gflops, "dice": 0.0},

@@ -14,9 +14,10 @@ from archspec.nnunet.splits import split_cases
 from archspec.spec.hashing import is_hash_of, trial_hash
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError
-from search.retrain.noise import DiceDifference, Entrant, dice_differences, matrix, shared_cases
+from search.retrain.ablation import AblatedPart, Ablation, AblationSettings, Saving, SeedDice
+from search.retrain.noise import Entrant, dice_differences, matrix, shared_cases
 from search.retrain.retrain import Outcome, Progress, Retraining, retrain
-from search.retrain.variants import Variant, Variants
+from search.retrain.variants import Variants
 from search.space.settings import SearchSettings
 from search.trials.worker import WorkerSettings
 
@@ -39,8 +40,8 @@ def ablate(
     devices: Sequence[str] = ("cpu",),
     threads: int = 1,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> dict[str, Any]:
-    """Train the original and its variants with the same seeds, and return what was written.
+) -> Ablation:
+    """Train the original and its variants with the same seeds, and return what was found.
 
     They are compared on the fold's validation cases, by which nothing is chosen here; on test cases
     where `test_share` asks for some. Trainings of an earlier call with the same settings stand.
@@ -49,17 +50,17 @@ def ablate(
         SpecError: the folder holds something else, or the split leaves too few cases.
     """
     split = split_cases(dataset, fold=fold, test_share=test_share, seed=seed)
-    settings = {
-        "network": trial_hash(variants.original.spec),
-        "dataset": dataset.name,
-        "configuration": dataset.configuration,
-        "fold": fold,
-        "test_cases": list(split.test),
-        "steps": steps,
-        "batch_size": batch_size,
-        "seed": seed,
-        "convention": CONVENTION,
-    }
+    settings = AblationSettings(
+        network=trial_hash(variants.original.spec),
+        dataset=dataset.name,
+        configuration=dataset.configuration,
+        fold=fold,
+        test_cases=list(split.test),
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        convention=CONVENTION,
+    )
     _check_folder(folder, settings, variants.original.spec)
     everyone = [variants.original, *variants.others]
     jobs = {
@@ -78,30 +79,46 @@ def ablate(
     )
     part = "test" if split.test else "validation"
     entrants = {name: _entrant(name, own, outcome, part) for name, own in jobs.items()}
-    found = {
-        **settings,
-        "name": variants.original.spec.name,
-        "seeds": seeds,
-        "compared_on": part,
-        **_result(variants, entrants, seed),
-        "failed": outcome.failed,
-        "left_out": variants.refused,
-    }
-    _write(folder / RESULT, found)
+    trained = [entrant for entrant in entrants.values() if entrant.seeds]
+    cases = shared_cases(trained)
+    original = entrants[variants.original.name]
+    pairs = [(original, entrants[variant.name]) for variant in variants.others]
+    worth = {one.b: one for one in dice_differences(pairs, seed=seed)}
+    found = Ablation(
+        settings=settings,
+        name=variants.original.spec.name,
+        seeds=seeds,
+        compared_on=part,
+        num_cases=len(cases),
+        original=_dice(original, cases),
+        parts=tuple(
+            AblatedPart(
+                part=variant.part,
+                instead=variant.instead,
+                scores=_dice(entrants[variant.name], cases),
+                worth=worth.get(variant.name),
+                costs=Saving.of(variants.original.cost, variant.cost),
+            )
+            for variant in variants.others
+        ),
+        failed=outcome.failed,
+        left_out=variants.refused,
+    )
+    _write(folder / RESULT, found.to_json())
     return found
 
 
-def _check_folder(folder: Path, settings: dict[str, Any], spec: ArchSpec) -> None:
+def _check_folder(folder: Path, settings: AblationSettings, spec: ArchSpec) -> None:
     """Make the folder, or see that it holds an ablation with these settings.
 
     Raises:
         SpecError: it holds something else, or cannot be written.
     """
-    file = folder / SETTINGS
+    file, now = folder / SETTINGS, asdict(settings)
     try:
         if file.is_file():
             old = json.loads(file.read_text(encoding="utf-8"))
-            changed = [key for key in settings if old.get(key) != settings[key]]
+            changed = [key for key in now if old.get(key) != now[key]]
             if "network" in changed and is_hash_of(str(old.get("network")), spec, "trial"):
                 changed.remove("network")  # by another release's hash it is the same
             if changed:
@@ -113,7 +130,7 @@ def _check_folder(folder: Path, settings: dict[str, Any], spec: ArchSpec) -> Non
         if folder.exists() and any(folder.iterdir()):
             raise SpecError(f"{folder}: exists and is not an ablation; give another --out")
         folder.mkdir(parents=True, exist_ok=True)
-        _write(file, settings)
+        _write(file, now)
     except OSError as error:
         raise SpecError(f"{folder}: cannot be written: {error.strerror}") from error
 
@@ -127,51 +144,9 @@ def _entrant(name: str, jobs: Sequence[Retraining], outcome: Outcome, part: str)
     return Entrant(name, [one.test if part == "test" else one.validation for one in trained])
 
 
-def _result(variants: Variants, entrants: dict[str, Entrant], seed: int) -> dict[str, Any]:
-    original = entrants[variants.original.name]
-    trained = [entrant for entrant in entrants.values() if entrant.seeds]
-    cases = shared_cases(trained)
-    pairs = [(original, entrants[variant.name]) for variant in variants.others]
-    by_name = {one.b: one for one in dice_differences(pairs, seed=seed)}
-    return {
-        "num_cases": len(cases),
-        "original": _dice(original, cases),
-        "parts": [
-            {
-                "part": variant.part,
-                "instead": variant.instead,
-                **_dice(entrants[variant.name], cases),
-                "worth": _worth(by_name.get(variant.name)),
-                "costs": _costs(variants.original, variant),
-            }
-            for variant in variants.others
-        ],
-    }
-
-
-def _dice(entrant: Entrant, cases: Sequence[str]) -> dict[str, Any]:
+def _dice(entrant: Entrant, cases: Sequence[str]) -> SeedDice:
     """Return the mean Dice over seeds and cases, and the means of the seeds."""
     if not entrant.seeds or not cases:
-        return {"dice": None, "dice_by_seed": []}
+        return SeedDice(None, [])
     means = [float(value) for value in matrix(entrant, cases).mean(axis=1)]
-    return {"dice": statistics.fmean(means), "dice_by_seed": means}
-
-
-def _worth(difference: DiceDifference | None) -> dict[str, Any] | None:
-    """Return the original's Dice less the variant's, None where one of them has no training."""
-    if difference is None:
-        return None
-    content = asdict(difference)
-    found = {key: content[key] for key in ("mean", "low", "high", "p", "p_holm")}
-    finite = {key: None if value != value else value for key, value in found.items()}
-    return {**finite, "exceeds_noise": difference.exceeds_noise}
-
-
-def _costs(original: Variant, variant: Variant) -> dict[str, float]:
-    """Return what the original costs more than the variant."""
-    a, b = original.cost, variant.cost
-    return {
-        "gmac": (a.macs - b.macs) / 1e9,
-        "scan_gflop": (a.scan_flops - b.scan_flops) / 1e9,
-        "params": a.params - b.params,
-    }
+    return SeedDice(statistics.fmean(means), means)

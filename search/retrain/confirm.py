@@ -1,12 +1,9 @@
 """Re-train the front of a run with new seeds, and look at the test cases once."""
 
 import json
-import math
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -16,6 +13,7 @@ from archspec.nnunet.splits import split_cases
 from archspec.spec.load import load
 from blocks.base import SpecError
 from search.pareto import pareto_front
+from search.retrain.confirmation import RESULT, Confirmation, ConfirmedPoint, Part, SeedScores
 from search.retrain.noise import Entrant, dice_differences, matrix, shared_cases
 from search.retrain.retrain import Outcome, Progress, Retraining, retrain
 from search.study.record import RECORD, RunRecord, read_settings
@@ -24,7 +22,6 @@ from search.study.trial_record import TrialRecord
 from search.trials.cases import CaseScores
 from search.trials.worker import WorkerSettings
 
-RESULT = "confirmed.json"
 TABLE = Path("confirm", "trainings.jsonl")
 _FIRST_SEED = 1 << 30
 """Far from the seeds of searches: from small ones, and from 48 bits of a hash (`trial_seed`)."""
@@ -38,7 +35,7 @@ def confirm(
     threads: int = 1,
     plans_name: str = "nnUNetPlans",
     on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> dict[str, Any]:
+) -> Confirmation:
     """Train every point of the run's front `seeds` times, and return what `confirmed.json` holds.
 
     Trainings go to the run's full number of steps and are not stopped. Those of an earlier call
@@ -70,16 +67,31 @@ def confirm(
         devices=devices,
         on_progress=on_progress,
     )
-    found = _result(front, jobs, outcome, tested=bool(held_out), seed=record.seed)
-    found |= {
-        "dataset": record.dataset,
-        "fold": record.fold,
-        "steps": search.rung_steps[-1],
-        "seeds": seeds,
-        "test_cases": list(held_out),
-        "convention": record.convention,
+    parts: tuple[Part, ...] = ("validation", "test") if held_out else ("validation",)
+    entrants: dict[Part, list[Entrant]] = {
+        part: [_entrant(trial, jobs[trial.number], outcome, part) for trial in front]
+        for part in parts
     }
-    write_text(folder / RESULT, json.dumps(found, indent=2) + "\n")
+    cases = {part: shared_cases([e for e in own if e.seeds]) for part, own in entrants.items()}
+    final = entrants[parts[-1]]
+    pairs = list(zip(final[1:], final[:-1], strict=True))
+    found = Confirmation(
+        compared_on=parts[-1],
+        num_cases={part: len(own) for part, own in cases.items()},
+        points=tuple(
+            _point(trial, {part: _summary(entrants[part][index], cases[part]) for part in parts})
+            for index, trial in enumerate(front)
+        ),
+        differences=tuple(dice_differences(pairs, seed=record.seed)),
+        failed=outcome.failed,
+        dataset=record.dataset,
+        fold=record.fold,
+        steps=search.rung_steps[-1],
+        seeds=seeds,
+        test_cases=held_out,
+        convention=record.convention,
+    )
+    write_text(folder / RESULT, json.dumps(found.to_json(), indent=2) + "\n")
     return found
 
 
@@ -102,75 +114,38 @@ def _jobs(folder: Path, trial: FrozenTrial, seed: int, seeds: int) -> list[Retra
     return [Retraining(name, spec.tree(), first + number) for number in range(seeds)]
 
 
-def _result(
-    front: Sequence[FrozenTrial],
-    jobs: dict[int, list[Retraining]],
-    outcome: Outcome,
-    *,
-    tested: bool,
-    seed: int,
-) -> dict[str, Any]:
-    parts = {
-        part: [_entrant(trial, jobs[trial.number], outcome, part) for trial in front]
-        for part in ("validation", "test")[: 1 + tested]
-    }
-    cases = {part: shared_cases([e for e in own if e.seeds]) for part, own in parts.items()}
-    compared = "test" if tested else "validation"
-    final = parts[compared]
-    differences = dice_differences(list(zip(final[1:], final[:-1], strict=True)), seed=seed)
-    points = []
-    for index, trial in enumerate(front):
-        scores = {part: _summary(own[index], cases[part]) for part, own in parts.items()}
-        points.append(_point(trial, scores, compared))
-    return {
-        "compared_on": compared,
-        "num_cases": {part: len(own) for part, own in cases.items()},
-        "points": points,
-        "differences": [
-            {**_json(asdict(one)), "exceeds_noise": one.exceeds_noise} for one in differences
-        ],
-        "failed": outcome.failed,
-    }
-
-
 def _entrant(
-    trial: FrozenTrial, jobs: Sequence[Retraining], outcome: Outcome, part: str
+    trial: FrozenTrial, jobs: Sequence[Retraining], outcome: Outcome, part: Part
 ) -> Entrant:
     trained = [one for job in jobs if (one := outcome.of(job)) is not None]
     scores: list[CaseScores] = [one.test if part == "test" else one.validation for one in trained]
     return Entrant(f"trial {trial.number}", scores)
 
 
-def _summary(entrant: Entrant, cases: Sequence[str]) -> dict[str, Any]:
+def _summary(entrant: Entrant, cases: Sequence[str]) -> SeedScores:
     """Return the mean over seeds and cases, and how the means of the seeds spread."""
     if not entrant.seeds or not cases:
-        return {"mean": None, "sd": None, "seeds": []}
+        return SeedScores(None, None, [])
     means = [float(value) for value in matrix(entrant, cases).mean(axis=1)]
     spread = statistics.stdev(means) if len(means) > 1 else None
-    return {"mean": statistics.fmean(means), "sd": spread, "seeds": means}
+    return SeedScores(statistics.fmean(means), spread, means)
 
 
-def _point(trial: FrozenTrial, scores: dict[str, dict[str, Any]], final: str) -> dict[str, Any]:
+def _point(trial: FrozenTrial, scores: Mapping[Part, SeedScores]) -> ConfirmedPoint:
     """Return a point; the drop is what the search saw less what the new trainings have."""
     known, searched = TrialRecord.of(trial), trial.values[0]
-    assert known.flops is not None and known.macs is not None
-    validation, last = scores["validation"]["mean"], scores[final]["mean"]
-    return {
-        "trial": trial.number,
-        "gflops": known.flops / 1e9,
-        "gmac": known.macs / 1e9,
-        "params": known.params,
-        "searched": searched,
-        **scores,
-        "drop": None if last is None else searched - last,
-        "drop_by_seed": None if validation is None else searched - validation,
-        "drop_by_cases": None if None in (validation, last) else validation - last,
-    }
-
-
-def _json(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the mapping with null for NaN, which JSON does not have."""
-    return {
-        key: None if isinstance(value, float) and math.isnan(value) else value
-        for key, value in content.items()
-    }
+    assert known.flops is not None and known.macs is not None and known.params is not None
+    test = scores.get("test")
+    validation, last = scores["validation"].mean, (test or scores["validation"]).mean
+    return ConfirmedPoint(
+        trial=trial.number,
+        gflops=known.flops / 1e9,
+        gmac=known.macs / 1e9,
+        params=known.params,
+        searched=searched,
+        validation=scores["validation"],
+        test=test,
+        drop=None if last is None else searched - last,
+        drop_by_seed=None if validation is None else searched - validation,
+        drop_by_cases=None if validation is None or last is None else validation - last,
+    )

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,25 +30,28 @@ _SAME_SETTINGS = ("steps", "batch_size", "rungs", "eta", "stopper", "limits", "m
 class ControlVerdict:
     """Mean hypervolume of searches less that of their controls, with its 95 % interval.
 
-    The interval is Welch's for a difference of two means over seeds of searches: the numbers of
-    runs are small, and their spreads may differ. Its ends are NaN where either has one run.
+    `searches` and `controls` are the hypervolumes by run folder. The interval is Welch's for a
+    difference of two means over seeds of searches: the numbers of runs are small, and their spreads
+    may differ. Its ends are NaN where either has one run.
     """
 
-    searches: list[float]
-    controls: list[float]
+    searches: dict[str, float]
+    controls: dict[str, float]
     low: float
     high: float
 
     @classmethod
-    def of(cls, searches: Sequence[float], controls: Sequence[float]) -> "ControlVerdict":
+    def of(cls, searches: Mapping[str, float], controls: Mapping[str, float]) -> "ControlVerdict":
         """Return the verdict on hypervolumes, one per run."""
-        return cls(list(searches), list(controls), *_welch(searches, controls))
+        ends = _welch(list(searches.values()), list(controls.values()))
+        return cls(dict(searches), dict(controls), *ends)
 
     @property
     def mean(self) -> float:
-        return statistics.fmean(self.searches) - statistics.fmean(self.controls)
+        return statistics.fmean(self.searches.values()) - statistics.fmean(self.controls.values())
 
-    def text(self) -> str:
+    @property
+    def verdict(self) -> str:
         """Return the verdict in one sentence; the strong word only where the interval allows it."""
         runs = f"{len(self.searches)} and {len(self.controls)} runs"
         if math.isnan(self.low):
@@ -62,6 +65,31 @@ class ControlVerdict:
         if self.high < 0:
             return f"the control is better: {found}"
         return f"no difference shown between mixers and the control: {found}"
+
+    def text(self) -> str:
+        """Return a row per run, and the verdict."""
+        rows = [["run", "kind", "hypervolume"]]
+        for kind, volumes in (("search", self.searches), ("control", self.controls)):
+            rows += [[folder, kind, f"{volume:.4f}"] for folder, volume in volumes.items()]
+        return "\n".join(
+            [
+                *table(rows),
+                "hypervolume: decades of FLOPs x validation Dice that a front dominates",
+                self.verdict,
+            ]
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data; the ends of an interval that is unknown are null."""
+        ends = [None if math.isnan(end) else end for end in (self.low, self.high)]
+        return {
+            "searches": self.searches,
+            "controls": self.controls,
+            "difference": self.mean,
+            "low": ends[0],
+            "high": ends[1],
+            "verdict": self.verdict,
+        }
 
 
 def controls_among(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -89,39 +117,6 @@ def controls_among(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
                 "--control` the space and overrides that it was searched with"
             )
     return searches, controls
-
-
-def verdict_text(found: ControlVerdict, searches: Sequence[Path], controls: Sequence[Path]) -> str:
-    """Return a row per run, and the verdict."""
-    rows = [["run", "kind", "hypervolume"]]
-    for kind, folders, volumes in (
-        ("search", searches, found.searches),
-        ("control", controls, found.controls),
-    ):
-        pairs = zip(folders, volumes, strict=True)
-        rows += [[str(folder), kind, f"{volume:.4f}"] for folder, volume in pairs]
-    return "\n".join(
-        [
-            *table(rows),
-            "hypervolume: decades of FLOPs x validation Dice that a front dominates",
-            found.text(),
-        ]
-    )
-
-
-def verdict_json(
-    found: ControlVerdict, searches: Sequence[Path], controls: Sequence[Path]
-) -> dict[str, Any]:
-    """Return plain data; the ends of an interval that is unknown are null."""
-    ends = [None if math.isnan(end) else end for end in (found.low, found.high)]
-    return {
-        "searches": dict(zip(map(str, searches), found.searches, strict=True)),
-        "controls": dict(zip(map(str, controls), found.controls, strict=True)),
-        "difference": found.mean,
-        "low": ends[0],
-        "high": ends[1],
-        "verdict": found.text(),
-    }
 
 
 def _space(folder: Path) -> dict[str, Any]:
@@ -185,8 +180,13 @@ def compare_with_control(searches: Sequence[Path], controls: Sequence[Path]) -> 
             "give runs of the same seeds"
         )
     reference = (max(cost for own in points for cost, _ in own) + 1, 0.0)
-    volumes = [hypervolume(own, reference) for own in points]
-    return ControlVerdict.of(volumes[: len(searches)], volumes[len(searches) :])
+    volumes = {
+        folder: hypervolume(own, reference) for folder, own in zip(folders, points, strict=True)
+    }
+    return ControlVerdict.of(
+        {str(folder): volumes[folder] for folder in searches},
+        {str(folder): volumes[folder] for folder in controls},
+    )
 
 
 def _budget(record: RunRecord) -> dict[str, Any]:

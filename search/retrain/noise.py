@@ -1,13 +1,15 @@
 """Which differences between trained networks exceed the noise of seeds and cases."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from archspec.scoring.statistics import ScoreArray, bootstrap_p, hierarchical_bootstrap, holm
 from search.trials.cases import CaseScores
+from search.trials.recorded import from_record, to_record
 
 LEVEL = 0.05
 _DRAWS = 4000
@@ -29,9 +31,25 @@ class DiceDifference:
     p: float
     p_holm: float = math.nan
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "DiceDifference":
+        """Read it; an end or a p that is null is NaN."""
+        known = {key: math.nan if value is None else value for key, value in content.items()}
+        return from_record(cls, known)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it with null for NaN, which JSON does not have, and with the verdict."""
+        known = {key: None if value != value else value for key, value in to_record(self).items()}
+        return {**known, "exceeds_noise": self.exceeds_noise}
+
     @property
     def exceeds_noise(self) -> bool:
         return self.p_holm < LEVEL
+
+    @property
+    def has_interval(self) -> bool:
+        """Say whether there were cases enough for one."""
+        return not math.isnan(self.p_holm)
 
     def text(self, scale: float = 1.0, digits: int = 3) -> str:
         """Return the difference and its interval, times the scale."""

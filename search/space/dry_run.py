@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
@@ -33,6 +33,16 @@ class Sample:
     memory: int
     over: tuple[Excess, ...]
     spec: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "spec": self.spec,
+            "values": self.values,
+            "flops": self.flops,
+            "params": self.params,
+            "memory": self.memory,
+            "over": [asdict(excess) for excess in self.over],
+        }
 
     def lines(self, holes: Sequence[str]) -> list[str]:
         """Return a row of costs and the holes' values, or the spec's widths; then what is over."""
@@ -71,7 +81,32 @@ class DryRun:
         mean_step = self.seconds_per_step * sum(kept) / len(kept) / self.median.flops
         return trials * self.space.settings.steps * mean_step / 3600 / jobs
 
-    def text(self, trials: int, jobs: int) -> str:
+    def to_json(self, trials: int = 40, jobs: int = 1) -> dict[str, Any]:
+        """Return plain data; an anchor that cannot be tried is the reason why."""
+        planned, size = self.samples[0].planned, self.space.size()
+        return {
+            "space": self.space.name,
+            "combinations": size.combinations,
+            "ranges": size.ranges,
+            "holes": [hole.name for hole in self.space.holes()],
+            "convention": CONVENTION,
+            "input": [
+                self.space.settings.batch_size,
+                planned.in_channels,
+                *planned.patch_size,
+            ],
+            "samples": [one.to_json() for one in self.samples],
+            "anchors": [one if isinstance(one, str) else one.to_json() for one in self.anchors],
+            "draws": self.num_draws,
+            "invalid": self.num_invalid,
+            "seconds_per_step": self.seconds_per_step,
+            "measured": self.measured,
+            "trials": trials,
+            "jobs": jobs,
+            "hours": self.hours(trials, jobs),
+        }
+
+    def text(self, trials: int = 40, jobs: int = 1) -> str:
         """Return a page: holes, samples, hours."""
         settings, planned = self.space.settings, self.samples[0].planned
         shape = " x ".join(

@@ -16,7 +16,7 @@ import search.retrain.confirm
 import search.study.run
 from archspec.spec.yaml_file import dump
 from search.report.write import front_rows
-from search.retrain.confirm import RESULT
+from search.retrain.confirmation import RESULT
 from search.space.space import load_space
 
 Cli = Callable[..., tuple[int, str, str]]

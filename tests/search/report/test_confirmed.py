@@ -14,7 +14,8 @@ import search.retrain.confirm
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.report.write import STALE, front_table, report_json, write_report
-from search.retrain.confirm import RESULT, confirm
+from search.retrain.confirm import confirm
+from search.retrain.confirmation import RESULT
 
 CASES = [f"case_{number}" for number in range(12)]
 NEVER_REPEATED = "no seed was repeated"

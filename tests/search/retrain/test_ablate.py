@@ -15,7 +15,6 @@ from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.retrain.ablate import RESULT, TABLE, ablate
-from search.retrain.ablate_text import ablation_text
 from search.retrain.retrain import read_trained
 from search.retrain.variants import Variants, variants_of
 from search.trials.train import TrialTask
@@ -55,7 +54,8 @@ def pool(scoring_pool: type, in_place_of_workers: Callable[[Any], None]) -> Any:
 def test_a_part_is_worth_what_it_adds(
     variants: Variants, dataset: PreprocessedDataset, pool: Any, tmp_path: Path
 ) -> None:
-    found = ablate(variants, dataset, folder=tmp_path / "out", steps=8, seeds=3)
+    result = ablate(variants, dataset, folder=tmp_path / "out", steps=8, seeds=3)
+    found = result.to_json()
     assert len(pool.tasks) == 3 * (1 + len(variants.others))
     assert {task.rung_steps for task in pool.tasks} == {(4, 8)}
     assert {task.seed for task in pool.tasks} == {0, 1, 2}
@@ -72,7 +72,7 @@ def test_a_part_is_worth_what_it_adds(
     assert identity["costs"]["params"] == cost.params - other.params > 0
     assert identity["costs"]["scan_gflop"] == (cost.scan_flops - other.scan_flops) / 1e9
     assert json.loads((tmp_path / "out" / RESULT).read_text(encoding="utf-8")) == found
-    text = ablation_text(found)
+    text = result.text()
     assert "stage 1 mixer mamba: worth +20.0 [+19." in text
     assert "over identity\n" in text
     assert "stage 1 local gsc: worth +0.0" in text
@@ -93,16 +93,16 @@ def test_it_goes_on_and_refuses_other_settings(
     (tmp_path / "full" / "mine.txt").touch()
     with pytest.raises(SpecError, match="exists and is not an ablation"):
         ablate(variants, dataset, folder=tmp_path / "full", steps=8)
-    assert "One seed" in ablation_text(found)
+    assert "One seed" in found.text()
 
 
 def test_test_cases_are_compared_where_asked_for(
     variants: Variants, dataset: PreprocessedDataset, pool: Any, tmp_path: Path
 ) -> None:
     found = ablate(variants, dataset, folder=tmp_path / "out", steps=8, seeds=2, test_share=0.4)
-    assert found["compared_on"] == "test"
-    assert found["num_cases"] == len(found["test_cases"]) == 2
-    assert found["original"]["dice"] == pytest.approx(0.8, abs=0.01)
+    assert found.compared_on == "test"
+    assert found.num_cases == len(found.settings.test_cases) == 2
+    assert found.original.dice == pytest.approx(0.8, abs=0.01)
 
 
 @pytest.mark.long

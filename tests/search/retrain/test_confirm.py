@@ -15,8 +15,8 @@ import search.retrain.confirm
 from archspec.nnunet.splits import split_cases
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.retrain.confirm import RESULT, TABLE, confirm
-from search.retrain.confirm_text import confirmed_text
+from search.retrain.confirm import TABLE, confirm
+from search.retrain.confirmation import RESULT, Confirmation
 from search.retrain.retrain import read_trained
 from search.trials.train import TrialTask
 from search.trials.worker import Message
@@ -98,7 +98,7 @@ def confirm_with(
         dataset = fakes.fake_dataset(tmp_path / "preprocessed")
         monkeypatch.setattr(search.retrain.confirm, "find_dataset", lambda *_, **__: dataset)
         in_place_of_workers(pool)
-        return confirm(run, **options)
+        return confirm(run, **options).to_json()
 
     return call
 
@@ -207,7 +207,7 @@ def test_a_worker_that_dies_is_replaced_once_and_a_failure_is_told(
     assert told.count("code -9; tried again") == 1
     assert sorted(found["failed"].values()) == ["code -9", "loss is nan"]
     assert found["points"][0]["test"] == {"mean": None, "sd": None, "seeds": []}
-    assert "loss is nan" in confirmed_text(found)
+    assert "loss is nan" in Confirmation.from_json(found).text()
     pool = pool_class()
     assert confirm_with(run, pool, seeds=2)["failed"] == {}
     assert len(pool.tasks) == 2, "the next call tries again what failed"
@@ -223,14 +223,15 @@ def test_without_a_test_part_it_says_so(
     found = confirm_with(run, pool_class(), seeds=2)
     assert found["compared_on"] == "validation"
     assert "test" not in found["points"][0]
-    text = confirmed_text(found)
+    text = Confirmation.from_json(found).text()
     assert "no test part" in text
     assert "that the search chose by, so it flatters" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
 def test_the_table_fits_a_terminal(run: Path, pool_class: MakePool, confirm_with: Confirm) -> None:
-    lines = confirmed_text(confirm_with(run, pool_class(), seeds=3)).splitlines()
+    found = confirm_with(run, pool_class(), seeds=3)
+    lines = Confirmation.from_json(found).text().splitlines()
     assert max(map(len, lines)) <= 80, lines
     assert lines[1].split() == [
         *("trial", "GFLOPs", "params", "searched", "validation", "sd", "test", "sd", "drop")

@@ -119,10 +119,10 @@ def test_one_run_each_cannot_tell(tmp_path: Path) -> None:
     search, control = make_run(tmp_path / "a", 0.8), make_run(tmp_path / "b", 0.2)
     found = compare_with_control([search], [control])
     # from (10, 0): 0.8 over two decades and 0.1 more over the last one
-    assert found.searches == pytest.approx([1.7])
-    assert found.controls == pytest.approx([0.5])
+    assert found.searches == {str(search): pytest.approx(1.7)}
+    assert found.controls == {str(control): pytest.approx(0.5)}
     assert math.isnan(found.low)
-    assert found.text().startswith("cannot tell whether mixers matter from 1 and 1 runs")
+    assert found.verdict.startswith("cannot tell whether mixers matter from 1 and 1 runs")
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,9 @@ def test_the_strong_word_needs_an_interval_without_zero(
 ) -> None:
     from scipy.stats import ttest_ind
 
-    found = ControlVerdict.of(searches, controls)
-    assert found.text().startswith(verdict)
+    named = [{f"run {n}": one for n, one in enumerate(own)} for own in (searches, controls)]
+    found = ControlVerdict.of(*named)
+    assert found.verdict.startswith(verdict)
     if not math.isnan(found.low):
         expected = ttest_ind(searches, controls, equal_var=False).confidence_interval(0.95)
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high))

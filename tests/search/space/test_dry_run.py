@@ -1,5 +1,6 @@
 """`archspec search --dry-run`, and the options of a search: no study, no training."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ def test_samples_have_the_costs_of_their_networks(space: Path) -> None:
     assert found.hours(trials=8, jobs=1) == pytest.approx(hours)
     assert found.hours(trials=8, jobs=2) == pytest.approx(hours / 2)
     assert "0.500 s per step" in found.text(8, 1) and "given" in found.text(8, 1)
+    told = json.loads(json.dumps(found.to_json(8, 2)))
+    assert (told["hours"], told["combinations"]) == (found.hours(8, 2), 6)
+    assert told["input"] == [2, 1, 32, 16, 16]
+    assert [one["flops"] for one in told["samples"]] == [one.flops for one in found.samples]
+    assert told["anchors"][0]["over"] == [] and told["anchors"][0]["spec"] is None
 
 
 def test_samples_over_a_limit_are_said_to_be(cli: Cli, space: Path) -> None:

@@ -90,11 +90,11 @@ def test_its_front_can_be_confirmed(
     pool = scoring_pool(lambda task, part, index: 0.5 + index / 100)
     in_place_of_workers(pool)
     found = confirm(run, seeds=2)
-    assert found["points"][-1]["trial"] == 4
-    assert found["points"][-1]["searched"] == 0.548
-    assert found["compared_on"] == "validation", "it had no test part"
+    assert found.points[-1].trial == 4
+    assert found.points[-1].searched == 0.548
+    assert found.compared_on == "validation", "it had no test part"
     assert {task.rung_steps for task in pool.tasks} == {(10, 20, 30)}
-    assert not found["failed"]
+    assert not found.failed
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_run_with_a_stopper_that_is_gone_is_read_and_confirmed(
     monkeypatch.setattr(search.retrain.confirm, "find_dataset", lambda *_, **__: dataset)
     pool = scoring_pool(lambda task, part, index: 0.5)
     in_place_of_workers(pool)
-    assert confirm(moasha, seeds=1)["points"][-1]["trial"] == 4
+    assert confirm(moasha, seeds=1).points[-1].trial == 4
     assert {task.rung_steps for task in pool.tasks} == {(10, 20, 30)}
 
 
