@@ -75,6 +75,13 @@ class SpecError(ValueError):
     def __str__(self) -> str:
         return render(self.problems)
 
+    @property
+    def line(self) -> str:
+        """Return the first problem in one line, and how many others there are."""
+        others = len(self.problems) - 1
+        more = f" (and {others} more mistake{'s' * (others > 1)})" if others else ""
+        return f"{render(self.problems[:1])}{more}"
+
     def below(self, path: str) -> Self:
         """Return the error with the path, which may be empty, put before its fields."""
         return type(self)(

@@ -130,4 +130,4 @@ def _write(tensors: dict[str, Tensor], metadata: dict[str, str], out: Path) -> N
         with replacing(out) as partial:
             save_file(tensors, partial, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        raise SpecError(f"cannot be written: {error}", where=out) from None
+        raise SpecError(f"cannot be written: {reason(error)}", where=out) from None

@@ -17,7 +17,8 @@ from archspec.nnunet.names import RESULTS, check_free, check_name, default_plans
 from archspec.nnunet.sizes import Network, settle
 from archspec.spec.load import SpecLike, load
 from archspec.spec.schema import ArchSpec
-from blocks.base import Grid, SpecError
+from blocks.base import Grid
+from blocks.errors import SpecError, reason
 
 NETWORK_CLASS = "archspec.nnunet.ArchSpecNet"
 
@@ -178,7 +179,7 @@ def _write(path: Path, text: str) -> None:
     try:
         write_text(path, text)
     except OSError as error:
-        raise SpecError(f"cannot be written: {error}", where=path) from None
+        raise SpecError(f"cannot be written: {reason(error)}", where=path) from None
 
 
 def _settled(networks: list[Network]) -> list[str]:

@@ -86,7 +86,8 @@ def compare_claims(spec: ArchSpec) -> tuple[Compare, ...]:
         try:
             at = planned(sizes)
         except SpecError as error:
-            raise SpecError(f"claims.{index}.at does not fit: {error}", where=spec.name) from None
+            problem, field = f"does not fit: {error.line}", f"claims.{index}.at"
+            raise SpecError(problem, where=spec.name, field=field) from None
         readings = tuple(_readings(claim, at, partial(costs, sizes)))
         found.append(Compare(claim, (1, at.in_channels, *at.patch_size), at.num_classes, readings))
     return tuple(found)

@@ -57,8 +57,10 @@ def read_confirmed(folder: Path, front: Sequence[ReportTrial]) -> Confirmed | No
         found = Confirmation.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError):
         raise SpecError(
-            f"{file}: cannot be read; archspec confirm {folder} writes it again, from the "
-            "trainings that it keeps"
+            "cannot be read",
+            where=file,
+            suggestion=f"archspec confirm {folder} writes it again, from the trainings that it "
+            "keeps",
         ) from None
     numbers = [point.trial for point in found.points]
     return Confirmed(found, current=numbers == [trial.number for trial in front])

@@ -40,12 +40,13 @@ def best_trial(folder: Path, *, max_gflops: float | None = None) -> BestTrial:
     """
     front = front_rows(folder)
     if not front:
-        raise SpecError(f"{folder}: {why_empty(folder)}")
+        raise SpecError(why_empty(folder), where=folder)
     rows = [row for row in front if max_gflops is None or row["gflops"] <= max_gflops]
     if not rows:
         raise SpecError(
-            f"{folder}: no finished trial of at most {max_gflops:g} GFLOPs; the cheapest of the "
-            f"front has {front[0]['gflops']:.3g}"
+            f"no finished trial of at most {max_gflops:g} GFLOPs",
+            where=folder,
+            suggestion=f"the cheapest of the front has {front[0]['gflops']:.3g}",
         )
     row = rows[-1]
     spec = load(folder / "trials" / f"{row['trial']:04d}" / "spec.yaml")
@@ -152,7 +153,7 @@ def _open(folder: Path) -> tuple[tuple[ReportTrial, ...], RunRecord]:
 def _finished(folder: Path) -> tuple[tuple[ReportTrial, ...], RunRecord]:
     trials, record = _open(folder)
     if not any(trial.done for trial in trials):
-        raise SpecError(f"{folder}: {_why_empty(trials)}")
+        raise SpecError(_why_empty(trials), where=folder)
     return trials, record
 
 

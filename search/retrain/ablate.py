@@ -123,16 +123,19 @@ def _check_folder(folder: Path, settings: AblationSettings, spec: ArchSpec) -> N
                 changed.remove("network")  # by another release's hash it is the same
             if changed:
                 raise SpecError(
-                    f"{folder}: holds an ablation with another {', '.join(changed)}; "
-                    "give another --out"
+                    f"holds an ablation with another {', '.join(changed)}",
+                    where=folder,
+                    suggestion="give another `folder`",
                 )
             return
         if folder.exists() and any(folder.iterdir()):
-            raise SpecError(f"{folder}: exists and is not an ablation; give another --out")
+            raise SpecError(
+                "exists and is not an ablation", where=folder, suggestion="give another `folder`"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         _write(file, now)
     except OSError as error:
-        raise SpecError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise SpecError(f"cannot be written: {error.strerror}", where=folder) from error
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

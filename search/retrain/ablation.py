@@ -131,7 +131,5 @@ class Ablation:
             "worth: Dice points, mean with its 95 % interval over seeds and cases; p by Holm"
         )
         if seeds == 1:
-            lines.append(
-                "One seed: intervals hold the noise of cases only; give --seeds 3 or more."
-            )
+            lines.append("One seed: intervals hold the noise of cases only; give 3 seeds or more.")
         return "\n".join(lines)

@@ -49,7 +49,7 @@ def confirm(
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     points = pareto_front([(trial.values[1], trial.values[0]) for trial in finished])
     if not points:
-        raise SpecError(f"{folder}: no trial has finished yet")
+        raise SpecError("no trial has finished yet", where=folder)
     front = [finished[index] for index in points]
     dataset = find_dataset(
         record.dataset, configuration=record.configuration, plans_name=plans_name
@@ -101,8 +101,10 @@ def _test_cases(folder: Path, record: RunRecord, dataset: PreprocessedDataset) -
     gone = set(held_out) - set(split_cases(dataset, fold=record.fold).train)
     if gone:
         raise SpecError(
-            f"{folder}: its test cases {', '.join(sorted(gone))} are no training cases of fold "
-            f"{record.fold} of {dataset.name} any more; has splits_final.json changed?"
+            f"its test cases {', '.join(sorted(gone))} are no training cases of fold {record.fold} "
+            f"of {dataset.name} any more",
+            where=folder,
+            suggestion="has splits_final.json changed?",
         )
     return held_out
 

@@ -153,9 +153,7 @@ class Confirmation:
             lines += ["", f"Neighbours along the front, on {self.parts[-1]} cases:"]
             lines += [_compared(one) for one in self.differences]
         if self.seeds == 1:
-            lines.append(
-                "One seed: intervals hold the noise of cases only; give --seeds 3 or more."
-            )
+            lines.append("One seed: intervals hold the noise of cases only; give 3 seeds or more.")
         lines += [f"failed: {name}: {reason}" for name, reason in self.failed.items()]
         return "\n".join(lines)
 

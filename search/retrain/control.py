@@ -104,17 +104,23 @@ def controls_among(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     if not searches or not controls:
         missing = "search" if controls else "control (a run of archspec search --control)"
         raise SpecError(
-            f"control: no {missing} among {', '.join(map(str, folders))}; give one of each at least"
+            f"no {missing} among {', '.join(map(str, folders))}",
+            field="control",
+            suggestion="give one of each at least",
         )
     first = searches[0]
     for folder in searches:
         if spaces[folder] != spaces[first]:
-            raise SpecError(f"{folder}: its space is not that of {first}")
+            raise SpecError(f"its space is not that of {first}", where=folder)
     for folder in controls:
         if spaces[folder] != _control(spaces[first]):
             raise SpecError(
-                f"{folder}: its space is not the control of {first}'s; give `archspec search "
-                "--control` the space and overrides that it was searched with"
+                f"its space is not the control of {first}'s",
+                where=folder,
+                suggestion=(
+                    "give `archspec search --control` the space and overrides that it was "
+                    "searched with"
+                ),
             )
     return searches, controls
 
@@ -123,7 +129,7 @@ def _space(folder: Path) -> dict[str, Any]:
     """Return the raw tree of the run's space, without its name."""
     space = frozen(open_run(folder)[1].space)
     if not isinstance(space, dict):
-        raise SpecError(f"{folder}: its run.json tells no space")
+        raise SpecError("its run.json tells no space", where=folder)
     return {key: value for key, value in space.items() if key != "name"}
 
 
@@ -144,9 +150,9 @@ def compare_with_control(searches: Sequence[Path], controls: Sequence[Path]) -> 
     """
     folders = [*searches, *controls]
     if not searches or not controls:
-        raise SpecError("control: give at least one search and one control")
+        raise SpecError("give at least one search and one control", field="control")
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise SpecError("control: a run is given twice; a seed counts once")
+        raise SpecError("a run is given twice", field="control", suggestion="a seed counts once")
     points: list[list[tuple[float, float]]] = []
     first: dict[str, Any] | None = None
     counts: dict[Path, tuple[int, bool]] = {}
@@ -160,24 +166,27 @@ def compare_with_control(searches: Sequence[Path], controls: Sequence[Path]) -> 
         changed = [key for key in first if budget[key] != first[key]]
         if changed:
             raise SpecError(
-                f"{folder}: its {', '.join(changed)} differ from {folders[0]}'s; a control needs "
-                "the same budget on the same data"
+                f"its {', '.join(changed)} differ from {folders[0]}'s",
+                where=folder,
+                suggestion="a control needs the same budget on the same data",
             )
         finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if not finished:
-            raise SpecError(f"{folder}: no trial has finished yet")
+            raise SpecError("no trial has finished yet", where=folder)
         points.append([(trial.values[1], trial.values[0]) for trial in finished])
     most = max(count for count, _ in counts.values())
     for folder, (count, used_up) in counts.items():
         if count < most and not used_up:
             raise SpecError(
-                f"{folder}: its number of trials differ from others', {count} against {most}; a "
-                "control needs the same budget on the same data"
+                f"its number of trials differ from others', {count} against {most}",
+                where=folder,
+                suggestion="a control needs the same budget on the same data",
             )
     if {held_out[folder] for folder in searches} != {held_out[folder] for folder in controls}:
         raise SpecError(
-            "control: searches and controls held other test cases out, so they trained on others; "
-            "give runs of the same seeds"
+            "searches and controls held other test cases out, so they trained on others",
+            field="control",
+            suggestion="give runs of the same seeds",
         )
     reference = (max(cost for own in points for cost, _ in own) + 1, 0.0)
     volumes = {

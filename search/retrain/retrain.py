@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from archspec.spec.hashing import is_hash_of, trial_hash
 from archspec.spec.load import load
-from blocks.base import SpecError
+from blocks.errors import Place, SpecError
 from search.trials.cases import CaseScores
 from search.trials.pool import WorkerPool
 from search.trials.recorded import from_record
@@ -104,7 +104,9 @@ def retrain(
         with FileLock(table.with_suffix(".lock"), timeout=0):
             return _Runner(jobs, table, settings, rung_steps, on_progress).run(devices)
     except Timeout:
-        raise SpecError(f"{table}: another process is writing it; wait for its end") from None
+        raise SpecError(
+            "another process is writing it", where=table, suggestion="wait for its end"
+        ) from None
 
 
 def read_trained(table: Path) -> list[Trained]:
@@ -127,7 +129,9 @@ def read_trained(table: Path) -> list[Trained]:
             one = from_record(Trained, content)
         except TypeError as error:
             raise SpecError(
-                f"{table}:{number}: not a training ({error}); take the line out to train it anew"
+                f"not a training ({error})",
+                where=Place(str(table), number),
+                suggestion="take the line out to train it anew",
             ) from None
         digest = one.trial_hash if one.spec is None else trial_hash(load(one.spec))
         validation, test = _scores(one.validation), _scores(one.test)
@@ -257,7 +261,7 @@ def _append(table: Path, done: Trained) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise SpecError(f"{table}: cannot be written: {error.strerror}") from error
+        raise SpecError(f"cannot be written: {error.strerror}", where=table) from error
 
 
 def _scores(cases: Any) -> CaseScores:

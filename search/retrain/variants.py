@@ -11,8 +11,9 @@ from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from archspec.spec.tree import node_at, with_node
 from archspec.text import table
-from blocks.base import ComponentSpec, SpecError
+from blocks.base import ComponentSpec
 from blocks.decoders import AnyDecoder
+from blocks.errors import SpecError, argument
 from search.space.match import match_spec
 from search.space.settings import MatchSpec
 
@@ -71,7 +72,9 @@ def variants_of(planned: Plan, *, only: str = "*") -> Variants:
     if not chosen:
         names = "; ".join(f"{p.part} -> {p.instead}" for p in proposals)
         raise SpecError(
-            f"--only {only!r}: no variant has such a name; there are: {names or 'none'}"
+            "no variant has such a name",
+            where=argument("only", only),
+            suggestion=f"there are: {names or 'none'}",
         )
     original = Variant(planned.spec.name, "", planned.spec, cost_plan(planned))
     others, refused = [], {}
@@ -135,7 +138,7 @@ def _first_valid(proposal: _Proposal, planned: Plan) -> Variant | str:
                 instead = f"conv of width {made.stages[index].out.channels}"
             return Variant(proposal.part, instead, candidate, cost_plan(made))
         except SpecError as error:
-            reason = str(error)
+            reason = error.line
     return reason
 
 

@@ -137,7 +137,7 @@ def check_anchor(
             plan_anchor(spec_anchors(source, settings)[0].trial(), source, settings)
         except SpecError as error:
             raise SpecError(
-                f"anchor spec: {error}", where=source.where((*path, SPEC_KEY))
+                f"anchor spec: {error.line}", where=source.where((*path, SPEC_KEY))
             ) from None
 
 

@@ -23,7 +23,7 @@ def control_space(space: Space) -> Space:
     source = control_source(space.source)
     if source.tree == space.source.tree:
         raise SpecError(
-            f"--control: {space.name} has no mixer but conv and identity",
+            f"{space.name} has no mixer but conv and identity",
             where=space.source.where(()),
             suggestion="it is its own control",
         )

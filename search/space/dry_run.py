@@ -177,7 +177,7 @@ def dry_run(
         try:
             planned = drawn_by(trial)
         except SpecError as error:
-            mistakes.append(str(error))
+            mistakes.append(error.line)
             continue
         key = trial_hash(planned.spec)
         if key not in samples:
@@ -192,7 +192,7 @@ def dry_run(
         try:
             anchors.append(_sample(anchor, drawn_by(anchor), settings, amp=amp))
         except SpecError as error:
-            anchors.append(f"invalid: {error}")
+            anchors.append(f"invalid: {error.line}")
     seconds, measured = seconds_per_step, "given"
     if seconds is None:
         step = profile_plan(

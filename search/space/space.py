@@ -270,8 +270,10 @@ def _check_budgets(space: Space) -> None:
         try:
             match_spec(first, match.at(macs))
         except SpecError as error:
-            raise SpecError(
-                f"search.{error}",
-                where=space.source.where(("search", "match", "macs")),
-                suggestion=f"at the space's own patch_size {list(first.patch_size)}",
-            ) from None
+            own = f"at the space's own patch_size {list(first.patch_size)}"
+            found = [
+                replace(one, suggestion="; ".join(filter(None, (one.suggestion, own))))
+                for one in error.below("search").problems
+            ]
+            where = space.source.where(("search", "match", "macs"))
+            raise SpecError(found).at(where) from None

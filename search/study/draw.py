@@ -53,9 +53,9 @@ class Drawing:
                     device=self.device,
                 )
             except SpecError as error:
-                repeats, mistake = repeats + 1, str(error)
+                repeats, mistake = repeats + 1, error.line
                 ledger.draw(trial)
-                self._reject(trial, TrialRecord(end=End.INVALID, rejected=f"invalid: {error}"))
+                self._reject(trial, TrialRecord(end=End.INVALID, rejected=f"invalid: {error.line}"))
                 continue
             ledger.draw(trial)
             spec = planned.spec

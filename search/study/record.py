@@ -150,9 +150,12 @@ def _check_stopper(folder: Path, record: RunRecord, space: Space) -> None:
     stopper = record.all_settings["stopper"]
     if stopper not in STOPPERS and "stopper" not in space.settings.model_fields_set:
         raise SpecError(
-            f"{folder}: its trials were stopped by {stopper!r}, which this release does not have; "
-            f"report, best and confirm read it as it is, and --resume --stopper "
-            f"{' or --stopper '.join(STOPPERS)} goes on"
+            f"its trials were stopped by {stopper!r}, which this release does not have",
+            where=folder,
+            suggestion=(
+                "report, best and confirm read it as it is, and `resume` with `stopper` "
+                f"{' or '.join(STOPPERS)} goes on"
+            ),
         )
 
 

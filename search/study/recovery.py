@@ -32,8 +32,8 @@ def recover(study: optuna.Study) -> None:
         host = records[trial.number].host
         if host not in (None, this_host()):
             raise SpecError(
-                f"trial {trial.number} runs on {host}, which gave a sign of life within "
-                f"{GRACE} s; stop the search there, or wait until it is given up"
+                f"trial {trial.number} runs on {host}, which gave a sign of life within {GRACE} s",
+                suggestion="stop the search there, or wait until it is given up",
             )
     queued = {record.resumed_from for record in records.values()}
     for trial in trials:

@@ -18,7 +18,7 @@ from archspec.files import write_text
 from archspec.nnunet.dataset import PreprocessedDataset, dataset_id
 from archspec.nnunet.splits import split_cases
 from archspec.spec.yaml_file import dump
-from blocks.base import SpecError
+from blocks.errors import SpecError, argument, reason
 from search.space.space import Space
 from search.study.loop import Event, SearchLoop
 from search.study.record import (
@@ -100,11 +100,12 @@ def run(
                     search.drive(pool)
             return study
     except Timeout:
-        raise SpecError(f"{folder}: another search is running in this folder") from None
+        raise SpecError("another search is running in this folder", where=folder) from None
     except (OSError, StorageInternalError, OperationalError) as error:
         raise SpecError(
-            f"{folder}: cannot be written: {_cause(error)}; make room or give write access, then "
-            "go on with --resume"
+            f"cannot be written: {_cause(error)}",
+            where=folder,
+            suggestion="make room or give write access, then go on with `resume`",
         ) from error
 
 
@@ -112,9 +113,7 @@ def _cause(error: BaseException) -> str:
     """Return the reason that the system or SQLite gives, in one line."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error).splitlines()[0]
+    return reason(error)
 
 
 def _check_data(dataset: PreprocessedDataset, fold: int) -> None:
@@ -125,13 +124,14 @@ def _check_data(dataset: PreprocessedDataset, fold: int) -> None:
     number = dataset_id(dataset.name)
     if cases == 0:
         raise SpecError(
-            f"{dataset.data_folder}: no preprocessed cases; run nnUNetv2_preprocess -d {number} "
-            f"-c {dataset.configuration}"
+            "no preprocessed cases",
+            where=dataset.data_folder,
+            suggestion=f"run nnUNetv2_preprocess -d {number} -c {dataset.configuration}",
         )
     if cases < 5 and not splits.is_file():
-        raise SpecError(f"{dataset.name}: {cases} cases, but a split into 5 folds needs 5")
+        raise SpecError(f"{cases} cases, but a split into 5 folds needs 5", where=dataset.name)
     if fold >= folds:
-        raise SpecError(f"--fold {fold}: {dataset.name} has folds 0 to {folds - 1}")
+        raise SpecError(f"{dataset.name} has folds 0 to {folds - 1}", where=argument("fold", fold))
 
 
 def _test_cases(
@@ -147,10 +147,16 @@ def _check_folder(
 ) -> None:
     if before is None:
         if folder.exists() and any(folder.iterdir()):
-            raise SpecError(f"{folder}: exists and is not a run; give another --out")
+            raise SpecError(
+                "exists and is not a run", where=folder, suggestion="give another `folder`"
+            )
         return
     if not resume:
-        raise SpecError(f"{folder}: a run is there already; go on with --resume, or another --out")
+        raise SpecError(
+            "a run is there already",
+            where=folder,
+            suggestion="go on with `resume`, or another `folder`",
+        )
     settings, stopper = before.all_settings, before.earlier_stopper
     if settings["stopper"] not in STOPPERS:  # gone; the rest go on by one asked for
         settings["stopper"] = record.settings["stopper"]
@@ -159,8 +165,9 @@ def _check_folder(
     changed = [key for key, value in record.to_json().items() if old.get(key) != value]
     if changed:
         raise SpecError(
-            f"{folder}: cannot resume, {', '.join(changed)} differ from the run's; "
-            "give what it was started with, or another --out"
+            f"cannot resume, {', '.join(changed)} differ from the run's",
+            where=folder,
+            suggestion="give what it was started with, or another `folder`",
         )
 
 

@@ -14,7 +14,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial
 
-from blocks.base import SpecError
+from blocks.errors import SpecError, reason
 from search.study.record import RunRecord, read_run
 
 STUDY = "search"
@@ -36,11 +36,14 @@ def open_run(folder: Path) -> tuple[optuna.Study, RunRecord]:
     """
     record = read_run(folder)
     if record is None:
-        raise SpecError(f"{folder}: not a run folder; `archspec search` makes one (--out)")
+        raise SpecError(
+            "not a run folder", where=folder, suggestion="archspec search --out makes one"
+        )
     if not _has_study(folder):
         raise SpecError(
-            f"{folder}: nothing to read yet, its search has just started; if it was cut off, go on "
-            "with --resume"
+            "nothing to read yet, its search has just started",
+            where=folder,
+            suggestion="if it was cut off, archspec search --resume goes on",
         )
     study = optuna.load_study(study_name=STUDY, storage=open_storage(folder, create=False))
     return study, record
@@ -63,8 +66,8 @@ def open_storage(folder: Path, *, create: bool) -> optuna.storages.RDBStorage:
                 skip_table_creation=not create,
             )
     except RuntimeError as error:  # the tables of another Optuna; the text says what to run
-        text = str(error).replace("$STORAGE_URL", url)
-        raise SpecError(f"{folder / 'study.db'}: {text} Keep a copy first.") from None
+        text = reason(error).replace("$STORAGE_URL", url)
+        raise SpecError(f"{text} Keep a copy first.", where=folder / "study.db") from None
 
 
 @contextlib.contextmanager
@@ -119,14 +122,14 @@ def _has_study(folder: Path) -> bool:
     uri = f"{file.resolve().as_uri()}?mode=rw"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_TIMEOUT)) as database:
         try:
+            if not database.execute(
+                "SELECT 1 FROM sqlite_master WHERE name = 'studies'"
+            ).fetchone():
+                return False
             found = database.execute("SELECT 1 FROM studies WHERE study_name = ?", (STUDY,))
             return found.fetchone() is not None
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):
-                return False
-            raise SpecError(f"{file}: cannot be read: {error}") from None
-        except sqlite3.DatabaseError as error:  # not a database at all
-            raise SpecError(f"{file}: cannot be read: {error}") from None
+        except sqlite3.DatabaseError as error:  # held by others, or not a database at all
+            raise SpecError(f"cannot be read: {reason(error)}", where=file) from None
 
 
 class Heartbeat:

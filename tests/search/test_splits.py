@@ -72,7 +72,7 @@ def test_without_a_file_nnunets_own_folds_stand(dataset: PreprocessedDataset) ->
     ("fold", "share", "message"),
     [
         (0, 0.6, "takes 3 of the 4 training cases of fold 0 of Dataset901_X, and 2 must be left"),
-        (5, 0.2, "--fold 5: Dataset901_X has folds 0 to 4"),
+        (5, 0.2, "fold=5: Dataset901_X has folds 0 to 4"),
     ],
 )
 def test_too_few_cases_are_refused(

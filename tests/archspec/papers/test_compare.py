@@ -155,7 +155,7 @@ def test_a_wrong_claim_without_a_reason_is_a_negative_result(
 def test_sizes_of_a_claim_must_fit() -> None:
     tree = load("small-unet").tree()
     tree["claims"] = [{**CLAIM, "at": {"patch_size": [30, 32, 32]}}]
-    with pytest.raises(SpecError, match=r"small-unet: claims\.0\.at does not fit: .*patch_size"):
+    with pytest.raises(SpecError, match=r"small-unet: claims\.0\.at: does not fit: .*patch_size"):
         fidelity_page(load(tree))
 
 

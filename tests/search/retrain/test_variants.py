@@ -108,7 +108,7 @@ def test_what_cannot_be_is_told_with_its_reason() -> None:
 def test_a_pattern_chooses(planned: Plan) -> None:
     found = variants_of(planned, only="stage 1 * -> none")
     assert [one.part for one in found.others] == ["stage 1 gate conv", "stage 1 post conv"]
-    with pytest.raises(SpecError, match=r"--only 'stage 9\*': no variant.*stage 0 mixer conv"):
+    with pytest.raises(SpecError, match=r"only='stage 9\*': no variant.*stage 0 mixer conv"):
         variants_of(planned, only="stage 9*")
 
 

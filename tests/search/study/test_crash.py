@@ -142,7 +142,7 @@ def test_a_storage_that_cannot_be_written_ends_in_one_line(
         )
         with pytest.raises(SpecError, match=reason) as error:
             fakes.run_fake(space, out, 60, fakes.FakePool())
-    assert "\n" not in str(error.value) and "--resume" in str(error.value)
+    assert "\n" not in str(error.value) and "`resume`" in str(error.value)
     before = len(ended(open_run(out)[0]))
     study = fakes.run_fake(space, out, before + 3, fakes.FakePool())
     assert len(ended(study)) == before + 3

@@ -132,7 +132,7 @@ def test_a_run_with_a_stopper_that_is_gone_goes_on_by_one_asked_for(
         lambda: kept_settings(moasha, load_space(SPACE)),
         lambda: fakes.run_fake(SPACE, moasha, 6, fakes.FakePool()),
     ):
-        with pytest.raises(SpecError, match=r"'moasha'.*--stopper pash or --stopper none") as told:
+        with pytest.raises(SpecError, match=r"'moasha'.*`stopper` pash or none") as told:
             act()
         assert "\n" not in str(told.value)
     assert (moasha / "run.json").read_bytes() == before

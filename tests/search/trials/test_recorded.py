@@ -58,7 +58,7 @@ def test_a_line_that_is_no_training_is_named(tmp_path: Path) -> None:
     table = tmp_path / "trainings.jsonl"
     without = {name: value for name, value in LINE.items() if name not in ("seed", "test")}
     table.write_text(f"{json.dumps(LINE)}\n\n{json.dumps(without)}\n", encoding="utf-8")
-    with pytest.raises(SpecError, match=r"trainings\.jsonl:3: .*seed, test missing") as told:
+    with pytest.raises(SpecError, match=r"trainings\.jsonl:3  .*seed, test missing") as told:
         read_trained(table)
     assert "\n" not in str(told.value)
 
@@ -82,6 +82,6 @@ def test_settings_of_a_later_release_are_refused_in_one_line(
     assert read_settings(run / "run.json", record["settings"]).steps == 27
     record["settings"]["foresight"] = 3
     (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    with pytest.raises(SpecError, match=r"run\.json  settings\.foresight: ") as told:
+    with pytest.raises(SpecError, match=r"run\.json: settings\.foresight: ") as told:
         fakes.run_fake(space, run, 2, fakes.FakePool())
     assert "\n" not in str(told.value)
