@@ -12,7 +12,6 @@ from blocks.errors import Problem
 
 Mistake = tuple[NodePath, Problem]
 """The path of a node, and what is wrong there; who knows the text adds the place."""
-_MISSING = "missing; this key is required"
 _SYNONYMS = {
     "heads": "num_heads",
     "n_heads": "num_heads",
@@ -54,13 +53,15 @@ def mistakes(errors: ValidationError, root: type[BaseModel] = ArchSpec) -> list[
     A key that is missing where an unknown one nearly is it makes one mistake, not two.
     """
     found: list[Mistake] = []
-    meant, empty = set(), []
+    meant, missing, empty = set(), set(), []
     for error in errors.errors(include_url=False):
         path, classes = _resolve(error["loc"], root)
         if error["type"].startswith("union_tag"):
             path = (*path, "kind")
         if error["type"] == "extra_forbidden":
             meant.add((*path[:-1], _meant(str(path[-1]), _keys(classes[-2]))))
+        if error["type"] == "missing":
+            missing.add(path)
         if error["type"] == "too_short":
             empty.append(path)
         found.append((path, _explain(error, path, classes)))
@@ -68,11 +69,8 @@ def mistakes(errors: ValidationError, root: type[BaseModel] = ArchSpec) -> list[
     full = {
         path for path in empty if any(other[: len(path)] == path != other for other, _ in found)
     }
-    return [
-        (path, one)
-        for path, one in found
-        if path not in full and not (one.problem == _MISSING and path in meant)
-    ]
+    dropped = {*full, *(missing & meant)}
+    return [(path, one) for path, one in found if path not in dropped]
 
 
 def kinds_at(owner: type[BaseModel], field: str) -> list[str] | None:
@@ -138,7 +136,7 @@ def _explain(error: ErrorDetails, path: NodePath, classes: list[_Owner]) -> Prob
             suggestion=did_you_mean(str(value), words),
         )
     if kind == "missing":
-        return Problem(_MISSING)
+        return Problem("missing", suggestion="this key is required")
     if kind == "too_short":
         return Problem("must not be empty")
     if kind == "tuple_type":
