@@ -144,8 +144,7 @@ def check_dimensions(a: str, patch_a: Grid, b: str, patch_b: Grid) -> None:
             f"a {len(patch_b)}-D network",
             where=b,
             suggestion=(
-                f"{a} is {len(patch_a)}-D, and they are compared at one input; give a patch "
-                "size for both, or see each alone"
+                f"{a} is {len(patch_a)}-D, and they are compared at one input; describe each alone"
             ),
         )
 

@@ -4,6 +4,7 @@ import math
 
 from archspec.costs.flops import Cost, cost_plan
 from archspec.network.plan import Plan, plan
+from archspec.spec.words import shown
 from blocks.base import SpecError
 from blocks.decoders.concat import ConcatDecoderSpec
 
@@ -68,8 +69,8 @@ def _cheaper_concat(planned: Plan, cost: Cost) -> list[str]:
     macs = cost_plan(other).macs
     if macs >= cost.macs:
         return []
-    without = "" if decoder.bottleneck_width is None else " without bottleneck_width"
+    written = {key: value for key, value in setting.items() if getattr(decoder, key) != value}
+    fields = ", ".join(f"{key}: {shown(value)}".replace("'", "") for key, value in written.items())
     return [
-        f"decoder {{skip_block: none, num_convs: 2}}{without} would make the whole network "
-        f"{macs / 1e9:.3f} GMAC"
+        f"a decoder as nnU-Net's ({{{fields}}}) would make the whole network {macs / 1e9:.3f} GMAC"
     ]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from archspec.network.plan import Plan, plan
 from archspec.spec.find import load_tree
-from archspec.spec.load import SpecLike, apply_overrides, in_order, validate, written_at
+from archspec.spec.load import Checked, SpecLike, apply_overrides, check, in_order, written_at
 from archspec.spec.schema import ArchSpec
 from archspec.spec.tree import split_path
 from archspec.spec.yaml_file import Source
@@ -54,14 +54,15 @@ def plan_source(
         SpecError: as `resolve`.
     """
     given = {"in_channels": in_channels, "num_classes": num_classes, "patch_size": patch_size}
+    checked = check(source)
+    if checked.problems or checked.spec is None:
+        beside = _refused_beside(checked, patch_size)
+        found = [*checked.problems, *_located(beside, checked.source, given)]
+        raise SpecError(in_order(found))
     try:
-        loaded = validate(source)
-    except SpecError as error:
-        beside = _refused_beside(source, error.problems, patch_size)
-        found = [*error.problems, *_located(beside, source, given)]
-        raise SpecError(in_order(found)) from None
-    try:
-        return plan(loaded, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+        return plan(
+            checked.spec, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size
+        )
     except SpecError as error:
         raise SpecError(_located(error.problems, source, given)) from None
 
@@ -87,15 +88,16 @@ def _located(
     return [replace(one, where=place(one)) for one in problems]
 
 
-def _refused_beside(
-    source: Source, problems: Sequence[Problem], patch_size: Grid | None
-) -> Sequence[Problem]:
-    """Return what the plan refuses in the stages that stand before every problem.
+def _refused_beside(checked: Checked, patch_size: Grid | None) -> Sequence[Problem]:
+    """Return what the plan refuses beside the problems that are told already.
 
-    Their shapes depend on nothing that is wrong. The decoder joins in where all stages do and
-    nothing is wrong in it.
+    Where the whole spec could be guessed it is planned, else the stages that stand before every
+    problem that is left: their shapes depend on nothing that is wrong.
     """
-    tree, paths = source.tree, [split_path(one.field) for one in problems]
+    if checked.spec is not None:
+        return _refused(checked.spec, patch_size)
+    tree = checked.source.tree
+    paths = [split_path(one.field) for one in checked.problems]
     encoder = tree.get("encoder") if isinstance(tree, dict) else None
     stages = encoder.get("stages") if isinstance(encoder, dict) else None
     if not isinstance(stages, tuple) or any(path[:1] in _OF_ALL_STAGES for path in paths):
@@ -108,14 +110,18 @@ def _refused_beside(
     part = {key: tree[key] for key in (*_SIZES, "deep_supervision") if key in tree}
     part |= {"name": "part", "encoder": {**tree["encoder"], "stages": stages[:kept]}}
     part["decoder"] = tree.get("decoder") if whole else {"kind": "sum"}
-    try:
-        spec = validate(replace(source, tree=part, problems=()))
-    except SpecError:
+    guess = check(replace(checked.source, tree=part, problems=()))
+    if guess.spec is None:
         return ()
+    found = _refused(guess.spec, patch_size)
+    return [one for one in found if whole or _is_of_a_stage(one)]
+
+
+def _refused(spec: ArchSpec, patch_size: Grid | None) -> Sequence[Problem]:
     try:
         plan(spec, patch_size=patch_size)
     except SpecError as error:
-        return [one for one in error.problems if whole or _is_of_a_stage(one)]
+        return error.problems
     return ()
 
 

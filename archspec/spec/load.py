@@ -1,7 +1,7 @@
 """From a name, a file or a mapping to a validated ArchSpec, with errors that point at the text."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from archspec.spec.messages import Mistake, mistakes
 from archspec.spec.migrations import upgrade
 from archspec.spec.schema import ArchSpec
 from archspec.spec.training import OF_OPTIMIZERS
-from archspec.spec.tree import replaced, split_path
+from archspec.spec.tree import node_at, replaced, split_path, with_node, without_node
 from archspec.spec.yaml_file import NodePath, Source, dotted, parse
 from blocks.errors import Place, Problem, SpecError
 
@@ -80,20 +80,76 @@ def validate(source: Source) -> ArchSpec:
         SpecError: every mistake, in the order of the text: where, path, what is wrong, what is
             allowed.
     """
+    checked = check(source)
+    if checked.problems or checked.spec is None:
+        raise SpecError(in_order(checked.problems))
+    return checked.spec
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a text holds: the spec, or what is wrong and what may have been meant.
+
+    With problems, `spec` and `source` are a guess, by which more mistakes can be found in the same
+    run; the spec is None where nothing could be guessed.
+    """
+
+    spec: ArchSpec | None
+    source: Source
+    problems: list[Problem]
+
+
+def check(source: Source) -> Checked:
+    """Validate a tree, and go on from each mistake whose meaning can be guessed.
+
+    Raises:
+        SpecError: it is a search space, or of a schema that this package does not read.
+    """
     problems = list(source.problems)
     if not isinstance(source.tree, dict):
-        problems.append(Problem("a spec must be a mapping, e.g. name: my-net", source.where(())))
-        raise SpecError(problems)
+        wrong = Problem("a spec must be a mapping, e.g. name: my-net", source.where(()))
+        return Checked(None, source, [*problems, wrong])
     source = upgrade(source)
-    try:
-        spec = ArchSpec.model_validate(source.tree)
-    except ValidationError as errors:
-        if isinstance(source.tree.get("search"), dict) or _has_hole(source.tree):
-            raise is_a_space(source.name) from None
-        problems += located(mistakes(errors), source)
-    if problems:
-        raise SpecError(in_order(problems))
-    return spec
+    spec = None
+    while spec is None:
+        try:
+            spec = ArchSpec.model_validate(source.tree)
+        except ValidationError as errors:
+            if isinstance(source.tree.get("search"), dict) or _has_hole(source.tree):
+                raise is_a_space(source.name) from None
+            found = mistakes(errors)
+            told = {(one.where, one.field, one.problem) for one in problems}
+            problems += [
+                one
+                for one in located(found, source)
+                if (one.where, one.field, one.problem) not in told
+            ]
+            guess = _guessed(source, found)
+            if guess is None:
+                break
+            source = guess
+    return Checked(spec, source, problems)
+
+
+def _guessed(source: Source, found: Sequence[Mistake]) -> Source | None:
+    """Return the source with mistakes mended whose meaning can be guessed; None without any."""
+    tree, marks = source.tree, dict(source.marks)
+    for one in found:
+        path = written_at(source, one.path)
+        if one.instead is not None:
+            tree = with_node(tree, path, one.instead)
+        elif one.drop:
+            meant = (*path[:-1], one.rename)
+            value, there = node_at(tree, path), node_at(tree, meant)
+            tree = without_node(tree, path)
+            if one.rename and there is None:
+                tree = with_node(tree, meant, value)
+                marks |= {
+                    (*meant, *mark[len(path) :]): place
+                    for mark, place in source.marks.items()
+                    if mark[: len(path)] == path
+                }
+    return replace(source, tree=tree, marks=marks) if tree != source.tree else None
 
 
 def located(found: Sequence[Mistake], source: Source) -> list[Problem]:
@@ -104,9 +160,10 @@ def located(found: Sequence[Mistake], source: Source) -> list[Problem]:
     """
     problems: list[Problem] = []
     unread, told = {one.field for one in source.problems}, set()
-    for path, problem in found:
-        where = source.where(written_at(source, path))
-        one = replace(problem, where=where, field=dotted(path))
+    for mistake in found:
+        path = written_at(source, mistake.path)
+        where = source.where(path)
+        one = replace(mistake.problem, where=where, field=dotted(path))
         if where.kind != "override":
             one = _blamed(source, path, one)
         cause = (one.where, one.problem, one.suggestion)

@@ -1,48 +1,34 @@
 """From pydantic's errors to problems for the author of a spec: path, mistake, what is allowed."""
 
+from dataclasses import dataclass
+from types import NoneType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from archspec.spec.schema import ArchSpec
-from archspec.spec.words import did_you_mean, nearest, shown
+from archspec.spec.words import SYNONYMS, nearest, shown
 from archspec.spec.yaml_file import NodePath, dotted
 from blocks.errors import Problem
 
-Mistake = tuple[NodePath, Problem]
-"""The path of a node, and what is wrong there; who knows the text adds the place."""
-_SYNONYMS = {
-    "heads": "num_heads",
-    "n_heads": "num_heads",
-    "channels": "width",
-    "features": "width",
-    "dim": "width",
-    "embed_dim": "width",
-    "out_channels": "width",
-    "num_blocks": "depth",
-    "blocks": "depth",
-    "num_layers": "depth",
-    "state": "d_state",
-    "slices": "num_slices",
-    "kernel": "kernel_size",
-    "type": "kind",
-    "name": "kind",
-    "classes": "num_classes",
-    "channels_in": "in_channels",
-    "input_channels": "in_channels",
-    "patch": "patch_size",
-    "learning_rate": "lr",
-    "initial_lr": "lr",
-    "num_epochs": "epochs",
-    "max_epochs": "epochs",
-    "scheduler": "schedule",
-    "lr_schedule": "schedule",
-    "grad_clip": "clip",
-    "warmup_steps": "warmup",
-    "warmup_epochs": "warmup",
-}
-"""What other tools call a field -> ours."""
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong at the path of a node; who knows the text adds the place.
+
+    `rename` and `instead` are what was meant, where that can be guessed: another key, or another
+    value; an unknown key that is like none may be dropped.
+    """
+
+    path: NodePath
+    problem: Problem
+    rename: str = ""
+    instead: Any = None
+    drop: bool = False
+
+
 _Owner = type[BaseModel] | tuple[type[BaseModel], ...] | None
 """The spec class at a node, the members of the union there, or None at a scalar."""
 
@@ -53,24 +39,20 @@ def mistakes(errors: ValidationError, root: type[BaseModel] = ArchSpec) -> list[
     A key that is missing where an unknown one nearly is it makes one mistake, not two.
     """
     found: list[Mistake] = []
-    meant, missing, empty = set(), set(), []
+    missing, empty = set(), set()
     for error in errors.errors(include_url=False):
         path, classes = _resolve(error["loc"], root)
         if error["type"].startswith("union_tag"):
             path = (*path, "kind")
-        if error["type"] == "extra_forbidden":
-            meant.add((*path[:-1], _meant(str(path[-1]), _keys(classes[-2]))))
         if error["type"] == "missing":
             missing.add(path)
         if error["type"] == "too_short":
-            empty.append(path)
-        found.append((path, _explain(error, path, classes)))
+            empty.add(path)
+        found.append(_explain(error, path, classes))
+    meant = {(*one.path[:-1], one.rename) for one in found if one.rename}
     # a list whose every entry is wrong is empty to pydantic
-    full = {
-        path for path in empty if any(other[: len(path)] == path != other for other, _ in found)
-    }
-    dropped = {*full, *(missing & meant)}
-    return [(path, one) for path, one in found if path not in dropped]
+    full = {p for p in empty if any(one.path[: len(p)] == p != one.path for one in found)}
+    return [one for one in found if one.path not in {*full, *(missing & meant)}]
 
 
 def kinds_at(owner: type[BaseModel], field: str) -> list[str] | None:
@@ -111,51 +93,95 @@ def _kind(member: type[BaseModel]) -> str:
     return str(member.model_fields["kind"].default)
 
 
-def _explain(error: ErrorDetails, path: NodePath, classes: list[_Owner]) -> Problem:
+def _explain(error: ErrorDetails, path: NodePath, classes: list[_Owner]) -> Mistake:
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     if kind == "extra_forbidden":
         return _unknown_key(str(path[-1]), path, classes)
     if kind.startswith("union_tag"):
-        members = classes[-1]
-        assert isinstance(members, tuple)
-        kinds = [_kind(member) for member in members]
-        allowed = ", ".join(kinds)
-        if kind == "union_tag_not_found":
-            return Problem("missing", allowed=allowed)
-        got = value["kind"]
-        return Problem(
-            f"{shown(got)} is not a {error['loc'][-1]}",
-            allowed=allowed,
-            suggestion=did_you_mean(str(got), kinds),
-        )
+        return _unknown_kind(kind, value, str(error["loc"][-1]), path, classes[-1])
     if kind == "literal_error":
         words = [word.strip(" '") for word in context["expected"].replace(" or ", ",").split(",")]
-        return Problem(
-            f"{shown(value)} is not allowed",
-            allowed=", ".join(words),
-            suggestion=did_you_mean(str(value), words),
-        )
+        return _unknown_word(f"{shown(value)} is not allowed", value, words, path)
     if kind == "missing":
-        return Problem("missing", suggestion="this key is required")
+        kinds = [_kind(one) for one in _members(classes[-1]) if "kind" in one.model_fields]
+        allowed = f"{{kind: {' | '.join(kinds)}}}" if kinds else ""
+        return Mistake(path, Problem("missing", None, "", allowed, "this key is required"))
     if kind == "too_short":
-        return Problem("must not be empty")
+        return Mistake(path, Problem("must not be empty"))
     if kind == "tuple_type":
-        return Problem(f"must be a list, but is {shown(value)}")
+        return Mistake(path, Problem(f"must be a list, but is {shown(value)}"))
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return Problem(f"must be a mapping, but is {shown(value)}")
+        return _no_mapping(value, path, classes[-1])
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = f"{message[0].lower()}{message[1:]}".replace("should", "must", 1)
+    message = message.replace("a valid boolean", "true or false")
+    if kind in ("int_type", "float_type") and _takes_null(path, classes):
+        message += " or null"
     if not isinstance(value, dict):
         message = f"{message}, but is {shown(value)}"
-    return Problem(message, suggestion=_meaning(path, classes))
+    return Mistake(path, Problem(message, suggestion=_meaning(path, classes)))
+
+
+def _unknown_kind(kind: str, value: Any, slot: str, path: NodePath, members: _Owner) -> Mistake:
+    assert isinstance(members, tuple)
+    kinds = [_kind(member) for member in members]
+    if kind == "union_tag_not_found":
+        return Mistake(path, Problem("missing", allowed=", ".join(kinds)))
+    got = value["kind"]
+    return _unknown_word(f"{shown(got)} is not a {slot}", got, kinds, path)
+
+
+def _unknown_word(what: str, value: Any, words: list[str], path: NodePath) -> Mistake:
+    """Return the mistake; `true` may mean the one word that is not `none`."""
+    switched = [word for word in words if word != "none"]
+    on = value is True and len(switched) == 1 and len(words) == 2
+    meant = switched[0] if on else nearest(str(value), words)
+    suggestion = f"did you mean {meant!r}?" if meant else ""
+    problem = Problem(what, allowed=", ".join(words), suggestion=suggestion)
+    return Mistake(path, problem, instead=meant or None)
+
+
+def _no_mapping(value: Any, path: NodePath, owner: _Owner) -> Mistake:
+    """Return the mistake, with what a mapping there looks like."""
+    what = f"must be a mapping, but is {shown(value)}"
+    named = "none" if value is None else value
+    if isinstance(owner, tuple) and named in [_kind(member) for member in owner]:
+        written = f"write {{kind: {named}}}"
+        return Mistake(path, Problem(what, suggestion=written), instead={"kind": named})
+    example = _example(owner)
+    return Mistake(
+        path,
+        Problem(what, suggestion=f"e.g. {example}" if example else ""),
+        instead={} if example else None,
+    )
+
+
+def _example(owner: _Owner) -> str:
+    """Return a mapping of the class, where it has one field and that a default."""
+    if not isinstance(owner, type) or len(owner.model_fields) != 1:
+        return ""
+    ((name, field),) = owner.model_fields.items()
+    return "" if field.is_required() else f"{{{name}: {field.default}}}"
+
+
+def _field(path: NodePath, classes: list[_Owner]) -> FieldInfo | None:
+    holder = classes[-2] if len(classes) > 1 else None
+    return holder.model_fields.get(str(path[-1])) if isinstance(holder, type) else None
 
 
 def _meaning(path: NodePath, classes: list[_Owner]) -> str:
     """Return what the field is, where its class says it."""
-    holder = classes[-2] if len(classes) > 1 else None
-    if isinstance(holder, type) and path[-1] in holder.model_fields:
-        return holder.model_fields[str(path[-1])].description or ""
-    return ""
+    field = _field(path, classes)
+    return (field and field.description) or ""
+
+
+def _takes_null(path: NodePath, classes: list[_Owner]) -> bool:
+    field = _field(path, classes)
+    return field is not None and NoneType in get_args(field.annotation)
+
+
+def _members(owner: _Owner) -> tuple[type[BaseModel], ...]:
+    return owner if isinstance(owner, tuple) else (owner,) if owner else ()
 
 
 def _keys(holder: _Owner) -> list[str]:
@@ -166,18 +192,18 @@ def _keys(holder: _Owner) -> list[str]:
 
 def _meant(key: str, keys: list[str]) -> str:
     """Return the key that an unknown one may be, by its meaning or by its spelling."""
-    synonym = _SYNONYMS.get(key, "")
+    synonym = SYNONYMS.get(key, "")
     return synonym if synonym in keys else nearest(key, keys)
 
 
-def _unknown_key(key: str, path: NodePath, classes: list[_Owner]) -> Problem:
+def _unknown_key(key: str, path: NodePath, classes: list[_Owner]) -> Mistake:
     """Return what is wrong with the key: its spelling, its place, or the kind that has it."""
     keys = _keys(classes[-2])
     meant = _meant(key, keys)
-    suggestion = f"did you mean {meant!r}?" if meant else ""
-    if key not in _SYNONYMS:
-        suggestion = _elsewhere(key, path, classes) or suggestion
-    return Problem("unknown key", allowed=", ".join(keys), suggestion=suggestion)
+    elsewhere = "" if key in SYNONYMS else _elsewhere(key, path, classes)
+    suggestion = elsewhere or (f"did you mean {meant!r}?" if meant else "")
+    problem = Problem("unknown key", allowed=", ".join(keys), suggestion=suggestion)
+    return Mistake(path, problem, rename="" if elsewhere else meant, drop=True)
 
 
 def _elsewhere(key: str, path: NodePath, classes: list[_Owner]) -> str:
@@ -185,8 +211,10 @@ def _elsewhere(key: str, path: NodePath, classes: list[_Owner]) -> str:
     for length in range(len(path) - 2, -1, -1):
         owner = classes[length]
         if isinstance(owner, type) and key in owner.model_fields and not _in_list(path, length):
-            place = dotted((*path[:length], key))
-            return f"it stands at the top level: {place}" if not length else f"it is {place}"
+            if length:
+                return f"it is {dotted((*path[:length], key))}"
+            example = _example(_child(owner, key))
+            return f"it stands at the top level: {key}{f': {example}' if example else ''}"
     parent, node = classes[-3] if len(classes) > 2 else None, classes[-2]
     if isinstance(parent, type) and isinstance(path[-2], str):
         siblings = _classes(parent.model_fields[path[-2]].annotation)

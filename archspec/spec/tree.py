@@ -81,6 +81,15 @@ def with_node(tree: Any, path: NodePath, value: Any) -> Any:
     return {**(tree or {}), str(key): with_node(below, rest, value)}
 
 
+def without_node(tree: Any, path: NodePath) -> Any:
+    """Return the tree without a key of a mapping; as it is where there is none."""
+    holder = node_at(tree, path[:-1])
+    if not isinstance(holder, dict) or path[-1] not in holder:
+        return tree
+    rest = {key: child for key, child in holder.items() if key != path[-1]}
+    return with_node(tree, path[:-1], rest)
+
+
 def unwritable(tree: Any, path: NodePath) -> NodePath | None:
     """Return where the path leads through a scalar or past a list, None where it can be written."""
     node = tree

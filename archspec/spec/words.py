@@ -4,10 +4,47 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
+SYNONYMS = {
+    "heads": "num_heads",
+    "n_heads": "num_heads",
+    "channels": "width",
+    "features": "width",
+    "dim": "width",
+    "embed_dim": "width",
+    "out_channels": "width",
+    "num_blocks": "depth",
+    "blocks": "depth",
+    "num_layers": "depth",
+    "state": "d_state",
+    "slices": "num_slices",
+    "kernel": "kernel_size",
+    "type": "kind",
+    "name": "kind",
+    "classes": "num_classes",
+    "channels_in": "in_channels",
+    "input_channels": "in_channels",
+    "patch": "patch_size",
+    "learning_rate": "lr",
+    "initial_lr": "lr",
+    "num_epochs": "epochs",
+    "max_epochs": "epochs",
+    "scheduler": "schedule",
+    "lr_schedule": "schedule",
+    "grad_clip": "clip",
+    "warmup_steps": "warmup",
+    "warmup_epochs": "warmup",
+    "activation": "act",
+    "fusion": "combine",
+    "sr_ratio": "reduction",
+    "bias": "qkv_bias",
+}
+"""What other tools call a field -> ours."""
+
 
 def nearest(word: str, allowed: Sequence[str]) -> str:
     """Return the word that may have been meant; nothing where none is near."""
-    return next(iter(difflib.get_close_matches(word, allowed, n=1)), "")
+    found = difflib.get_close_matches(word, allowed, n=1)
+    return next(iter(found or difflib.get_close_matches(word.lower(), allowed, n=1)), "")
 
 
 def did_you_mean(word: str, allowed: Sequence[str]) -> str:

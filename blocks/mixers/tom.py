@@ -24,7 +24,9 @@ class TomMixerSpec(LayerSpec):
     d_state: Count = 16
     d_conv: Count = 4
     expand: Count = 2
-    num_slices: Count | None = None
+    num_slices: Annotated[
+        Count | None, Field(description="null takes as many slices as the grid is deep")
+    ] = None
     orders: Annotated[tuple[OrderName, ...], Field(min_length=1)] = (
         "forward",
         "reverse",

@@ -238,7 +238,9 @@ def _settings(source: Source, tree: Any) -> SearchSettings:
     try:
         return SearchSettings.model_validate(tree)
     except ValidationError as errors:
-        found = [(("search", *path), one) for path, one in mistakes(errors, SearchSettings)]
+        found = [
+            replace(one, path=("search", *one.path)) for one in mistakes(errors, SearchSettings)
+        ]
         raise SpecError(in_order(located(found, source))) from None
 
 

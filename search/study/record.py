@@ -170,8 +170,8 @@ def read_settings(file: Path, recorded: dict[str, Any]) -> SearchSettings:
     except ValidationError as errors:
         newer = "if a later release made this run, use that one"
         found = [
-            replace(one, field=dotted(path), suggestion=one.suggestion or newer)
-            for path, one in mistakes(errors, SearchSettings)
+            replace(one.problem, field=dotted(one.path), suggestion=one.problem.suggestion or newer)
+            for one in mistakes(errors, SearchSettings)
         ]
         raise SpecError(found).below("settings").at(file) from None
 

@@ -48,7 +48,7 @@ def test_variants_are_listed_without_data(cli: Cli, net: Path) -> None:
         (("ablate", "net.yaml"), "ablate: needs --data (all but with --dry-run)"),
         (("ablate", "no-such-net", "--dry-run"), "no-such-net: not a bundled spec"),
         (("ablate", "net.yaml", "--dry-run", "--only", "stage 7*"), "no variant has such a name"),
-        (("confirm", "nowhere"), "nowhere: not a run folder; `archspec search` makes one (--out)"),
+        (("confirm", "nowhere"), "nowhere: not a run folder; archspec search --out makes one"),
     ],
 )
 def test_wrong_input_ends_in_one_line(

@@ -169,7 +169,7 @@ def test_override_values_are_yaml(tmp_path: Path) -> None:
             "encoder.stages.0.ffn={kind: mlp, ratio: x}",
             "encoder.stages.0.ffn.ratio: must be a valid",
         ),
-        ("encoder.defaults.ffn.ratio=x", "encoder.stages.0.ffn.ratio: must be a valid number"),
+        ("encoder.defaults.ffn.ratio=x", "encoder.defaults.ffn.ratio: must be a valid number"),
         ("encoder.stages=[]", "encoder.stages: must not be empty"),
     ],
 )

@@ -38,7 +38,7 @@ WRONG = {
     ),
     "unknown key in defaults": (
         ("ratio", "rat"),
-        "net.yaml:6:22  encoder.stages.0.ffn.rat: unknown key; allowed: kind, ratio; "
+        "net.yaml:6:22  encoder.defaults.ffn.rat: unknown key; allowed: kind, ratio; "
         "did you mean 'ratio'?",
     ),
     "unknown key in the encoder": (
@@ -76,7 +76,7 @@ WRONG = {
     ),
     "boolean for number": (
         ("ratio: 2", "ratio: true"),
-        "net.yaml:6:22  encoder.stages.0.ffn.ratio: must be a valid number, but is true",
+        "net.yaml:6:22  encoder.defaults.ffn.ratio: must be a valid number, but is true",
     ),
     "infinite number": (
         ("lr: 1e-3", "lr: 1e999"),
@@ -121,7 +121,8 @@ WRONG = {
     ),
     "mixer is a word": (
         ("{kind: mamba, d_state: 8}", "mamba"),
-        "net.yaml:10:7  encoder.stages.1.mixer: must be a mapping, but is 'mamba'",
+        "net.yaml:10:7  encoder.stages.1.mixer: must be a mapping, but is 'mamba'; "
+        "write {kind: mamba}",
     ),
     "unknown decoder": (
         ("kind: sum", "kind: summ"),
@@ -130,7 +131,7 @@ WRONG = {
     ),
     "unknown norm": (
         ("norm: layer", "norm: layr"),
-        "net.yaml:5:29  encoder.stages.0.block.norm: 'layr' is not allowed; allowed: none, "
+        "net.yaml:5:29  encoder.defaults.block.norm: 'layr' is not allowed; allowed: none, "
         "instance, instance_affine, layer, batch, group1, group(<groups>); did you mean 'layer'?",
     ),
     "unknown activation": (
@@ -144,7 +145,7 @@ WRONG = {
     ),
     "missing section": (
         ("decoder: {kind: sum, act: relu}\n", ""),
-        "net.yaml:1:1  decoder: missing; this key is required",
+        "net.yaml:1:1  decoder: missing; allowed: {kind: sum | mlp | concat}; this key is required",
     ),
     "stage is a word": (
         ("{width: 16, mixer: {kind: conv, kernel_size: 3}}", "conv"),

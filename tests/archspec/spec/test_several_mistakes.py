@@ -118,7 +118,7 @@ def test_what_is_near_fits(old: str, new: str, tmp_path: Path) -> None:
 
 def test_a_mistake_in_the_defaults_is_told_once(tmp_path: Path) -> None:
     lines = problems_of(tmp_path, ("norm: layer", "norm: layr"))
-    assert len(lines) == 1 and lines[0].startswith("net.yaml:4:38  encoder.stages.0.block.norm: ")
+    assert len(lines) == 1 and lines[0].startswith("net.yaml:4:38  encoder.defaults.block.norm: ")
 
 
 def test_a_misspelt_key_is_not_missing_too(tmp_path: Path) -> None:
