@@ -7,6 +7,7 @@ from torch import Tensor
 
 from archspec.network.build import build
 from archspec.network.convert import read_checkpoint
+from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan
 from archspec.network.published import is_published, load_official
 from archspec.network.resolve import resolve
@@ -31,7 +32,8 @@ def plan(
     Raises:
         SpecError: the spec is wrong, or does not fit the sizes.
     """
-    return resolve(spec, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    sizes = InputSizes(in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    return resolve(spec, sizes)
 
 
 def create_model(

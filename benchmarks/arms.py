@@ -6,8 +6,8 @@ from typing import Any
 from experiment import Arm
 from optuna.trial import FixedTrial
 
-from archspec.costs.flops import cost_plan
-from archspec.network.plan import plan
+import archspec
+from archspec.network.input_sizes import InputSizes
 from archspec.spec.load import load
 from blocks.base import Grid
 from search.space.match import match_spec, step_seconds
@@ -129,10 +129,11 @@ def residual_unet(patch: Grid, training: dict[str, Any]) -> Arm:
 
 def matched(arms: list[Arm], target: MatchSpec, *, classes: int, channels: int = 1) -> list[Arm]:
     """Return the arms with widths at the target's cost."""
+    sizes = InputSizes(in_channels=channels, num_classes=classes)
     return [
         Arm(
             arm.name,
-            match_spec(arm.tree, target, in_channels=channels, num_classes=classes).tree(),
+            match_spec(arm.tree, target, sizes).tree(),
             arm.rate_of,
         )
         for arm in arms
@@ -141,12 +142,12 @@ def matched(arms: list[Arm], target: MatchSpec, *, classes: int, channels: int =
 
 def macs_of(arm: Arm, *, classes: int, channels: int = 1) -> int:
     """Return the multiply-adds of an arm as it stands."""
-    return cost_plan(plan(load(arm.tree), in_channels=channels, num_classes=classes)).macs
+    return archspec.cost(arm.tree, in_channels=channels, num_classes=classes).macs
 
 
 def seconds_of(arm: Arm, *, classes: int, channels: int = 1) -> float:
     """Return the seconds of a forward and backward pass of two patches, on this CPU."""
-    planned = plan(load(arm.tree), in_channels=channels, num_classes=classes)
+    planned = archspec.plan(arm.tree, in_channels=channels, num_classes=classes)
     return step_seconds(planned, batch_size=2, repeats=5)
 
 

@@ -23,14 +23,13 @@ import torch
 import archspec
 from archspec.costs.flops import CONVENTION, cost_plan
 from archspec.costs.memory import module_memory, training_memory
-from archspec.network.resolve import resolve
 
 LARGE, SMALL = (128, 128, 128), (64, 64, 64)
 
 
 def bundled(name: str) -> dict[str, Any]:
     """Return the estimates for a bundled spec."""
-    planned = resolve(name, in_channels=4, num_classes=4, patch_size=LARGE)
+    planned = archspec.plan(name, in_channels=4, num_classes=4, patch_size=LARGE)
     cost = cost_plan(planned)
     return {
         "params": cost.params,

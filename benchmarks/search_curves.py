@@ -109,12 +109,7 @@ def record(params: Params) -> tuple[list[CurvePoint], Seconds]:
     """Train one network; a loss that is not a number gives a curve that is cut off."""
     space, data = _opened()
     began, name = time.process_time(), name_of(params)
-    planned = space.draw(
-        FixedTrial(params),
-        in_channels=data.dataset.num_channels,
-        num_classes=data.dataset.num_classes,
-        patch_size=data.dataset.patch_size,
-    )
+    planned = space.draw(FixedTrial(params), data.dataset.sizes)
     training = describe_training(
         planned,
         name=name,

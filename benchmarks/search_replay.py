@@ -194,7 +194,7 @@ class Known(Space):
         plans = {name_of(p): space.draw(optuna.trial.FixedTrial(p)) for p in networks(space)}
         return cls(space.source, space.settings, plans)
 
-    def draw(self, trial: optuna.Trial, **sizes: Any) -> Plan:
+    def draw(self, trial: optuna.Trial, *sizes: Any, **of_device: Any) -> Plan:
         drawn: Params = {hole.name: hole.suggest(trial) for hole in self._open}
         return self.plans[name_of(drawn)]
 

@@ -58,13 +58,7 @@ class Job:
 
     def planned(self) -> Plan:
         """Return the plan for the dataset's own sizes."""
-        dataset = find_dataset(self.dataset)
-        return resolve(
-            self.tree,
-            in_channels=dataset.num_channels,
-            num_classes=dataset.num_classes,
-            patch_size=dataset.patch_size,
-        )
+        return resolve(self.tree, find_dataset(self.dataset).sizes)
 
     def training(self) -> Training:
         """Return what the table of curves calls this training."""

@@ -24,8 +24,9 @@ from pydantic import ValidationError
 from torch import nn
 
 import archspec
+from archspec import plan
 from archspec.cli.main import main
-from archspec.network.plan import Plan, plan
+from archspec.network.plan import Plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError

@@ -11,6 +11,7 @@ from typer.main import get_group
 
 from archspec.cli.main import app
 from archspec.cli.specs import patch_sizes
+from archspec.network.input_sizes import InputSizes
 from archspec.network.resolve import resolve
 
 CARDS = (Path(__file__).parents[1] / "docs" / "run-cards.md").read_text(encoding="utf-8")
@@ -40,9 +41,8 @@ def test_command_parses(line: str) -> None:
     given = context.params
     specs = given.get("specs") or [given[key] for key in ("spec",) if key in given]
     for spec in specs:
-        planned = resolve(
-            spec, overrides=given["overrides"] or (), patch_size=patch_sizes(given.get("patch"))
-        )
+        sizes = InputSizes(patch_size=patch_sizes(given.get("patch")))
+        planned = resolve(spec, sizes, overrides=given["overrides"] or ())
         assert planned.patch_size
 
 

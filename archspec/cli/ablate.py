@@ -57,6 +57,7 @@ def ablate(
 
     Goes on where an earlier call ended; writes ablation.json into the folder.
     """
+    from archspec.network.input_sizes import OF_SPEC
     from archspec.network.resolve import resolve
     from archspec.nnunet.dataset import find_dataset
     from blocks.base import SpecError
@@ -65,13 +66,7 @@ def ablate(
     dataset = None
     if data is not None:
         dataset = find_dataset(data, configuration=configuration, plans_name=plans)
-    planned = resolve(
-        spec,
-        overrides=overrides or (),
-        in_channels=dataset.num_channels if dataset else None,
-        num_classes=dataset.num_classes if dataset else None,
-        patch_size=dataset.patch_size if dataset else None,
-    )
+    planned = resolve(spec, dataset.sizes if dataset else OF_SPEC, overrides=overrides or ())
     variants = variants_of(planned, only=only)
     if dry_run:
         print(json.dumps(variants_json(variants)) if json_ else variants_text(variants))

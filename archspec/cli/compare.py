@@ -34,15 +34,7 @@ def diff(
     first, other = planned_at(patch, a), resolve(b, overrides=overrides or ())
     if patch is None:
         check_dimensions(a, first.patch_size, b, other.patch_size)
-    second = planned_at(
-        patch,
-        b,
-        overrides,
-        in_channels=first.in_channels,
-        num_classes=first.num_classes,
-        patch_size=first.patch_size,
-    )
-    found = diff_plans(first, second)
+    found = diff_plans(first, planned_at(patch, b, overrides, first.sizes))
     print(json.dumps(found.to_json()) if json_ else found.text())
 
 

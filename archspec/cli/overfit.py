@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,13 +65,8 @@ def overfit(
             where=spec,
             suggestion=f"use another --configuration, or --patch with {len(own)} sizes",
         )
-    planned = resolve(
-        spec,
-        overrides=overrides or (),
-        in_channels=dataset.num_channels,
-        num_classes=dataset.num_classes,
-        patch_size=wanted,
-    )
+    sizes = replace(dataset.sizes, patch_size=wanted)
+    planned = resolve(spec, sizes, overrides=overrides or ())
     chosen = fixed_patch(dataset, planned.patch_size, case=case)
     if patch is None and own != wanted:
         print(
@@ -101,6 +97,7 @@ def overfit(
 
 def _padding(planned: "Plan", chosen: "FixedPatch") -> str:
     """Return how much of the patch is padding, and a patch with less, if the network takes it."""
+    from archspec.network.input_sizes import InputSizes
     from archspec.network.plan import plan
     from blocks.base import SpecError
 
@@ -111,7 +108,7 @@ def _padding(planned: "Plan", chosen: "FixedPatch") -> str:
     axes = zip(chosen.case_size, planned.total_stride, planned.patch_size, strict=True)
     tight = tuple(min(-(-whole // step) * step, size) for whole, step, size in axes)
     try:
-        plan(planned.spec, patch_size=tight)
+        plan(planned.spec, InputSizes(patch_size=tight))
     except SpecError:
         return text
     return f"{text}; --patch {','.join(map(str, tight))} holds all of it and is faster"

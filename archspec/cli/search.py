@@ -207,14 +207,12 @@ def _show_samples(
     seconds_per_step: float | None,
 ) -> None:
     """Print ten networks of the space at the dataset's sizes, or at the space's own."""
+    from archspec.network.input_sizes import OF_SPEC
     from search.space.dry_run import dry_run
 
     found = dry_run(
         space,
-        in_channels=dataset.num_channels if dataset else None,
-        num_classes=dataset.num_classes if dataset else None,
-        spacing=dataset.spacing if dataset else None,
-        patch_size=dataset.patch_size if dataset else None,
+        dataset.sizes if dataset else OF_SPEC,
         device=devices[0],
         seconds_per_step=seconds_per_step,
         seed=seed,

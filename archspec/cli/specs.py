@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from archspec.spec.bundled import bundled, bundled_names
 from archspec.spec.find import list_specs, load_tree
 
 if TYPE_CHECKING:
+    from archspec.network.input_sizes import InputSizes
     from archspec.network.plan import Plan
 
 
@@ -113,6 +115,7 @@ def describe(
     from archspec.costs.describe import describe_plans
     from archspec.costs.diff import check_dimensions
     from archspec.costs.fit import memory_size
+    from archspec.network.input_sizes import InputSizes
     from archspec.network.plan import Plan
     from archspec.spec.load import load
 
@@ -123,15 +126,12 @@ def describe(
         if first is not None and patch is None:
             own = load(spec, overrides=overrides or ()).patch_size
             check_dimensions(specs[0], first.patch_size, spec, own)
-        planned = planned_at(
-            patch,
-            spec,
-            overrides,
+        sizes = InputSizes(
             in_channels=in_channels or (first.in_channels if first else None),
             num_classes=num_classes or (first.num_classes if first else None),
             patch_size=first.patch_size if first else None,
         )
-        plans.append(planned)
+        plans.append(planned_at(patch, spec, overrides, sizes))
     found = describe_plans(plans, batch=batch, available=available)
     print(json.dumps(found.to_json()) if json_ else found.text(kinds=kinds))
     if not found.fits:
@@ -142,25 +142,19 @@ def planned_at(
     patch: str | None,
     spec: str,
     overrides: list[str] | None = None,
-    *,
-    in_channels: int | None = None,
-    num_classes: int | None = None,
-    patch_size: tuple[int, ...] | None = None,
+    sizes: "InputSizes | None" = None,
 ) -> "Plan":
-    """Return the plan at --patch, else at `patch_size`, else at the spec's own.
+    """Return the plan at --patch, else at the sizes, else at the spec's own.
 
     Raises:
         SpecError: as `resolve`.
     """
+    from archspec.network.input_sizes import OF_SPEC
     from archspec.network.resolve import resolve
 
-    return resolve(
-        spec,
-        overrides=overrides or (),
-        in_channels=in_channels,
-        num_classes=num_classes,
-        patch_size=patch_sizes(patch) or patch_size,
-    )
+    asked = sizes or OF_SPEC
+    asked = replace(asked, patch_size=patch_sizes(patch) or asked.patch_size)
+    return resolve(spec, asked, overrides=overrides or ())
 
 
 def patch_sizes(text: str | None) -> tuple[int, ...] | None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from archspec.costs.flops import CONVENTION, Cost, cost_plan
 from archspec.network.build import build_plan
+from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan, plan
 from archspec.spec.schema import ArchSpec
 from archspec.text import table
@@ -89,7 +90,7 @@ def small_plan(spec: ArchSpec) -> Plan:
     """Return the network at the smallest usual patch that it takes, else at its own."""
     for axis in _AXES:
         try:
-            return plan(spec, patch_size=(axis,) * len(spec.patch_size))
+            return plan(spec, InputSizes(patch_size=(axis,) * len(spec.patch_size)))
         except SpecError:
             continue
     return plan(spec)

@@ -14,6 +14,7 @@ from archspec.costs.fit import Fit
 from archspec.costs.flops import Cost, cost_plan
 from archspec.costs.memory import training_memory
 from archspec.costs.notes import notes
+from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan
 from archspec.network.resolve import resolve
 from archspec.spec.load import SpecLike
@@ -36,10 +37,8 @@ def describe(
     Raises:
         SpecError: the spec is wrong, or does not fit the sizes.
     """
-    return describe_plan(
-        resolve(spec, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size),
-        batch=batch,
-    )
+    sizes = InputSizes(in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    return describe_plan(resolve(spec, sizes), batch=batch)
 
 
 def describe_plans(

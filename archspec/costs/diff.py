@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from archspec.costs.flops import CONVENTION, Cost, cost_plan
+from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan, plan
 from archspec.network.resolve import resolve
 from archspec.spec.load import SpecLike, load
@@ -124,17 +125,12 @@ def diff(
         SpecError: a spec is wrong, or does not fit the sizes; without a patch size, one is 2-D and
             one 3-D.
     """
-    first = resolve(a, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    sizes = InputSizes(in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    first = resolve(a, sizes)
     if patch_size is None:
         other = load(b)
         check_dimensions(first.spec.name, first.patch_size, other.name, other.patch_size)
-    second = resolve(
-        b,
-        in_channels=first.in_channels,
-        num_classes=first.num_classes,
-        patch_size=first.patch_size,
-    )
-    return diff_plans(first, second)
+    return diff_plans(first, resolve(b, first.sizes))
 
 
 def check_dimensions(a: str, patch_a: Grid, b: str, patch_b: Grid) -> None:
@@ -224,10 +220,7 @@ def _cost_alone(a: Plan, group: list[tuple[str, Any, Any]]) -> Cost | None:
     for path, _, after in group:
         tree = with_node(tree, split_path(path), after)
     try:
-        sizes = (a.in_channels, a.num_classes, a.patch_size)
-        channels, classes, patch = sizes
-        changed = plan(load(tree), in_channels=channels, num_classes=classes, patch_size=patch)
-        return cost_plan(changed)
+        return cost_plan(plan(load(tree), a.sizes))
     except SpecError:
         return None
 

@@ -1,7 +1,7 @@
 """Does training fit on a GPU, and what would: answers from the memory estimate."""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from archspec.costs.memory import training_memory
@@ -126,12 +126,7 @@ def _largest_patch(planned: Plan, batch: int, available: int) -> Grid | None:
 def _patch_needs(planned: Plan, patch: Grid, batch: int) -> int:
     """Return the bytes at another patch size; 0 for one so small that the network refuses it."""
     try:
-        smaller = plan(
-            planned.spec,
-            in_channels=planned.in_channels,
-            num_classes=planned.num_classes,
-            patch_size=patch,
-        )
+        smaller = plan(planned.spec, replace(planned.sizes, patch_size=patch))
     except SpecError:
         return 0
     return _needed(smaller, batch)

@@ -24,6 +24,7 @@ from torch.utils.module_tracker import ModuleTracker
 from archspec.costs.memory import saved_bytes
 from archspec.costs.meta_kernels import MetaKernels, meta_result
 from archspec.costs.trace import FusedAttention, on_meta
+from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan
 from archspec.network.resolve import resolve
 from archspec.spec.load import SpecLike
@@ -87,9 +88,8 @@ def cost(
     Raises:
         SpecError: the spec is wrong, or does not fit the sizes.
     """
-    return cost_plan(
-        resolve(spec, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
-    )
+    sizes = InputSizes(in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    return cost_plan(resolve(spec, sizes))
 
 
 def cost_plan(planned: Plan) -> Cost:

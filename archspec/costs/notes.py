@@ -58,12 +58,7 @@ def _cheaper_concat(planned: Plan, cost: Cost) -> list[str]:
     if changed == decoder:
         return []
     try:
-        other = plan(
-            planned.spec.model_copy(update={"decoder": changed}),
-            in_channels=planned.in_channels,
-            num_classes=planned.num_classes,
-            patch_size=planned.patch_size,
-        )
+        other = plan(planned.spec.model_copy(update={"decoder": changed}), planned.sizes)
     except SpecError:
         return []
     macs = cost_plan(other).macs

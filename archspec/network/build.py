@@ -5,6 +5,7 @@ from itertools import accumulate
 from torch import nn
 
 from archspec.network.initialise import initialise
+from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan, StagePlan
 from archspec.network.resolve import resolve
 from archspec.network.segnet import SegNet, Stage
@@ -29,9 +30,8 @@ def build(
     Raises:
         SpecError: the spec is wrong, or does not fit the sizes.
     """
-    return build_plan(
-        resolve(spec, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
-    )
+    sizes = InputSizes(in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    return build_plan(resolve(spec, sizes))
 
 
 def build_plan(planned: Plan) -> SegNet:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from archspec.network.input_sizes import OF_SPEC, InputSizes
 from archspec.spec.schema import ArchSpec, StageSpec
 from blocks.base import Grid, SpecError, StageShape
 from blocks.decoders.decoder import Heads, plans_strides
@@ -40,6 +41,13 @@ class Plan:
     output_grids: tuple[Grid, ...]
 
     @property
+    def sizes(self) -> InputSizes:
+        """Return what it was planned for, for another plan at the same sizes."""
+        return InputSizes(
+            in_channels=self.in_channels, num_classes=self.num_classes, patch_size=self.patch_size
+        )
+
+    @property
     def skips(self) -> tuple[StageShape, ...]:
         return tuple(stage.out for stage in self.stages)
 
@@ -59,22 +67,16 @@ class Plan:
         return total_stride(self.spec, len(self.patch_size))
 
 
-def plan(
-    spec: ArchSpec,
-    *,
-    in_channels: int | None = None,
-    num_classes: int | None = None,
-    patch_size: Grid | None = None,
-) -> Plan:
-    """Resolve every shape; arguments win over the spec's own defaults.
+def plan(spec: ArchSpec, sizes: InputSizes = OF_SPEC) -> Plan:
+    """Resolve every shape; the sizes win over the spec's own defaults.
 
     Raises:
         SpecError: a grid that does not divide, or a component that cannot work at its shape.
     """
-    given: Any = spec.patch_size if patch_size is None else patch_size
+    given: Any = spec.patch_size if sizes.patch_size is None else sizes.patch_size
     patch = tuple(given) if isinstance(given, tuple | list) else (given,)
-    channels = spec.in_channels if in_channels is None else in_channels
-    classes = spec.num_classes if num_classes is None else num_classes
+    channels = spec.in_channels if sizes.in_channels is None else sizes.in_channels
+    classes = spec.num_classes if sizes.num_classes is None else sizes.num_classes
     found = [
         Problem(f"must be an integer of at least 1, but is {value!r}", field=name)
         for name, value in (("in_channels", channels), ("num_classes", classes))

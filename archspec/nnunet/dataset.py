@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from archspec.network.input_sizes import InputSizes
 from archspec.nnunet.labels import check_labels, num_foreground_labels, num_segmentation_heads
 from blocks.base import SpecError
 
@@ -61,6 +62,16 @@ class PreprocessedDataset:
     def num_classes(self) -> int:
         """Return nnU-Net's `num_segmentation_heads`: labels, or regions without background."""
         return num_segmentation_heads(self.dataset_json["labels"])
+
+    @property
+    def sizes(self) -> InputSizes:
+        """Return what a network for this configuration is planned for."""
+        return InputSizes(
+            in_channels=self.num_channels,
+            num_classes=self.num_classes,
+            patch_size=self.patch_size,
+            spacing=self.spacing,
+        )
 
     @property
     def data_folder(self) -> Path:

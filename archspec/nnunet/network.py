@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from archspec.network.build import build_parts
+from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import plan
 from archspec.network.segnet import SegNet
 from archspec.spec.load import load
@@ -33,12 +34,10 @@ class ArchSpecNet(SegNet):
         arch_hash: str | None = None,
         deep_supervision: bool = False,
     ) -> None:
-        planned = plan(
-            load({**spec, "schema_version": schema_version}),
-            in_channels=input_channels,
-            num_classes=num_classes,
-            patch_size=tuple(patch_size),
+        sizes = InputSizes(
+            in_channels=input_channels, num_classes=num_classes, patch_size=tuple(patch_size)
         )
+        planned = plan(load({**spec, "schema_version": schema_version}), sizes)
         given = [list(row) for row in strides]
         if given != planned.strides:
             raise SpecError(

@@ -66,12 +66,7 @@ def settle(
 
 def _plan(spec: ArchSpec, dataset: PreprocessedDataset, patch: Grid) -> Plan:
     try:
-        return plan(
-            spec,
-            in_channels=dataset.num_channels,
-            num_classes=dataset.num_classes,
-            patch_size=patch,
-        )
+        return plan(spec, replace(dataset.sizes, patch_size=patch))
     except SpecError as error:
         raise (_axis_mistake(spec, dataset, patch) or error) from None
 
@@ -113,7 +108,8 @@ def _fitted(planned: Plan, batch: int, available: int, stock_recipe: bool) -> tu
                 field="fit_memory",
                 suggestion=f"the batch is not made smaller than {least}",
             )
-        found, smaller = _resized(planned, fit.patch_that_fits), least
+        smaller = least
+        found = plan(planned.spec, replace(planned.sizes, patch_size=fit.patch_that_fits))
     changes = [f"batch_size {batch} -> {smaller}"] if smaller != batch else []
     if found is not planned:
         changes.append(f"patch_size {list(planned.patch_size)} -> {list(found.patch_size)}")
@@ -124,15 +120,6 @@ def _fitted(planned: Plan, batch: int, available: int, stock_recipe: bool) -> tu
         smaller,
         f"`fit_memory`: {', '.join(changes) or 'nothing changed'}; training under AMP needs about "
         f"{needed / 2**30:.2f} GiB of {available / 2**30:.2f}",
-    )
-
-
-def _resized(planned: Plan, patch_size: Grid) -> Plan:
-    return plan(
-        planned.spec,
-        in_channels=planned.in_channels,
-        num_classes=planned.num_classes,
-        patch_size=patch_size,
     )
 
 

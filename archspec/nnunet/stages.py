@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
@@ -129,7 +130,9 @@ def _with_possible_heads(spec: ArchSpec, patch_size: Grid) -> ArchSpec:
     """Return the spec with no more heads than its decoder has different grids."""
     one = spec.deep_supervision.model_copy(update={"heads": 1})
     try:
-        planned = plan(spec.model_copy(update={"deep_supervision": one}), patch_size=patch_size)
+        planned = plan(
+            spec.model_copy(update={"deep_supervision": one}), InputSizes(patch_size=patch_size)
+        )
     except SpecError:  # whoever plans the network says what is wrong, with the dataset's sizes
         return spec
     features = spec.decoder.feature_shapes(planned.decoder_inputs)

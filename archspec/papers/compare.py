@@ -12,6 +12,7 @@ from typing import Any
 
 from archspec.costs.flops import Cost, cost_plan
 from archspec.costs.memory import training_memory
+from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan, plan
 from archspec.papers.data import Point
 from archspec.spec.claims import ClaimSpec
@@ -75,14 +76,17 @@ def compare_claims(spec: ArchSpec) -> tuple[Compare, ...]:
     """
 
     @cache
-    def planned(sizes: tuple[int | None, int | None, tuple[int, ...] | None]) -> Plan:
-        channels, classes, patch = sizes
-        return plan(spec, in_channels=channels, num_classes=classes, patch_size=patch)
+    def planned(sizes: InputSizes) -> Plan:
+        return plan(spec, sizes)
 
     costs = cache(lambda sizes: cost_plan(planned(sizes)))
     found = []
     for index, claim in enumerate(spec.claims):
-        sizes = (claim.at.in_channels, claim.at.num_classes, claim.at.patch_size)
+        sizes = InputSizes(
+            in_channels=claim.at.in_channels,
+            num_classes=claim.at.num_classes,
+            patch_size=claim.at.patch_size,
+        )
         try:
             at = planned(sizes)
         except SpecError as error:

@@ -11,6 +11,7 @@ from search.report.plotly import Figure
 from search.report.summary import Change, Differences, budget, hypervolume_history, reasons
 from search.report.trials import ReportTrial, front_of
 from search.study.record import RunRecord
+from search.study.session import noted_sizes
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def render_page(
     from plotly.offline import get_plotlyjs
 
     last = sessions[-1] if sessions else {}
-    differences = Differences(trials, last.get("input"))
+    differences = Differences(trials, noted_sizes(last))
     front = front_of(trials)
     shown = confirmed if confirmed is not None and confirmed.current else None
     history = hypervolume_history(trials, record.max_gflops)

@@ -4,10 +4,10 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from archspec.costs.diff import changes, diff_plans
 from archspec.costs.flops import cost_plan
+from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan, plan
 from archspec.spec.load import validate
 from archspec.spec.schema import ArchSpec
@@ -102,10 +102,10 @@ def reasons(trials: Sequence[ReportTrial]) -> list[tuple[str, str, int]]:
 class Differences:
     """What each network changes against one: the first anchor, else the first that was trained.
 
-    `sizes` are the run's in_channels, num_classes and patch_size, where it noted them.
+    `sizes` are those of the run's networks, where it noted them.
     """
 
-    def __init__(self, trials: Sequence[ReportTrial], sizes: dict[str, Any] | None) -> None:
+    def __init__(self, trials: Sequence[ReportTrial], sizes: InputSizes | None) -> None:
         built = [trial for trial in trials if trial.spec is not None]
         anchors = [trial for trial in built if trial.anchor]
         self.base = next(iter(anchors or built), None)
@@ -137,15 +137,10 @@ class Differences:
         return base, self._specs.get(trial.number)
 
     def _planned(self, spec: ArchSpec | None) -> Plan | None:
-        if spec is None or not self._sizes:
+        if spec is None or self._sizes is None:
             return None
         try:
-            return plan(
-                spec,
-                in_channels=self._sizes["in_channels"],
-                num_classes=self._sizes["num_classes"],
-                patch_size=tuple(self._sizes["patch_size"]),
-            )
+            return plan(spec, self._sizes)
         except SpecError:
             return None
 

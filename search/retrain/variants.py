@@ -131,7 +131,7 @@ def _first_valid(proposal: _Proposal, planned: Plan) -> Variant | str:
         try:
             tree = make()
             candidate = load({**tree, "name": _word(f"{tree['name']}-{proposal.part}")})
-            made = plan(candidate, **_sizes(planned))
+            made = plan(candidate, planned.sizes)
             instead = proposal.instead
             if instead == "matched conv":
                 index = int(proposal.part.split()[1])
@@ -182,7 +182,7 @@ def _mixer_proposals(
             tolerance=tolerance,
         )
         changed = _staged(tree, index, mixer={"kind": "conv"})
-        return lambda: match_spec(changed(), target, **_sizes(planned)).tree()
+        return lambda: match_spec(changed(), target, planned.sizes).tree()
 
     makes = tuple(matched(t, multiple) for t in _TOLERANCES for multiple in _MULTIPLES)
     yield _Proposal(part, "matched conv", makes)
@@ -218,14 +218,6 @@ def _staged(tree: Tree, index: int, **parts: Any) -> Callable[[], Tree]:
 
 def _decoder(tree: Tree, fields: Tree) -> Callable[[], Tree]:
     return lambda: {**tree, "decoder": fields}
-
-
-def _sizes(planned: Plan) -> dict[str, Any]:
-    return {
-        "in_channels": planned.in_channels,
-        "num_classes": planned.num_classes,
-        "patch_size": planned.patch_size,
-    }
 
 
 def _word(text: str) -> str:

@@ -7,12 +7,13 @@ from typing import Any
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial
 
 from archspec.costs.flops import cost_plan
+from archspec.network.input_sizes import OF_SPEC, InputSizes
 from archspec.network.plan import Plan, plan
 from archspec.nnunet.stages import fit_stages
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import Source
-from blocks.base import Grid, SpecError
+from blocks.base import SpecError
 from search.space.fill import Filler
 from search.space.holes import Hole, Value
 from search.space.limits import check_limits
@@ -67,17 +68,14 @@ def plan_anchor(
     trial: BaseTrial,
     source: Source,
     settings: SearchSettings,
+    sizes: InputSizes = OF_SPEC,
     *,
-    in_channels: int | None = None,
-    num_classes: int | None = None,
-    patch_size: Grid | None = None,
-    spacing: Sequence[float] | None = None,
     amp: bool = False,
 ) -> Plan:
     """Plan the trial's spec with the sizes and the recipe of the space, whose tree `source` holds.
 
     Its widths are scaled down by one factor where it exceeds a limit. Where it does not suit the
-    patch, its strides are fitted to the spacing (mm, isotropic if left out), as nnU-Net does.
+    patch, its strides are fitted to the spacing, as nnU-Net does.
 
     Raises:
         SpecError: no such spec, or it cannot be planned at these sizes.
@@ -87,7 +85,7 @@ def plan_anchor(
     spec = load({**own.tree(), "claims": (), "training": {}, **outside})
 
     def planned(spec: ArchSpec) -> Plan:
-        return plan(spec, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+        return plan(spec, sizes)
 
     def keeps(planned: Plan) -> bool:
         if settings.limits == LimitSettings():
@@ -99,8 +97,8 @@ def plan_anchor(
     try:
         planned(spec)
     except SpecError:
-        patch = spec.patch_size if patch_size is None else patch_size
-        spec = fit_stages(spec, spacing=spacing or (1.0,) * len(patch), patch_size=patch)
+        patch = spec.patch_size if sizes.patch_size is None else sizes.patch_size
+        spec = fit_stages(spec, spacing=sizes.spacing or (1.0,) * len(patch), patch_size=patch)
     return scale_down(spec, planned, keeps)
 
 

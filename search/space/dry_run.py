@@ -11,6 +11,7 @@ from optuna.trial import BaseTrial, FixedTrial
 from archspec.costs.flops import CONVENTION, cost_plan
 from archspec.costs.measure import profile_plan
 from archspec.costs.memory import training_memory
+from archspec.network.input_sizes import OF_SPEC, InputSizes
 from archspec.network.plan import Plan
 from archspec.spec.hashing import trial_hash
 from blocks.base import SpecError
@@ -139,11 +140,8 @@ class DryRun:
 
 def dry_run(
     space: Space,
+    sizes: InputSizes = OF_SPEC,
     *,
-    in_channels: int | None = None,
-    num_classes: int | None = None,
-    patch_size: tuple[int, ...] | None = None,
-    spacing: tuple[float, ...] | None = None,
     device: str = "cpu",
     seconds_per_step: float | None = None,
     count: int = 10,
@@ -156,16 +154,6 @@ def dry_run(
     """
     settings, size, amp = space.settings, space.size(), device.startswith("cuda")
 
-    def drawn_by(trial: BaseTrial) -> Plan:
-        return space.draw(
-            trial,
-            in_channels=in_channels,
-            num_classes=num_classes,
-            patch_size=patch_size,
-            spacing=spacing,
-            device=device,
-        )
-
     most = count if size.ranges else min(count, size.combinations)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
@@ -175,7 +163,7 @@ def dry_run(
         draws += 1
         trial = study.ask()
         try:
-            planned = drawn_by(trial)
+            planned = space.draw(trial, sizes, device=device)
         except SpecError as error:
             mistakes.append(error.line)
             continue
@@ -190,7 +178,8 @@ def dry_run(
     anchors: list[Sample | str] = []
     for anchor in _anchors(space):
         try:
-            anchors.append(_sample(anchor, drawn_by(anchor), settings, amp=amp))
+            planned = space.draw(anchor, sizes, device=device)
+            anchors.append(_sample(anchor, planned, settings, amp=amp))
         except SpecError as error:
             anchors.append(f"invalid: {error.line}")
     seconds, measured = seconds_per_step, "given"

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from archspec.costs.flops import cost_plan
+from archspec.network.input_sizes import OF_SPEC, InputSizes
 from archspec.network.plan import Plan, plan
 from archspec.spec.load import SpecLike, load, validate
 from archspec.spec.schema import ArchSpec
 from archspec.spec.tree import node_at, with_node
 from archspec.spec.yaml_file import Source, dotted
-from blocks.base import Grid, SpecError
+from blocks.base import SpecError
 from search.space.scale import width_paths
 from search.space.settings import MatchSpec
 
@@ -39,10 +40,8 @@ class _Found:
 def match_spec(
     spec: Source | SpecLike,
     target: MatchSpec,
+    sizes: InputSizes = OF_SPEC,
     *,
-    in_channels: int | None = None,
-    num_classes: int | None = None,
-    patch_size: Grid | None = None,
     device: str = "cpu",
 ) -> ArchSpec:
     """Return the spec with its widths scaled to the target's cost.
@@ -71,13 +70,7 @@ def match_spec(
             for path, width in zip(paths, widths, strict=True):
                 changed = with_node(changed, path, width)
             candidate = load(changed)
-            planned = plan(
-                candidate,
-                in_channels=in_channels,
-                num_classes=num_classes,
-                patch_size=patch_size,
-            )
-            tried[widths] = _Found(widths, measure(planned), candidate)
+            tried[widths] = _Found(widths, measure(plan(candidate, sizes)), candidate)
         return tried[widths]
 
     scale = _scale(base, target, cost)

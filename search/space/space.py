@@ -20,7 +20,7 @@ the keys of anchors take `*` too. `search: {match: {macs: 40e6}}` gives all netw
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from typing import Any
 from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
+from archspec.network.input_sizes import OF_SPEC, InputSizes
 from archspec.network.plan import Plan, plan
 from archspec.network.resolve import plan_source
 from archspec.spec.bundled import bundled_names
@@ -37,7 +38,7 @@ from archspec.spec.messages import mistakes
 from archspec.spec.migrations import upgrade
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import Source, compose, read_text
-from blocks.base import Grid, SpecError
+from blocks.base import SpecError
 from search.space.anchors import SPEC_KEY, anchor_spec_of, check_anchor, plan_anchor
 from search.space.fill import Filler
 from search.space.holes import Hole, SpaceSize, Value, has_hole, size_of
@@ -65,16 +66,7 @@ class Space:
         """
         return validate(self._filled({}, trial))
 
-    def draw(
-        self,
-        trial: BaseTrial,
-        *,
-        in_channels: int | None = None,
-        num_classes: int | None = None,
-        patch_size: Grid | None = None,
-        spacing: Sequence[float] | None = None,
-        device: str = "cpu",
-    ) -> Plan:
+    def draw(self, trial: BaseTrial, sizes: InputSizes = OF_SPEC, *, device: str = "cpu") -> Plan:
         """Draw a spec, match its widths where the settings ask for it, and plan it for the sizes.
 
         A trial of a spec anchor gives that spec. `device` is where a latency to match is timed.
@@ -84,27 +76,12 @@ class Space:
                 matched.
         """
         if anchor_spec_of(trial) is not None:
-            return plan_anchor(
-                trial,
-                self.source,
-                self.settings,
-                in_channels=in_channels,
-                num_classes=num_classes,
-                patch_size=patch_size,
-                spacing=spacing,
-                amp=device.startswith("cuda"),
-            )
+            amp = device.startswith("cuda")
+            return plan_anchor(trial, self.source, self.settings, sizes, amp=amp)
         spec, match = self.suggest(trial), self.settings.match
         if match is not None:
-            spec = match_spec(
-                spec,
-                match.drawn(trial),
-                in_channels=in_channels,
-                num_classes=num_classes,
-                patch_size=patch_size,
-                device=device,
-            )
-        return plan(spec, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+            spec = match_spec(spec, match.drawn(trial), sizes, device=device)
+        return plan(spec, sizes)
 
     def anchors(self) -> list[dict[str, Value]]:
         """Return the parameters of the anchors in the space, complete, as Optuna enqueues them."""

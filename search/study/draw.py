@@ -44,14 +44,7 @@ class Drawing:
         while repeats < _MAX_REPEATS and repeats + over < _MAX_DRAWS and not self._used_up(ledger):
             trial = self.study.ask()
             try:
-                planned = self.space.draw(
-                    trial,
-                    in_channels=self.dataset.num_channels,
-                    num_classes=self.dataset.num_classes,
-                    patch_size=self.dataset.patch_size,
-                    spacing=self.dataset.spacing,
-                    device=self.device,
-                )
+                planned = self.space.draw(trial, self.dataset.sizes, device=self.device)
             except SpecError as error:
                 repeats, mistake = repeats + 1, error.line
                 ledger.draw(trial)

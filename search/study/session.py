@@ -10,13 +10,14 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from archspec.network.input_sizes import InputSizes
 from archspec.nnunet.dataset import PreprocessedDataset
 from blocks.scan.dispatch import VARIABLE, candidates
 
@@ -66,6 +67,18 @@ def read_sessions(folder: Path) -> list[dict[str, Any]]:
         if isinstance(record, dict):
             found.append(record)
     return found
+
+
+def noted_sizes(session: Mapping[str, Any]) -> InputSizes | None:
+    """Return what the session's networks are planned for; None where a release noted nothing."""
+    noted = session.get("input")
+    if not noted:
+        return None
+    return InputSizes(
+        in_channels=noted["in_channels"],
+        num_classes=noted["num_classes"],
+        patch_size=tuple(noted["patch_size"]),
+    )
 
 
 def data_split(dataset: PreprocessedDataset, fold: int) -> dict[str, list[str]]:

@@ -126,14 +126,8 @@ def _train(
         if connection.recv() == "stop":
             raise StoppedError
 
-    dataset = settings.dataset
     try:
-        planned = plan(
-            load(task.tree),
-            in_channels=dataset.num_channels,
-            num_classes=dataset.num_classes,
-            patch_size=dataset.patch_size,
-        )
+        planned = plan(load(task.tree), settings.dataset.sizes)
         loading = Loading(settings.loaders, device.startswith("cuda"), settings.grace)
         last = train(task, planned, _data(settings), torch.device(device), tell_rung, loading)
         if not task.by_case:

@@ -16,6 +16,7 @@ from archspec.costs.describe import describe_plans
 from archspec.costs.flops import cost_plan
 from archspec.costs.profile import Energy, Estimated, Measured, Profile
 from archspec.doctor import BackendReport, Diagnosis
+from archspec.network.input_sizes import InputSizes
 from archspec.network.resolve import resolve
 from archspec.overfit.cap import Cap
 from archspec.overfit.result import Overfit
@@ -25,22 +26,21 @@ from archspec.scoring.pairs import compare
 from archspec.scoring.scores import Evaluation, Scores
 from archspec.scoring.summary import folder_scores
 
-PLAN = resolve("small-unet", patch_size=(16, 16, 16))
-ATTENDING = {
-    "overrides": ["encoder.stages.0.mixer={kind: attention, num_heads: 1}"],
-    "patch_size": (16, 16, 16),
-}
+SIZES = InputSizes(patch_size=(16, 16, 16))
+PLAN = resolve("small-unet", SIZES)
+ATTENDING = ["encoder.stages.0.mixer={kind: attention, num_heads: 1}"]
 
 
 @cache
 def described() -> Any:
     """A network with a note that is longer than a line."""
-    return describe_plans([resolve("small-unet", **ATTENDING)], available=10**6)
+    return describe_plans([resolve("small-unet", SIZES, overrides=ATTENDING)], available=10**6)
 
 
 @cache
 def compared() -> Any:
-    return describe_plans([PLAN, resolve("small-unet", **ATTENDING)], available=10**9)
+    other = resolve("small-unet", SIZES, overrides=ATTENDING)
+    return describe_plans([PLAN, other], available=10**9)
 
 
 @cache

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from archspec import plan
 from archspec.network.build import build_plan
-from archspec.network.plan import Plan, plan
+from archspec.network.plan import Plan
 from archspec.network.segnet import SegNet
 from archspec.spec.load import load, validate
 from archspec.spec.schema import ArchSpec

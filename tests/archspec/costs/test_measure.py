@@ -17,7 +17,6 @@ from archspec.costs import measure
 from archspec.costs.energy import EnergyCounter, energy_counter
 from archspec.costs.measure import profile_plan
 from archspec.costs.profile import Energy
-from archspec.network.resolve import resolve
 from blocks.base import SpecError
 
 ARGUMENTS = ["profile", "mamba-unet", "--patch", "32,32,32", "--repeats", "2"]
@@ -59,7 +58,7 @@ def test_amp_is_in_the_precision_that_training_decides_on(
     probe = Probe()
     monkeypatch.setattr(measure, "build_plan", lambda planned: probe)
     monkeypatch.setattr(measure, "autocast_dtype", lambda device: decided)
-    planned = resolve("small-unet", patch_size=(16, 16, 16))
+    planned = archspec.plan("small-unet", patch_size=(16, 16, 16))
     found = profile_plan(planned, amp=amp, repeats=1)
     expected = (decided or torch.bfloat16) if amp else torch.float32
     assert probe.seen == {expected}
@@ -72,7 +71,7 @@ def test_page_is_narrow_whatever_the_machine_says(
     name = "Maker(R) Processor(R) Platinum 99999+ with Graphics @ 9.99GHz"
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: {name}\n", "utf-8")
     monkeypatch.setattr(archspec.costs.measure, "_CPUINFO", tmp_path / "cpuinfo")
-    found = profile_plan(resolve("small-unet", patch_size=(16, 16, 16)), repeats=1)
+    found = profile_plan(archspec.plan("small-unet", patch_size=(16, 16, 16)), repeats=1)
     assert len(name) >= 60 and found.hardware.startswith(f"{name}, ")
     reason = (
         "unavailable: [Errno 13] Permission denied: '/sys/class/powercap/intel-rapl:0/energy_uj'"
@@ -92,8 +91,10 @@ def test_peak_memory_is_of_the_step() -> None:
     code = """
 import json
 from archspec.costs.measure import profile_plan
+from archspec.network.input_sizes import InputSizes
 from archspec.network.resolve import resolve
-print(json.dumps(profile_plan(resolve("small-unet", patch_size=(64, 64, 64)), repeats=1).to_json()))
+planned = resolve("small-unet", InputSizes(patch_size=(64, 64, 64)))
+print(json.dumps(profile_plan(planned, repeats=1).to_json()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
@@ -104,7 +105,7 @@ print(json.dumps(profile_plan(resolve("small-unet", patch_size=(64, 64, 64)), re
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "meta"])
 def test_devices_that_are_not_here(device: str) -> None:
     with pytest.raises(SpecError, match=f"device='{device}': "):
-        profile_plan(resolve("small-unet"), device=device)
+        profile_plan(archspec.plan("small-unet"), device=device)
 
 
 def powercap(root: Path, *microjoules: int, most: int = 10_000_000) -> EnergyCounter:

@@ -15,7 +15,6 @@ from archspec.costs.flops import FusedAttention, on_meta
 from archspec.costs.memory import saved_by_path, saved_bytes, training_memory
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan, plan
-from archspec.network.resolve import resolve
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec
 
@@ -114,7 +113,7 @@ def test_training_step_by_hand() -> None:
         "encoder": {"stages": [{"width": 4, "mixer": {"kind": "identity"}}]},
         "decoder": {"kind": "sum"},
     }
-    planned = resolve(spec)
+    planned = archspec.plan(spec)
     found = training_memory(planned, batch=3, optimizer="adamw")
     net = build_plan(planned)
     assert found.parameters == 4 * sum(p.numel() for p in net.parameters())
@@ -127,7 +126,7 @@ def test_training_step_by_hand() -> None:
 
 
 def test_memory_grows_with_the_batch_and_shrinks_under_amp() -> None:
-    planned = resolve("segformer3d", patch_size=(64, 64, 64))
+    planned = archspec.plan("segformer3d", patch_size=(64, 64, 64))
     one, two, half = (
         training_memory(planned, batch=batch, amp=amp)
         for batch, amp in ((1, False), (2, False), (2, True))
@@ -139,7 +138,7 @@ def test_memory_grows_with_the_batch_and_shrinks_under_amp() -> None:
 
 def test_transient_of_a_real_step() -> None:
     """The worst moment of a real step on the CPU, by the same bookkeeping, is the estimate's."""
-    planned = resolve("small-unet", patch_size=(32, 32, 32))
+    planned = archspec.plan("small-unet", patch_size=(32, 32, 32))
     net, x = build_plan(planned), torch.randn(2, 1, 32, 32, 32)
 
     class Peak(Alive):
@@ -165,6 +164,6 @@ def test_transient_of_a_real_step() -> None:
 def test_peak_on_cuda(name: str, amp: bool) -> None:
     from archspec.costs.measure import profile_plan
 
-    planned = resolve(name, in_channels=4, patch_size=(96, 96, 96))
+    planned = archspec.plan(name, in_channels=4, patch_size=(96, 96, 96))
     found = profile_plan(planned, device="cuda", batch=1, amp=amp, repeats=1)
     assert found.estimated.memory_bytes == pytest.approx(found.measured.peak_bytes, rel=0.15)

@@ -14,7 +14,6 @@ from archspec.costs import fit
 from archspec.costs.fit import Fit
 from archspec.costs.memory import training_memory
 from archspec.network.plan import Plan
-from archspec.network.resolve import resolve
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "text"
 PAGES = {
@@ -76,7 +75,7 @@ def test_json_of_several_is_a_list_at_the_first_one_s_input() -> None:
 def test_what_fits_really_fits(share: float, batch: int) -> None:
     """The advice is held to the same estimate: what it names fits, the next larger does not."""
 
-    planned = resolve("small-unet", patch_size=(64, 64, 32))
+    planned = archspec.plan("small-unet", patch_size=(64, 64, 32))
     needed = training_memory(planned, batch=batch, amp=True).total
     available = int(share * needed)
     found = Fit.of(planned, batch, available)
@@ -87,13 +86,13 @@ def test_what_fits_really_fits(share: float, batch: int) -> None:
     assert above.total > available
     assert (found.patch_that_fits is None) == (share > 1 or share < 0.01)
     if found.patch_that_fits:
-        smaller = resolve("small-unet", patch_size=found.patch_that_fits)
+        smaller = archspec.plan("small-unet", patch_size=found.patch_that_fits)
         assert training_memory(smaller, batch=batch, amp=True).total <= available
 
 
 def test_a_batch_of_thousands_is_found_by_halving(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second case of a small network adds less than later ones: a first guess is too large."""
-    planned, asked = resolve("small-unet", patch_size=(16, 16, 16)), []
+    planned, asked = archspec.plan("small-unet", patch_size=(16, 16, 16)), []
 
     def needed(planned: Plan, batch: int) -> int:
         asked.append(batch)

@@ -11,8 +11,9 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from torch import nn
 
 import archspec
+from archspec import plan
 from archspec.network.build import build_plan
-from archspec.network.plan import Plan, plan
+from archspec.network.plan import Plan
 
 WIDTHS, DEPTHS = (4, 6, 8, 8), (1, 3, 2, 1)
 CASES = {

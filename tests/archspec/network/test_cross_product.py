@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from archspec import plan
 from archspec.costs.flops import cost_plan
 from archspec.network.build import build_plan
-from archspec.network.plan import Plan, plan
+from archspec.network.plan import Plan
 from archspec.network.segnet import SegNet
 from archspec.spec.load import load, validate
 from archspec.spec.schema import ArchSpec

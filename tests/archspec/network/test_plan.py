@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from archspec import plan
 from archspec.network.build import build_plan
-from archspec.network.plan import Plan, plan
+from archspec.network.plan import Plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError

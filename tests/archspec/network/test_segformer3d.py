@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import archspec
+from archspec import plan
 from archspec.network.build import build_plan
-from archspec.network.plan import plan
 from archspec.network.published import key_table
 from archspec.network.segnet import SegNet
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import archspec
+from archspec import plan
 from archspec.network.build import build_plan
-from archspec.network.plan import plan
 from archspec.network.segnet import SegNet
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec

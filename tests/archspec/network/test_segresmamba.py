@@ -18,7 +18,6 @@ import archspec
 from archspec.cli.main import main
 from archspec.network.build import build_plan
 from archspec.network.published import LoadReport, key_table, renamed
-from archspec.network.resolve import resolve
 from archspec.network.segnet import SegNet
 from blocks.mixers.tom import TomMixer
 
@@ -211,7 +210,7 @@ def test_parameters_and_macs(name: str, params: int, gmac: float) -> None:
 def test_slices_are_the_depth_that_the_mixer_sees(
     patch: tuple[int, ...], depths: list[int]
 ) -> None:
-    planned = resolve("segresmamba", patch_size=patch)
+    planned = archspec.plan("segresmamba", patch_size=patch)
     assert [stage.mixed.grid[0] for stage in planned.stages] == depths
     with torch.device("meta"):
         net = build_plan(planned)
@@ -233,4 +232,4 @@ def test_one_voxel_is_refused() -> None:
     with pytest.raises(archspec.SpecError) as caught:
         archspec.build("segresmamba", patch_size=(32, 32, 32))
     assert str(caught.value).endswith(want)
-    resolve("segresmamba", patch_size=(32, 32, 48))
+    archspec.plan("segresmamba", patch_size=(32, 32, 48))

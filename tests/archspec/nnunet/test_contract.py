@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from archspec import plan
 from archspec.network.build import build, build_plan
-from archspec.network.plan import Plan, plan
+from archspec.network.plan import Plan
 from archspec.network.segnet import SegNet
 from archspec.nnunet import contract as nnunet_contract
 from archspec.nnunet.contract import check_contract, network_arguments, target_sizes

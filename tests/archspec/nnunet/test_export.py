@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import archspec
-from archspec.network.plan import plan
+from archspec import plan
 from archspec.nnunet.export import NETWORK_CLASS, export_nnunet
 from archspec.nnunet.network import ArchSpecNet
 from archspec.spec.hashing import arch_hash

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from archspec import plan
 from archspec.costs.fit import memory_size
 from archspec.costs.memory import training_memory
-from archspec.network.plan import plan
 from archspec.nnunet.export import Export, export_nnunet
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec

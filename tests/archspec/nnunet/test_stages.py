@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from archspec import plan
 from archspec.network.build import build
-from archspec.network.plan import plan
 from archspec.nnunet.contract import check_contract, network_arguments
 from archspec.nnunet.export import export_nnunet
 from archspec.nnunet.network import ArchSpecNet

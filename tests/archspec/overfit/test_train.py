@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from archspec import plan
 from archspec.network.build import build_plan
-from archspec.network.plan import Plan, plan
+from archspec.network.plan import Plan
 from archspec.overfit.cap import resolution_cap
 from archspec.overfit.gradients import where_not_finite
 from archspec.overfit.patch import FixedPatch, Target

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from archspec import plan
 from archspec.network.build import build_plan
-from archspec.network.plan import plan
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError, StageShape
 from blocks.decoders.concat import ConcatDecoderSpec

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from archspec.network.plan import Plan, plan
+from archspec import plan
+from archspec.network.plan import Plan
 from archspec.network.resolve import resolve
 from archspec.spec.load import load
 from blocks.base import SpecError
@@ -33,7 +34,7 @@ TREE: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def planned() -> Plan:
-    return resolve(TREE, in_channels=2, num_classes=3)
+    return plan(TREE, in_channels=2, num_classes=3)
 
 
 @pytest.fixture(scope="module")

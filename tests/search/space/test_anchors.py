@@ -11,8 +11,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from archspec import plan
 from archspec.costs.flops import cost_plan
-from archspec.network.plan import plan
+from archspec.network.input_sizes import InputSizes
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
 from archspec.spec.yaml_file import Source, dump
@@ -44,13 +45,13 @@ def loaded(folder: Path, tree: dict[str, Any]) -> Space:
 def test_every_spec_is_scaled_to_a_limit_and_no_further(some_spec: str) -> None:
     name = some_spec
     source = Source("space", {"patch_size": (64, 64, 64), "training": {"lr": 0.5}})
-    trial, sizes = SpecAnchor(name, {}).trial(), {"in_channels": 1, "num_classes": 2}
-    whole = plan_anchor(trial, source, SearchSettings(), **sizes)
+    trial, sizes = SpecAnchor(name, {}).trial(), InputSizes(in_channels=1, num_classes=2)
+    whole = plan_anchor(trial, source, SearchSettings(), sizes)
     assert arch_hash(whole.spec) == arch_hash(load(name)), "no limit, no change"
     assert (whole.in_channels, whole.patch_size, whole.spec.training.lr) == (1, (64, 64, 64), 0.5)
     gflops = cost_plan(whole).flops / 4e9
     settings = SearchSettings.model_validate({"limits": {"gflops": gflops}})
-    found = plan_anchor(trial, source, settings, **sizes)
+    found = plan_anchor(trial, source, settings, sizes)
     assert gflops / 3 < cost_plan(found).flops / 1e9 <= gflops
     before = [stage.width for stage in whole.spec.encoder.stages]
     scales = [s.width / w for s, w in zip(found.spec.encoder.stages, before, strict=True)]
@@ -71,7 +72,7 @@ def test_a_spec_that_does_not_suit_the_patch_has_its_strides_fitted() -> None:
     trial, source = SpecAnchor("unet", {}).trial(), Source("space", {"patch_size": (20, 96, 96)})
     with pytest.raises(SpecError, match="must divide"):
         plan(load("unet"), patch_size=(20, 96, 96))
-    found = plan_anchor(trial, source, SearchSettings(), spacing=(5.0, 1.0, 1.0))
+    found = plan_anchor(trial, source, SearchSettings(), InputSizes(spacing=(5.0, 1.0, 1.0)))
     strides = [stage.downsample.strides(3) for stage in found.spec.encoder.stages]
     depth, width = (math.prod(stride[axis] for stride in strides) for axis in (0, 2))
     assert depth < width and 20 % depth == 0 and 96 % width == 0

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from archspec import plan
 from archspec.costs.flops import cost_plan
-from archspec.network.plan import plan
+from archspec.network.input_sizes import InputSizes
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.space.dry_run import dry_run
@@ -38,7 +39,7 @@ def test_dry_run_shows_samples_and_hours_and_touches_nothing(cli: Cli, space: Pa
 
 
 def test_samples_have_the_costs_of_their_networks(space: Path) -> None:
-    found = dry_run(load_space(space), seconds_per_step=0.5, patch_size=(32, 16, 16))
+    found = dry_run(load_space(space), InputSizes(patch_size=(32, 16, 16)), seconds_per_step=0.5)
     assert len(found.samples) == 6, "all there are"
     for one in found.samples:
         assert one.planned.patch_size == (32, 16, 16)
@@ -67,7 +68,7 @@ def test_samples_over_a_limit_are_said_to_be(cli: Cli, space: Path) -> None:
 def test_a_space_without_a_valid_network_is_refused(space: Path) -> None:
     match = "search.match={macs: 3e6, multiple: 1}"
     with pytest.raises(SpecError, match="200 draws gave no valid network; match: no widths"):
-        dry_run(load_space(space, overrides=(match,)), patch_size=(512, 512, 512))
+        dry_run(load_space(space, overrides=(match,)), InputSizes(patch_size=(512, 512, 512)))
 
 
 def test_matched_samples_cost_the_same(space: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 from optuna.trial import TrialState
 
 import archspec
+from archspec import plan
 from archspec.costs.flops import cost_plan
 from archspec.costs.memory import training_memory
-from archspec.network.plan import plan
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.space.limits import check_limits

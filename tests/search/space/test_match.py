@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import FixedTrial
 
 from archspec.costs.flops import cost, cost_plan
+from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan, plan
 from archspec.spec.hashing import trial_hash
 from archspec.spec.load import load
@@ -89,7 +90,7 @@ def test_no_more_widths_are_made_than_are_tried() -> None:
 def test_sizes_given_are_those_matched() -> None:
     tree = host({"kind": "conv"}, {"kind": "conv"})
     sizes = {"in_channels": 3, "num_classes": 7, "patch_size": (16, 32, 48)}
-    found = match_spec(tree, MatchSpec(macs=TARGET), **sizes)  # type: ignore[arg-type]
+    found = match_spec(tree, MatchSpec(macs=TARGET), InputSizes(**sizes))  # type: ignore[arg-type]
     assert abs(cost(found, **sizes).macs / TARGET - 1) <= 0.03  # type: ignore[arg-type]
     assert cost(found).macs > 1.5 * TARGET
 

@@ -15,8 +15,7 @@ import torch
 from optuna.trial import TrialState
 from torch import Tensor, nn
 
-from archspec.network.build import build_plan
-from archspec.network.resolve import resolve
+import archspec
 from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
@@ -150,9 +149,8 @@ def test_scores_are_nnunet_s(stored: PatchSet, nnunet: Any, patches: Preprocesse
         "encoder": {"stages": [{"width": 4, "mixer": {"kind": "conv"}}]},
         "decoder": {"kind": "sum"},
     }
-    planned = resolve(tree, in_channels=1, num_classes=patches.num_classes, patch_size=half)
     torch.manual_seed(0)
-    net = build_plan(planned)
+    net = archspec.build(tree, in_channels=1, num_classes=patches.num_classes, patch_size=half)
     stored._dataset = replace(patches, settings={**patches.settings, "patch_size": half})
     nnunet.configuration.configuration["patch_size"] = half
     device = torch.device("cpu")
