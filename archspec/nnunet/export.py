@@ -14,7 +14,7 @@ from archspec.nnunet.commands import check_recipe, commands, environment, recipe
 from archspec.nnunet.contract import check_contract, network_arguments
 from archspec.nnunet.dataset import PreprocessedDataset, dataset_id, find_configurations
 from archspec.nnunet.names import RESULTS, check_free, check_name, default_plans_name
-from archspec.nnunet.sizes import Network, settle
+from archspec.nnunet.sizes import Network, SizeWishes, settle
 from archspec.spec.load import SpecLike, load
 from archspec.spec.schema import ArchSpec
 from blocks.base import Grid
@@ -66,7 +66,12 @@ def export_nnunet(
         SpecError: dataset, configuration, spec, size or name cannot be used; nothing was written.
     """
     check_recipe(recipe)
-    available = None if fit_memory is None else memory_size(fit_memory, name="fit_memory")
+    wishes = SizeWishes(
+        patch_size=None if patch_size is None else tuple(patch_size),
+        batch_size=batch_size,
+        fit_memory=None if fit_memory is None else memory_size(fit_memory, name="fit_memory"),
+        stages_from_dataset=stages_from_dataset,
+    )
     loaded = load(spec)
     chosen = _configurations(loaded, configuration)
     found = find_configurations(dataset, chosen, plans_name=base_plans)
@@ -75,18 +80,8 @@ def export_nnunet(
     check_name(name, base_plans)
     fitting, left_out = _of_dimension(loaded, found)
     _check_cascades(fitting)
-    networks = [
-        settle(
-            loaded,
-            one,
-            patch_size=None if patch_size is None else tuple(patch_size),
-            batch_size=batch_size,
-            fit_memory=available,
-            stages_from_dataset=stages_from_dataset,
-            stock_recipe=recipe == "nnunet",
-        )
-        for one in fitting
-    ]
+    stock = recipe == "nnunet"
+    networks = [settle(loaded, one, wishes, stock_recipe=stock) for one in fitting]
     specs = {one.dataset.configuration: one.planned.spec for one in networks}
     replaced = check_free(path, found[0].name, specs, force=force)
     configurations = {one.dataset.configuration: _derive(one, specs) for one in networks}

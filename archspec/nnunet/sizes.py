@@ -16,6 +16,16 @@ _MIN_BATCH = 2
 """nnU-Net plans no smaller batch; one of 1 never oversamples foreground."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeWishes:
+    """What an export asks for in place of the dataset's sizes; `fit_memory` is in bytes."""
+
+    patch_size: Grid | None = None
+    batch_size: int | None = None
+    fit_memory: int | None = None
+    stages_from_dataset: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """One configuration's network at its patch and batch size, and what was settled on the way."""
@@ -27,39 +37,32 @@ class Network:
 
 
 def settle(
-    spec: ArchSpec,
-    dataset: PreprocessedDataset,
-    *,
-    patch_size: Grid | None,
-    batch_size: int | None,
-    fit_memory: int | None,
-    stages_from_dataset: bool,
-    stock_recipe: bool,
+    spec: ArchSpec, dataset: PreprocessedDataset, wishes: SizeWishes, *, stock_recipe: bool
 ) -> Network:
-    """Return the network for this configuration; `fit_memory` is in bytes.
+    """Return the network for this configuration.
 
-    The estimate is for the optimizer of the spec, or for nnU-Net's SGD under `stock_recipe`.
+    Memory is estimated for the optimizer of the spec, or for nnU-Net's SGD under `stock_recipe`.
 
     Raises:
         SpecError: the network cannot be planned at that patch, or nothing fits.
     """
-    patch = dataset.patch_size if patch_size is None else patch_size
+    patch = dataset.patch_size if wishes.patch_size is None else wishes.patch_size
     if len(patch) != len(dataset.patch_size):
         raise SpecError(
             f"{dataset.configuration} has {len(dataset.patch_size)} axes",
             where=argument("patch_size", patch),
         )
-    batch = dataset.batch_size if batch_size is None else batch_size
+    batch = dataset.batch_size if wishes.batch_size is None else wishes.batch_size
     if batch < 1:
         raise SpecError(f"must be at least 1, but is {batch}", field="batch_size")
     notes = []
-    if stages_from_dataset:
+    if wishes.stages_from_dataset:
         adapted = fit_stages(spec, spacing=dataset.spacing, patch_size=patch)
         notes.append(_stages_note(spec, adapted, dataset))
         spec = adapted
     planned = _plan(spec, dataset, patch)
-    if fit_memory is not None:
-        planned, batch, note = _fitted(planned, batch, fit_memory, stock_recipe)
+    if wishes.fit_memory is not None:
+        planned, batch, note = _fitted(planned, batch, wishes.fit_memory, stock_recipe)
         notes.append(note)
     return Network(dataset, planned, batch, (*_differences(planned, batch, dataset), *notes))
 
