@@ -66,7 +66,7 @@ def render_page(
         confirmed=shown,
         stale=confirmed is not None and shown is None,
         anchors=[trial for trial in trials if trial.anchor],
-        classes=list(dict.fromkeys(name for t in front for name in t.scores or {})),
+        classes=list(dict.fromkeys(name for t in front for name in t.scores)),
         entries=[_entry(differences, trial) for trial in trials if trial.spec is not None],
         base=differences.base,
         history=history,

@@ -85,10 +85,10 @@ def flops_figure(front: Sequence[ReportTrial], kinds: Sequence[dict[str, int]]) 
 
 def classes_figure(front: Sequence[ReportTrial]) -> Figure:
     """Return the Dice of every class and group along the front."""
-    names = list(dict.fromkeys(name for trial in front for name in trial.scores or {}))
+    names = list(dict.fromkeys(name for trial in front for name in trial.scores))
     data = []
     for index, name in enumerate(names):
-        found = [t for t in front if name in (t.scores or {})]
+        found = [t for t in front if name in t.scores]
         color = _CLASS_COLORS[index % len(_CLASS_COLORS)]
         data.append(
             {
@@ -96,13 +96,13 @@ def classes_figure(front: Sequence[ReportTrial]) -> Figure:
                 "mode": "lines+markers",
                 "name": html.escape(name),
                 "x": [t.gflops for t in found],
-                "y": [(t.scores or {})[name] for t in found],
+                "y": [t.scores[name] for t in found],
                 "line": {"color": color, "width": 1.5, "dash": "solid" if index < 8 else "dot"},
                 "marker": {"size": 7},
                 "hovertemplate": "%{y:.3f}",
             }
         )
-    values = [value for t in front for value in (t.scores or {}).values()]
+    values = [value for t in front for value in t.scores.values()]
     layout = {
         "xaxis": log_axis([t.gflops or 1.0 for t in front], GFLOPS),
         "yaxis": {"title": {"text": DICE}, "range": list(dice_range(values))},

@@ -26,7 +26,7 @@ def hover_text(trial: ReportTrial) -> str:
     if trial.dice is not None:
         lines.append(f"Dice {trial.dice:.4f} at step {trial.step:,}")
     costs = [f"{trial.gflops:.4g} GFLOPs"] if trial.gflops else []
-    costs += [f"{trial.params:,} parameters"] if trial.params else []
+    costs += [f"{trial.costs.params:,} parameters"] if trial.costs.params else []
     lines += [", ".join(costs)] if costs else []
     if trial.seconds_per_step:
         lines.append(f"{trial.seconds_per_step:.3g} s per step")

@@ -128,9 +128,9 @@ class Differences:
         if planned is not None:
             kinds = cost_plan(planned).by_kind
             counts = {k: n if k == "scan" else 2 * n for k, n in kinds.items() if n}
-            if sum(counts.values()) == trial.flops:  # else a release counted otherwise
+            if sum(counts.values()) == trial.costs.flops:  # else a release counted otherwise
                 return counts
-        return {"multiply-adds": 2 * (trial.macs or 0), "scan": trial.scan_flops or 0}
+        return {"multiply-adds": 2 * (trial.costs.macs or 0), "scan": trial.costs.scan_flops or 0}
 
     def _pair(self, trial: ReportTrial) -> tuple[ArchSpec | None, ArchSpec | None]:
         base = None if self.base is None else self._specs.get(self.base.number)

@@ -3,7 +3,7 @@
 import datetime
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -43,6 +43,16 @@ _STATE_OF: dict[End, State] = {
 
 
 @dataclass(frozen=True)
+class TrialCosts:
+    """What one forward pass of its network costs; what was not noted is None."""
+
+    flops: int | None = None
+    macs: int | None = None
+    scan_flops: int | None = None
+    params: int | None = None
+
+
+@dataclass(frozen=True)
 class ReportTrial:
     """One trial; what is not known of it is None.
 
@@ -58,14 +68,10 @@ class ReportTrial:
     choices: dict[str, Any]
     anchor: bool
     dice: float | None = None
-    scores: dict[str, float] | None = None
-    flops: int | None = None
-    macs: int | None = None
-    scan_flops: int | None = None
-    params: int | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    costs: TrialCosts = TrialCosts()
     step: int = 0
     seconds: float = 0.0
-    seconds_per_step: float | None = None
     seed: int | None = None
     reason: str = ""
     cause: str = ""
@@ -74,7 +80,11 @@ class ReportTrial:
 
     @property
     def gflops(self) -> float | None:
-        return None if self.flops is None else self.flops / 1e9
+        return None if self.costs.flops is None else self.costs.flops / 1e9
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        return self.seconds / self.step if self.step and self.seconds else None
 
     @property
     def done(self) -> bool:
@@ -121,7 +131,7 @@ def front_of(trials: Sequence[ReportTrial]) -> list[ReportTrial]:
 
 
 def _log_flops(trial: ReportTrial) -> float:
-    return math.log10(trial.flops or 1)
+    return math.log10(trial.costs.flops or 1)
 
 
 def _read(folder: Path, trial: FrozenTrial, heir: int | None, run: RunRecord) -> ReportTrial:
@@ -131,9 +141,7 @@ def _read(folder: Path, trial: FrozenTrial, heir: int | None, run: RunRecord) ->
     seconds = (known.seconds if done else last and last.seconds) or 0.0
     step = run.steps if done else last.step if last else 0
     if end is End.LOST and heir is not None:
-        per_step, seconds = None, 0.0
-    else:
-        per_step = seconds / step if step and seconds else None
+        seconds = 0.0
     scores = known.scores if done else last and last.scores
     dice = trial.values[0] if done else None
     if end is End.STOPPED and last is not None:
@@ -150,13 +158,9 @@ def _read(folder: Path, trial: FrozenTrial, heir: int | None, run: RunRecord) ->
         anchor=False,
         dice=dice,
         scores={name: score for name, score in (scores or {}).items() if name != "mean"},
-        flops=flops,
-        macs=known.macs,
-        scan_flops=known.scan_flops,
-        params=known.params,
+        costs=TrialCosts(flops, known.macs, known.scan_flops, known.params),
         step=step,
         seconds=seconds,
-        seconds_per_step=per_step,
         seed=known.seed,
         reason="; ".join(filter(None, (told, another))),
         cause=_cause(known, end) if told else another,

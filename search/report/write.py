@@ -86,10 +86,9 @@ def front_table(folder: Path) -> str:
     names = _score_names(front)
     lines = ["trial   GFLOPs     params   Dice  " + "  ".join(names)]
     for trial in front:
-        scores = "  ".join(f"{(trial.scores or {})[name]:.3f}".rjust(len(name)) for name in names)
-        lines.append(
-            f"{trial.number:5}{trial.gflops:9.3f}{trial.params:11,}{trial.dice:7.3f}  {scores}"
-        )
+        scores = "  ".join(f"{trial.scores[name]:.3f}".rjust(len(name)) for name in names)
+        costs = f"{trial.gflops:9.3f}{trial.costs.params:11,}"
+        lines.append(f"{trial.number:5}{costs}{trial.dice:7.3f}  {scores}")
     confirmed = read_confirmed(folder, front)
     if confirmed is not None:
         lines += ["", confirmed.found.text() if confirmed.current else STALE]
@@ -158,7 +157,7 @@ def _finished(folder: Path) -> tuple[tuple[ReportTrial, ...], RunRecord]:
 
 
 def _score_names(trials: Sequence[ReportTrial]) -> list[str]:
-    return list(dict.fromkeys(name for trial in trials for name in trial.scores or {}))
+    return list(dict.fromkeys(name for trial in trials for name in trial.scores))
 
 
 def _rows(trials: Sequence[ReportTrial]) -> list[dict[str, Any]]:
@@ -170,13 +169,14 @@ def _rows(trials: Sequence[ReportTrial]) -> list[dict[str, Any]]:
 
 
 def _row(trial: ReportTrial, classes: list[str], holes: list[str]) -> dict[str, Any]:
+    costs = trial.costs
     known = {
         "trial": trial.number,
         "dice": trial.dice,
         "gflops": trial.gflops,
-        "gmac": None if trial.macs is None else trial.macs / 1e9,
-        "scan_gflops": None if trial.scan_flops is None else trial.scan_flops / 1e9,
-        "params": trial.params,
+        "gmac": None if costs.macs is None else costs.macs / 1e9,
+        "scan_gflops": None if costs.scan_flops is None else costs.scan_flops / 1e9,
+        "params": costs.params,
         "seconds": trial.seconds,
         "seconds_per_step": trial.seconds_per_step,
         "step": trial.step,
@@ -187,8 +187,7 @@ def _row(trial: ReportTrial, classes: list[str], holes: list[str]) -> dict[str, 
     }
     # a class may be called like a column, say params
     scores = {
-        f"dice of {name}" if name in known else name: (trial.scores or {}).get(name)
-        for name in classes
+        f"dice of {name}" if name in known else name: trial.scores.get(name) for name in classes
     }
     row = {**known, **scores, **{hole: trial.choices.get(hole) for hole in holes}}
     return {name: "" if value is None else value for name, value in row.items()}
