@@ -16,6 +16,7 @@ from experiment import Arm, Bench, Budget, Runner, Tables
 from torch import Tensor, nn
 from trainings import Job, Outcome
 
+from archspec.network.input_sizes import InputSizes
 from archspec.scoring.statistics import holm
 
 PATCH = (8, 8, 8)
@@ -47,9 +48,9 @@ class FakeData:
 
 @pytest.fixture(autouse=True)
 def _fake_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = SimpleNamespace(num_channels=1, num_classes=2, patch_size=PATCH)
+    sizes = InputSizes(in_channels=1, num_classes=2, patch_size=PATCH)
     split = SimpleNamespace(train=("d", "e"))
-    monkeypatch.setattr(trainings, "find_dataset", lambda name: sizes)
+    monkeypatch.setattr(trainings, "find_dataset", lambda name: SimpleNamespace(sizes=sizes))
     monkeypatch.setattr(trainings, "split_cases", lambda dataset, fold: split)
     monkeypatch.setattr(trainings, "_data", lambda *settings: FakeData())
 
