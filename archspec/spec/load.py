@@ -118,12 +118,7 @@ def check(source: Source) -> Checked:
             if isinstance(source.tree.get("search"), dict) or _has_hole(source.tree):
                 raise is_a_space(source.name) from None
             found = mistakes(errors)
-            told = {(one.where, one.field, one.problem) for one in problems}
-            problems += [
-                one
-                for one in located(found, source)
-                if (one.where, one.field, one.problem) not in told
-            ]
+            problems += [one for one in located(found, source) if one not in problems]
             guess = _guessed(source, found)
             if guess is None:
                 break

@@ -13,6 +13,7 @@ import archspec.cli.refusal
 import archspec.nnunet.dataset
 import blocks.errors
 import search.study.run
+from archspec.network.input_sizes import InputSizes
 from archspec.network.resolve import resolve
 from archspec.spec.yaml_file import dump
 from blocks.errors import SpecError
@@ -64,7 +65,7 @@ def test_loading_resolving_and_locating(mute: bool, tmp_path: Path) -> None:
     assert all(one.where and one.where.line for one in caught.value.problems)
     assert (str(caught.value) == MUTED) is mute
     with pytest.raises(SpecError) as caught:
-        resolve("small-unet", patch_size=(30, 32, 32))
+        resolve("small-unet", InputSizes(patch_size=(30, 32, 32)))
     (one,) = caught.value.problems
     assert one.where == blocks.errors.argument("patch_size", (30, 32, 32))
     override = "patch_size=[30, 32, 32]"
