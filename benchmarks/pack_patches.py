@@ -13,6 +13,7 @@ from pathlib import Path
 from archspec.nnunet.dataset import find_dataset
 from blocks.base import SpecError
 from search.space.space import load_space
+from search.trials.host import TrainingHost
 from search.trials.patch_set import pack
 
 
@@ -33,9 +34,8 @@ def main() -> int:
             given.out,
             num_patches=given.patches,
             batch_size=settings.batch_size,
-            fold=given.fold,
             test_share=settings.test_share,
-            seed=given.seed,
+            host=TrainingHost(fold=given.fold, seed=given.seed),
         )
     except SpecError as error:
         print(error, file=sys.stderr)

@@ -25,6 +25,7 @@ from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.yaml_file import dump
 from search.space.space import Space, load_space
 from search.study.loop import SearchLoop
+from search.study.task import SearchTask
 from search.trials.train import Rung, TrialTask
 from search.trials.worker import Message
 
@@ -130,9 +131,8 @@ def main() -> None:
             sampler = optuna.samplers.RandomSampler(seed=1)
             study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
             filled(study, space, stored)
-            loop = SearchLoop(
-                space, dataset, folder, study, stored + options.trials, 0, lambda event: None
-            )
+            task = SearchTask(space, dataset, folder, stored + options.trials)
+            loop = SearchLoop(task, study)
             started = time.process_time()
             loop.recover()
             start_up = time.process_time() - started

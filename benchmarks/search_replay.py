@@ -29,6 +29,7 @@ from search.space.settings import StopperName
 from search.space.space import Space
 from search.study import draw as drawing
 from search.study.loop import SearchLoop
+from search.study.task import SearchTask
 from search.trials.train import Rung, TrialTask
 from search.trials.worker import Message
 
@@ -225,15 +226,9 @@ def replay(
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     pool = Replayer(table, study, budget)
     with tempfile.TemporaryDirectory() as name:
-        loop = SearchLoop(
-            replace(known, settings=settings),
-            _no_data(Path(name), known),
-            Path(name),
-            study,
-            10**6,
-            0,
-            lambda event: None,
-        )
+        space = replace(known, settings=settings)
+        task = SearchTask(space, _no_data(Path(name), known), Path(name), 10**6)
+        loop = SearchLoop(task, study)
         if stopper == "moasha":
             loop.stopper = NonDominatedHalving(len(settings.rung_steps), eta=settings.eta)
         loop.recover()

@@ -14,6 +14,8 @@ from search.space.space import Space, load_space
 from search.study.loop import Event
 from search.study.record import read_run
 from search.study.run import run as run_study
+from search.study.task import SearchTask
+from search.trials.host import TrainingHost
 
 CONFIRM_SEEDS = 3
 """Trainings of each point of the front at the end, where test cases are held out."""
@@ -66,24 +68,15 @@ def run(
         loaded = control_space(loaded)
     dataset = find_dataset(data, configuration=configuration, plans_name=plans)
     devices, folder = devices_for(device, jobs), Path(out)
-    study = run_study(
-        loaded,
-        dataset,
-        folder=folder,
-        trials=trials,
-        devices=devices,
-        threads=threads,
-        fold=fold,
-        seed=seed,
-        resume=resume,
-        on_event=on_event,
-    )
+    host = TrainingHost(devices=devices, threads=threads, fold=fold, seed=seed, plans=plans)
+    task = SearchTask(loaded, dataset, folder, trials, host)
+    study = run_study(task, resume=resume, on_event=on_event)
     seeds = confirm_seeds
     if seeds is None:
         record = read_run(folder)
         seeds = CONFIRM_SEEDS if record is not None and record.test_cases else 0
     if seeds and study.best_trials:
-        confirm(folder, seeds=seeds, devices=devices, threads=threads, plans_name=plans)
+        confirm(folder, seeds=seeds, host=host)
     return study
 
 

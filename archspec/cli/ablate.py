@@ -77,8 +77,9 @@ def ablate(
     if dataset is None:
         raise SpecError("needs --data (all but with --dry-run)", field="ablate")
     from archspec.training.devices import devices_for
-    from search.retrain.ablate import RESULT
+    from search.retrain.ablate import RESULT, Trainings
     from search.retrain.ablate import ablate as train_variants
+    from search.trials.host import TrainingHost
 
     folder = out or Path(f"ablation-{planned.spec.name}-{dataset.name}")
     try:
@@ -86,14 +87,14 @@ def ablate(
             variants,
             dataset,
             folder=folder,
-            steps=steps,
-            seeds=seeds,
-            seed=seed,
-            batch_size=batch,
-            fold=fold,
-            test_share=test_share,
-            devices=devices_for(device, jobs),
-            threads=threads,
+            trainings=Trainings(steps=steps, seeds=seeds, batch_size=batch, test_share=test_share),
+            host=TrainingHost(
+                devices=devices_for(device, jobs),
+                threads=threads,
+                fold=fold,
+                seed=seed,
+                plans=plans,
+            ),
             on_progress=show_progress,
         )
     except KeyboardInterrupt:

@@ -21,6 +21,7 @@ from archspec.spec.find import space_tree
 if TYPE_CHECKING:
     from archspec.nnunet.dataset import PreprocessedDataset
     from search.space.space import Space
+    from search.trials.host import TrainingHost
 
 
 def register(app: typer.Typer) -> None:
@@ -124,12 +125,14 @@ def search(
 
         loaded = control_space(loaded)
     from archspec.training.devices import devices_for
+    from search.trials.host import TrainingHost
 
     devices = devices_for(device, jobs)
+    host = TrainingHost(devices=devices, threads=threads, fold=fold, seed=seed, plans=plans)
     if dry_run:
         from search.launch import CONFIRM_SEEDS
 
-        _show_samples(loaded, dataset, trials, devices, seed, seconds_per_step)
+        _show_samples(loaded, dataset, trials, host, seconds_per_step)
         share = loaded.settings.test_share
         seeds = (CONFIRM_SEEDS if share else 0) if confirm_seeds is None else confirm_seeds
         if seeds:
@@ -141,32 +144,23 @@ def search(
     from archspec.cli.display import SearchDisplay
     from search.study.record import kept_settings, kept_text
     from search.study.run import run
+    from search.study.task import SearchTask
 
     kept = kept_settings(out, loaded) if resume else {}
     if kept:
         print(kept_text(kept))
     try:
         with SearchDisplay(trials) as display:
-            run(
-                loaded,
-                dataset,
-                folder=out,
-                trials=trials,
-                devices=devices,
-                threads=threads,
-                fold=fold,
-                seed=seed,
-                resume=resume,
-                on_event=display.show,
-            )
+            task = SearchTask(loaded, dataset, out, trials, host)
+            run(task, resume=resume, on_event=display.show)
     except KeyboardInterrupt:
         print(f"stopped; go on with the same command and --resume ({out})", file=sys.stderr)
         raise typer.Exit(130) from None
-    _confirm(out, confirm_seeds, devices=devices, threads=threads, plans=plans)
+    _confirm(out, confirm_seeds, host)
     print(f"next: archspec report {out}")
 
 
-def _confirm(out: Path, asked: int | None, *, devices: list[str], threads: int, plans: str) -> None:
+def _confirm(out: Path, asked: int | None, host: "TrainingHost") -> None:
     """Train the front again, or say how; `asked` seeds, None for as many as are the default."""
     from archspec.cli.confirm import show_confirmed, train_again
     from search.launch import CONFIRM_SEEDS
@@ -192,7 +186,7 @@ def _confirm(out: Path, asked: int | None, *, devices: list[str], threads: int, 
         f"seed{'s' * (seeds > 1)} = {points * seeds} trainings of {record.steps:,} steps{scored}",
         flush=True,
     )
-    found = train_again(out, seeds=seeds, devices=devices, threads=threads, plans=plans)
+    found = train_again(out, seeds=seeds, host=host)
     show_confirmed(found, out)
     if found.failed:
         raise typer.Exit(1)
@@ -202,8 +196,7 @@ def _show_samples(
     space: "Space",
     dataset: "PreprocessedDataset | None",
     trials: int | None,
-    devices: list[str],
-    seed: int,
+    host: "TrainingHost",
     seconds_per_step: float | None,
 ) -> None:
     """Print ten networks of the space at the dataset's sizes, or at the space's own."""
@@ -213,8 +206,8 @@ def _show_samples(
     found = dry_run(
         space,
         dataset.sizes if dataset else OF_SPEC,
-        device=devices[0],
+        device=host.devices[0],
         seconds_per_step=seconds_per_step,
-        seed=seed,
+        seed=host.seed,
     )
-    print(found.text(trials or 40, len(devices)))
+    print(found.text(trials or 40, len(host.devices)))

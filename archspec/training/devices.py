@@ -30,7 +30,7 @@ def device_named(name: str) -> torch.device:
     return device
 
 
-def devices_for(name: str, jobs: int) -> list[str]:
+def devices_for(name: str, jobs: int) -> tuple[str, ...]:
     """Return one device per worker; `cuda`, and `auto` where it is one, take one GPU each.
 
     Raises:
@@ -38,5 +38,5 @@ def devices_for(name: str, jobs: int) -> list[str]:
     """
     named = device_named(name)
     if named.type == "cuda" and named.index is None:
-        return [f"cuda:{i}" for i in range(min(jobs, torch.cuda.device_count()))]
-    return [str(named)] * jobs
+        return tuple(f"cuda:{i}" for i in range(min(jobs, torch.cuda.device_count())))
+    return (str(named),) * jobs

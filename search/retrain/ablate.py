@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from search.retrain.noise import Entrant, dice_differences, matrix, shared_cases
 from search.retrain.retrain import Outcome, Progress, Retraining, retrain
 from search.retrain.variants import Variants
 from search.space.settings import SearchSettings
+from search.trials.host import ONE_CPU, TrainingHost
 from search.trials.worker import WorkerSettings
 
 RESULT, SETTINGS, TABLE = "ablation.json", "settings.json", "trainings.jsonl"
@@ -26,38 +27,43 @@ _RUNGS = 2
 """Where a killed training can go on from: half way and at the end."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trainings:
+    """How each network is trained: `seeds` times; `test_share` of the cases are held out."""
+
+    steps: int
+    seeds: int = 3
+    batch_size: int = 2
+    test_share: float = 0.0
+
+
 def ablate(
     variants: Variants,
     dataset: PreprocessedDataset,
     *,
     folder: Path,
-    steps: int,
-    seeds: int = 3,
-    seed: int = 0,
-    batch_size: int = 2,
-    fold: int = 0,
-    test_share: float = 0.0,
-    devices: Sequence[str] = ("cpu",),
-    threads: int = 1,
+    trainings: Trainings,
+    host: TrainingHost = ONE_CPU,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Ablation:
     """Train the original and its variants with the same seeds, and return what was found.
 
     They are compared on the fold's validation cases, by which nothing is chosen here; on test cases
-    where `test_share` asks for some. Trainings of an earlier call with the same settings stand.
+    where `trainings` asks for some. Trainings of an earlier call with the same settings stand.
 
     Raises:
         SpecError: the folder holds something else, or the split leaves too few cases.
     """
-    split = split_cases(dataset, fold=fold, test_share=test_share, seed=seed)
+    fold, seed = host.fold, host.seed
+    split = split_cases(dataset, fold=fold, test_share=trainings.test_share, seed=seed)
     settings = AblationSettings(
         network=trial_hash(variants.original.spec),
         dataset=dataset.name,
         configuration=dataset.configuration,
         fold=fold,
         test_cases=list(split.test),
-        steps=steps,
-        batch_size=batch_size,
+        steps=trainings.steps,
+        batch_size=trainings.batch_size,
         seed=seed,
         convention=CONVENTION,
     )
@@ -65,16 +71,19 @@ def ablate(
     everyone = [variants.original, *variants.others]
     jobs = {
         one.name: [
-            Retraining(one.name, one.spec.tree(), 1000 * seed + number) for number in range(seeds)
+            Retraining(one.name, one.spec.tree(), 1000 * seed + number)
+            for number in range(trainings.seeds)
         ]
         for one in everyone
     }
     outcome = retrain(
         [job for own in jobs.values() for job in own],
         table=folder / TABLE,
-        settings=WorkerSettings(dataset, fold, batch_size, threads, held_out=split.test),
-        rung_steps=SearchSettings(steps=steps, rungs=_RUNGS, eta=1).rung_steps,
-        devices=devices,
+        settings=WorkerSettings(
+            dataset, fold, trainings.batch_size, host.threads, held_out=split.test
+        ),
+        rung_steps=SearchSettings(steps=trainings.steps, rungs=_RUNGS, eta=1).rung_steps,
+        devices=host.devices,
         on_progress=on_progress,
     )
     part = "test" if split.test else "validation"
@@ -87,7 +96,7 @@ def ablate(
     found = Ablation(
         settings=settings,
         name=variants.original.spec.name,
-        seeds=seeds,
+        seeds=trainings.seeds,
         compared_on=part,
         num_cases=len(cases),
         original=_dice(original, cases),

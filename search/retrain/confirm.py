@@ -20,6 +20,7 @@ from search.study.record import RECORD, RunRecord, read_settings
 from search.study.run import open_run
 from search.study.trial_record import TrialRecord
 from search.trials.cases import CaseScores
+from search.trials.host import ONE_CPU, TrainingHost
 from search.trials.worker import WorkerSettings
 
 TABLE = Path("confirm", "trainings.jsonl")
@@ -31,16 +32,14 @@ def confirm(
     folder: Path,
     *,
     seeds: int = 3,
-    devices: Sequence[str] = ("cpu",),
-    threads: int = 1,
-    plans_name: str = "nnUNetPlans",
+    host: TrainingHost = ONE_CPU,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Confirmation:
     """Train every point of the run's front `seeds` times, and return what `confirmed.json` holds.
 
     Trainings go to the run's full number of steps and are not stopped. Those of an earlier call
     stand. Test cases are scored at the end of each training, once; a run without a test part has
-    its validation cases compared, by which it chose.
+    its validation cases compared, by which it chose. Fold and seed are the run's, not the host's.
 
     Raises:
         SpecError: no run, no finished trial, or the dataset is not what the run was made with.
@@ -52,19 +51,21 @@ def confirm(
         raise SpecError("no trial has finished yet", where=folder)
     front = [finished[index] for index in points]
     dataset = find_dataset(
-        record.dataset, configuration=record.configuration, plans_name=plans_name
+        record.dataset, configuration=record.configuration, plans_name=host.plans
     )
     # nothing is stopped here, and earlier releases had stoppers that are gone
     search = read_settings(folder / RECORD, {**record.settings, "stopper": "none"})
     held_out = _test_cases(folder, record, dataset)
-    settings = WorkerSettings(dataset, record.fold, search.batch_size, threads, held_out=held_out)
+    settings = WorkerSettings(
+        dataset, record.fold, search.batch_size, host.threads, held_out=held_out
+    )
     jobs = {trial.number: _jobs(folder, trial, record.seed, seeds) for trial in front}
     outcome = retrain(
         [job for own in jobs.values() for job in own],
         table=folder / TABLE,
         settings=settings,
         rung_steps=search.rung_steps,
-        devices=devices,
+        devices=host.devices,
         on_progress=on_progress,
     )
     parts: tuple[Part, ...] = ("validation", "test") if held_out else ("validation",)

@@ -17,7 +17,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from archspec.costs.flops import Cost
 from archspec.files import replacing, write_text
-from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.windows import count_windows
 from archspec.spec.hashing import VERSION, trial_hash
 from archspec.spec.load import load
@@ -25,13 +24,13 @@ from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.space.anchors import anchor_spec_of, spec_anchors
-from search.space.space import Space
 from search.study.draw import Drawing
 from search.study.end import End
 from search.study.ledger import Ledger
 from search.study.recovery import queue_again, recover, this_host
 from search.study.stop import make_stopper
 from search.study.storage import first_heartbeat, queued_params, stored_trial, trial_id
+from search.study.task import SearchTask
 from search.study.trial_record import JudgedRung, TrialRecord, write
 from search.trials.pool import WorkerPool
 from search.trials.train import CHECKPOINT, METRICS, Rung, TrialTask
@@ -50,31 +49,25 @@ class Event:
 
 
 class SearchLoop:
-    """Draw, submit, record, until `total` trials have ended."""
+    """Draw, submit, record, until the task's number of trials have ended."""
 
     def __init__(
         self,
-        space: Space,
-        dataset: PreprocessedDataset,
-        folder: Path,
+        task: SearchTask,
         study: optuna.Study,
-        total: int,
-        seed: int,
-        on_event: Callable[[Event], None],
-        *,
-        device: str = "cpu",
+        on_event: Callable[[Event], None] = lambda event: None,
     ) -> None:
-        self.space = space
-        self.dataset = dataset
-        self.folder = folder
+        self.space = task.space
+        self.dataset = task.dataset
+        self.folder = task.folder
         self.study = study
-        self.total = total
-        self.seed = seed
+        self.total = task.trials
+        self.seed = task.host.seed
         self.on_event = on_event
-        self.drawing = Drawing(space, dataset, study, device)
+        self.drawing = Drawing(task.space, task.dataset, study, task.host.devices[0])
         self.live: dict[int, optuna.Trial] = {}
-        self.rung_steps = space.settings.rung_steps
-        self.stopper = make_stopper(space.settings)
+        self.rung_steps = task.space.settings.rung_steps
+        self.stopper = make_stopper(task.space.settings)
         self.ledger = Ledger([])
 
     def num_left(self) -> int:

@@ -5,7 +5,8 @@ The run folder holds `study.db` (Optuna, SQLite), `space.yaml`, `run.json` and, 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -32,6 +33,7 @@ from search.study.record import (
 from search.study.session import note_session
 from search.study.storage import STUDY, Heartbeat, open_storage, quiet
 from search.study.storage import open_run as open_run
+from search.study.task import SearchTask
 from search.trials.pool import WorkerPool
 from search.trials.worker import WorkerSettings
 
@@ -39,37 +41,32 @@ METRIC_NAMES = ("dice", "log10_flops")
 
 
 def run(
-    space: Space,
-    dataset: PreprocessedDataset,
+    task: SearchTask,
     *,
-    folder: Path,
-    trials: int,
-    devices: Sequence[str] = ("cpu",),
-    threads: int = 1,
-    fold: int = 0,
-    seed: int = 0,
     resume: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> optuna.Study:
-    """Train until the study has `trials` trials that ended, and return it.
+    """Train until the study has as many trials that ended as the task asks for, and return it.
 
-    Trials that a killed search left behind are gone on with from their last rung. `devices` names
-    one device per worker. A resumed run keeps its settings where the space does not give them.
+    Trials that a killed search left behind are gone on with from their last rung. A resumed run
+    keeps its settings where the space does not give them.
 
     Raises:
         SpecError: the folder exists and `resume` is off, another search uses it, its space, dataset
             or fold differ, or nothing can be written there.
     """
-    before, space = read_run(folder), with_kept_settings(folder, space)
-    _check_data(dataset, fold)
-    held_out = _test_cases(space, dataset, fold, seed)
+    folder, dataset, host = task.folder, task.dataset, task.host
+    before, space = read_run(folder), with_kept_settings(folder, task.space)
+    task = replace(task, space=space)
+    _check_data(dataset, host.fold)
+    held_out = _test_cases(task)
     record = RunRecord(
         space=json.loads(json.dumps(space.source.tree)),
         settings=space.settings.model_dump(mode="json"),
         dataset=dataset.name,
         configuration=dataset.configuration,
-        fold=fold,
-        seed=seed,
+        fold=host.fold,
+        seed=host.seed,
         convention=CONVENTION,
         synthetic_task=dataset.dataset_json.get("archspec", {}).get("task"),
         earlier_stopper=earlier_stopper(before),
@@ -81,21 +78,19 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "run.lock", timeout=0), quiet():
             _write_record(folder, record)
-            note_session(folder, dataset, fold=fold, devices=devices, threads=threads)
+            note_session(folder, dataset, host)
             storage = open_storage(folder, create=True)
             study = _open_study(folder, storage, space, record)
-            search = SearchLoop(
-                space, dataset, folder, study, trials, seed, on_event, device=devices[0]
-            )
+            search = SearchLoop(task, study, on_event)
             search.recover()
             if search.num_left() == 0:
-                on_event(
-                    Event("note", -1, f"all {trials} trials have ended already", trials, trials)
-                )
+                total = task.trials
+                told = f"all {total} trials have ended already"
+                on_event(Event("note", -1, told, total, total))
             else:
                 size = space.settings.batch_size
-                settings = WorkerSettings(dataset, fold, size, threads, held_out=held_out)
-                jobs = list(devices)[: search.num_left()]
+                settings = WorkerSettings(dataset, host.fold, size, host.threads, held_out=held_out)
+                jobs = list(host.devices)[: search.num_left()]
                 with Heartbeat(storage, search.live_ids), WorkerPool(settings, jobs) as pool:
                     search.drive(pool)
             return study
@@ -134,12 +129,12 @@ def _check_data(dataset: PreprocessedDataset, fold: int) -> None:
         raise SpecError(f"{dataset.name} has folds 0 to {folds - 1}", where=argument("fold", fold))
 
 
-def _test_cases(
-    space: Space, dataset: PreprocessedDataset, fold: int, seed: int
-) -> tuple[str, ...]:
+def _test_cases(task: SearchTask) -> tuple[str, ...]:
     """Return the test part; nnU-Net is imported for it only where there is one."""
-    share = space.settings.test_share
-    return split_cases(dataset, fold=fold, test_share=share, seed=seed).test if share else ()
+    share, host = task.space.settings.test_share, task.host
+    if not share:
+        return ()
+    return split_cases(task.dataset, fold=host.fold, test_share=share, seed=host.seed).test
 
 
 def _check_folder(

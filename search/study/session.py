@@ -20,28 +20,22 @@ import torch
 from archspec.network.input_sizes import InputSizes
 from archspec.nnunet.dataset import PreprocessedDataset
 from blocks.scan.dispatch import VARIABLE, candidates
+from search.trials.host import TrainingHost
 
 SESSIONS = "sessions.jsonl"
 _DISTRIBUTIONS = ("archspec-seg", "torch", "nnunetv2", "optuna", "numpy", "numba", "triton")
 
 
-def note_session(
-    folder: Path,
-    dataset: PreprocessedDataset,
-    *,
-    fold: int,
-    devices: Sequence[str],
-    threads: int,
-) -> None:
+def note_session(folder: Path, dataset: PreprocessedDataset, host: TrainingHost) -> None:
     """Add a line: date, command, versions, devices, cases of each part, sizes of the networks."""
     record = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": _command(sys.argv),
         "versions": {"python": platform.python_version(), **_versions()},
-        "devices": [_device_name(device) for device in devices],
-        "threads": threads,
-        "scan_backend": _scan_backend(devices[0]),
-        "split": data_split(dataset, fold),
+        "devices": [_device_name(device) for device in host.devices],
+        "threads": host.threads,
+        "scan_backend": _scan_backend(host.devices[0]),
+        "split": data_split(dataset, host.fold),
         "input": {
             "in_channels": dataset.num_channels,
             "num_classes": dataset.num_classes,

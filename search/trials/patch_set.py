@@ -23,6 +23,7 @@ from archspec.training.step import Batch, autocast_dtype
 from blocks.base import SpecError
 from search.trials.batches import Loading, load_batches
 from search.trials.cases import CaseScores, Predicted, scores_by_case, scores_of_all
+from search.trials.host import ONE_CPU, TrainingHost
 
 PATCHES = "patches.npz"
 """Lies where the cases of a preprocessed dataset would."""
@@ -149,14 +150,14 @@ def pack(
     *,
     num_patches: int,
     batch_size: int,
-    fold: int = 0,
     test_share: float = 0.0,
-    seed: int = 0,
+    host: TrainingHost = ONE_CPU,
 ) -> Path:
     """Write the fold as a dataset below `out`, which nnUNet_preprocessed may name; return its file.
 
     At least `num_patches` patches, from batches of a size: it decides how many hold foreground.
-    They depend on the seed alone. `test_share` and the seed must be those of the search.
+    They depend on the seed alone. `test_share`, and fold and seed of `host`, must be those of the
+    search.
 
     Raises:
         SpecError: labels are regions or ignored, it is 2-D or in `out` already, or the fold is not
@@ -172,11 +173,11 @@ def pack(
         raise SpecError("only 3-D configurations can be packed", where=dataset.configuration)
     if folder.exists():
         raise SpecError("exists already", where=folder, suggestion="give another folder")
-    split = split_cases(dataset, fold=fold, test_share=test_share, seed=seed)
-    data = TrialData(dataset, fold=fold, batch_size=batch_size, held_out=split.test)
+    split = split_cases(dataset, fold=host.fold, test_share=test_share, seed=host.seed)
+    data = TrialData(dataset, fold=host.fold, batch_size=batch_size, held_out=split.test)
     source = data.batches([[1, 1, 1], [2, 2, 2]], deep_supervision=False)
     steps = range(-(-num_patches // batch_size))
-    drawn = list(load_batches(source, steps, seed=seed, loading=Loading()))
+    drawn = list(load_batches(source, steps, seed=host.seed, loading=Loading()))
     arrays = {
         "images": torch.cat([images for images, _ in drawn]).numpy().astype(np.float16),
         "targets": np.concatenate([np.asarray(target, np.int16) for _, target in drawn]),
@@ -187,7 +188,7 @@ def pack(
         image, reference, _, _ = cases.load_case(name)
         arrays[f"image {name}"] = image[:].astype(np.float16)
         arrays[f"labels {name}"] = np.asarray(reference[0], np.int16)
-    packed = {"fold": fold, "validation": list(split.validation), "test": list(split.test)}
+    packed = {"fold": host.fold, "validation": list(split.validation), "test": list(split.test)}
     return _write(dataset, folder, {**arrays, "packed": np.array(json.dumps(packed))})
 
 

@@ -18,6 +18,8 @@ from archspec.phantom.reach import ReachTask
 from archspec.spec.yaml_file import dump
 from search.space.space import load_space
 from search.study.loop import Event, SearchLoop
+from search.study.task import SearchTask
+from search.trials.host import TrainingHost
 from search.trials.train import TrialTask
 from search.trials.worker import Message, WorkerSettings
 
@@ -85,8 +87,10 @@ def make_loop(tmp_path: Path, dataset: PreprocessedDataset) -> LoopFactory:
     ) -> SearchLoop:
         path = tmp_path / "space.yaml"
         path.write_text(dump(tree), encoding="utf-8")
-        space = load_space(path)
-        loop = SearchLoop(space, dataset, tmp_path / "run", study, total, seed, on_event)
+        space, host = load_space(path), TrainingHost(seed=seed)
+        loop = SearchLoop(
+            SearchTask(space, dataset, tmp_path / "run", total, host), study, on_event
+        )
         loop.recover()
         return loop
 

@@ -17,6 +17,9 @@ from typing import Any
 import search.study.run
 from archspec.nnunet.dataset import PreprocessedDataset
 from search.space.space import load_space
+from search.study.loop import Event
+from search.study.task import SearchTask
+from search.trials.host import TrainingHost
 from search.trials.train import CHECKPOINT, Rung, TrialTask
 from search.trials.worker import Message
 
@@ -108,17 +111,25 @@ def fake_dataset(folder: Path) -> PreprocessedDataset:
     return PreprocessedDataset(folder, "Dataset901_X", "3d_fullres", {}, description, settings)
 
 
-def run_fake(space: Path, out: Path, trials: int, pool: FakePool, **options: Any) -> Any:
-    """Run or resume a search in the folder with this pool."""
+def run_fake(
+    space: Path,
+    out: Path,
+    trials: int,
+    pool: FakePool,
+    *,
+    resume: bool | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    **host: Any,
+) -> Any:
+    """Run a search in the folder with this pool, or resume the one that is there."""
     before = search.study.run.WorkerPool
     search.study.run.WorkerPool = lambda settings, jobs: pool  # type: ignore[assignment, misc]
     try:
+        dataset = fake_dataset(out.parent / "preprocessed")
+        task = SearchTask(load_space(space), dataset, out, trials, TrainingHost(**host))
+        there = (out / "run.json").is_file()
         return search.study.run.run(
-            load_space(space),
-            fake_dataset(out.parent / "preprocessed"),
-            folder=out,
-            trials=trials,
-            **{"resume": (out / "run.json").is_file(), **options},
+            task, resume=there if resume is None else resume, on_event=on_event
         )
     finally:
         search.study.run.WorkerPool = before  # type: ignore[misc]

@@ -14,7 +14,7 @@ from archspec.network.resolve import resolve
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.retrain.ablate import RESULT, TABLE, ablate
+from search.retrain.ablate import RESULT, TABLE, Trainings, ablate
 from search.retrain.retrain import read_trained
 from search.retrain.variants import Variants, variants_of
 from search.trials.train import TrialTask
@@ -54,7 +54,9 @@ def pool(scoring_pool: type, in_place_of_workers: Callable[[Any], None]) -> Any:
 def test_a_part_is_worth_what_it_adds(
     variants: Variants, dataset: PreprocessedDataset, pool: Any, tmp_path: Path
 ) -> None:
-    result = ablate(variants, dataset, folder=tmp_path / "out", steps=8, seeds=3)
+    result = ablate(
+        variants, dataset, folder=tmp_path / "out", trainings=Trainings(steps=8, seeds=3)
+    )
     found = result.to_json()
     assert len(pool.tasks) == 3 * (1 + len(variants.others))
     assert {task.rung_steps for task in pool.tasks} == {(4, 8)}
@@ -82,24 +84,26 @@ def test_a_part_is_worth_what_it_adds(
 def test_it_goes_on_and_refuses_other_settings(
     variants: Variants, dataset: PreprocessedDataset, pool: Any, tmp_path: Path
 ) -> None:
-    run = partial(ablate, variants, dataset, folder=tmp_path / "out", seeds=1)
-    found = run(steps=8)
+    run = partial(ablate, variants, dataset, folder=tmp_path / "out")
+    once = Trainings(steps=8, seeds=1)
+    found = run(trainings=once)
     number = len(pool.tasks)
-    assert run(steps=8) == found
+    assert run(trainings=once) == found
     assert len(pool.tasks) == number
     with pytest.raises(SpecError, match="holds an ablation with another steps"):
-        run(steps=9)
+        run(trainings=Trainings(steps=9, seeds=1))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     with pytest.raises(SpecError, match="exists and is not an ablation"):
-        ablate(variants, dataset, folder=tmp_path / "full", steps=8)
+        ablate(variants, dataset, folder=tmp_path / "full", trainings=once)
     assert "One seed" in found.text()
 
 
 def test_test_cases_are_compared_where_asked_for(
     variants: Variants, dataset: PreprocessedDataset, pool: Any, tmp_path: Path
 ) -> None:
-    found = ablate(variants, dataset, folder=tmp_path / "out", steps=8, seeds=2, test_share=0.4)
+    trainings = Trainings(steps=8, seeds=2, test_share=0.4)
+    found = ablate(variants, dataset, folder=tmp_path / "out", trainings=trainings)
     assert found.compared_on == "test"
     assert found.num_cases == len(found.settings.test_cases) == 2
     assert found.original.dice == pytest.approx(0.8, abs=0.01)

@@ -22,6 +22,7 @@ from archspec.network.segnet import SegNet
 from archspec.nnunet.dataset import PreprocessedDataset
 from search.space.space import load_space
 from search.study.run import run
+from search.study.task import SearchTask
 
 LOSSES = {1: math.nan, 2: math.inf, 3: -math.inf}
 SCORES = {4: math.nan}
@@ -76,4 +77,4 @@ if __name__ == "__main__":
     dataset = PreprocessedDataset(
         data.parent, "Dataset901_X", "3d_fullres", {}, description, settings
     )
-    run(load_space(space), dataset, folder=folder, trials=trials)
+    run(SearchTask(load_space(space), dataset, folder, trials))

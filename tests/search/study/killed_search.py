@@ -15,6 +15,8 @@ from archspec.nnunet.dataset import find_dataset
 from archspec.training.step import Stepper
 from search.space.space import load_space
 from search.study.run import run
+from search.study.task import SearchTask
+from search.trials.host import TrainingHost
 
 _step = Stepper.step
 
@@ -34,12 +36,13 @@ Stepper.step = logged_step  # type: ignore[method-assign]
 if __name__ == "__main__":
     space, out, trials = sys.argv[1:4]
     run(
-        load_space(Path(space)),
-        find_dataset("902"),
-        folder=Path(out),
-        trials=int(trials),
-        devices=["cpu"],
-        seed=5,
+        SearchTask(
+            load_space(Path(space)),
+            find_dataset("902"),
+            Path(out),
+            int(trials),
+            TrainingHost(seed=5),
+        ),
         resume=True,
         on_event=lambda event: print(event, flush=True),
     )

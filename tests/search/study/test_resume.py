@@ -20,6 +20,8 @@ from search.space.space import load_space
 from search.study.loop import Event
 from search.study.run import run
 from search.study.storage import open_run
+from search.study.task import SearchTask
+from search.trials.host import TrainingHost
 
 STEPS, RUNGS, TRIALS = 24, 3, 4
 
@@ -122,8 +124,9 @@ def test_killed_search_resumes(dataset_environment: dict[str, str], tmp_path: Pa
     assert not counts, "steps of no finished trial"
 
     events: list[Event] = []
-    options = {"devices": ["cpu"], "seed": 5, "resume": True, "on_event": events.append}
-    run(load_space(space), find_dataset("902"), folder=out, trials=TRIALS, **options)
+    host = TrainingHost(seed=5)
+    task = SearchTask(load_space(space), find_dataset("902"), out, TRIALS, host)
+    run(task, resume=True, on_event=events.append)
     assert not [e for e in events if e.kind == "start"], "a finished search trains nothing more"
     assert len(open_run(out)[0].get_trials()) == len(trials)
 

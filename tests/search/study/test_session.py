@@ -9,6 +9,7 @@ import pytest
 
 from archspec.spec.yaml_file import dump
 from search.study.session import SESSIONS, data_split, note_session, read_sessions
+from search.trials.host import TrainingHost
 
 
 def test_every_start_is_noted(
@@ -23,7 +24,7 @@ def test_every_start_is_noted(
     fakes.run_fake(space, out, 2, fakes.FakePool())
     monkeypatch.setattr("sys.argv", ["/somewhere/archspec/__main__.py", "search", "--resume"])
     monkeypatch.setenv("ARCHSPEC_SCAN", "kscan")
-    fakes.run_fake(space, out, 3, fakes.FakePool(), devices=["cpu", "cpu"], threads=3)
+    fakes.run_fake(space, out, 3, fakes.FakePool(), devices=("cpu", "cpu"), threads=3)
     first, second = read_sessions(out)
     assert first["command"] == "archspec search 'a b.yaml'"
     assert second["command"] == "python -m archspec search --resume"
@@ -37,11 +38,11 @@ def test_every_start_is_noted(
 def test_what_a_kill_cut_off_is_left_out(tmp_path: Path, fakes: SimpleNamespace) -> None:
     assert read_sessions(tmp_path) == []
     dataset = fakes.fake_dataset(tmp_path)
-    note_session(tmp_path, dataset, fold=0, devices=["cpu"], threads=1)
+    note_session(tmp_path, dataset, TrainingHost())
     with (tmp_path / SESSIONS).open("a", encoding="utf-8") as file:
         file.write('{"date": "2026')
     assert [session["threads"] for session in read_sessions(tmp_path)] == [1]
-    note_session(tmp_path, dataset, fold=0, devices=["cpu"], threads=2)
+    note_session(tmp_path, dataset, TrainingHost(threads=2))
     assert [session["threads"] for session in read_sessions(tmp_path)] == [1, 2]
 
 

@@ -21,6 +21,7 @@ from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.study.run import open_run
 from search.trials.batches import Loading, load_batches
+from search.trials.host import TrainingHost
 from search.trials.patch_set import PatchSet, pack
 
 SHARE, SEED = 0.25, 3
@@ -56,7 +57,8 @@ def patches(
 ) -> PreprocessedDataset:
     """Return the packed dataset; all tests read one."""
     if not (packed / dataset.name).exists():
-        pack(dataset, packed, num_patches=7, batch_size=2, test_share=SHARE, seed=SEED)
+        host = TrainingHost(seed=SEED)
+        pack(dataset, packed, num_patches=7, batch_size=2, test_share=SHARE, host=host)
     monkeypatch.setenv("nnUNet_preprocessed", str(packed))
     return find_dataset("902")
 

@@ -13,6 +13,7 @@ from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.yaml_file import dump
 from search.space.space import load_space
 from search.study.loop import Event
+from search.study.task import SearchTask
 from search.trials.worker import WorkerSettings
 
 
@@ -45,9 +46,8 @@ def test_faults_of_real_workers_end_their_trials_with_a_reason(
 
     path = tmp_path / "space.yaml"
     path.write_text(dump(space_tree), encoding="utf-8")
-    study = search.study.run.run(
-        load_space(path), dataset, folder=tmp_path / "run", trials=2, on_event=harm
-    )
+    task = SearchTask(load_space(path), dataset, tmp_path / "run", 2)
+    study = search.study.run.run(task, on_event=harm)
     killed, stopped, *heirs = study.trials
     assert [t.state for t in study.trials] == [TrialState.FAIL] * 4
     assert killed.user_attrs["lost"].startswith("worker ended with code -9")

@@ -1,0 +1,19 @@
+"""What a search is asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from archspec.nnunet.dataset import PreprocessedDataset
+from search.space.space import Space
+from search.trials.host import ONE_CPU, TrainingHost
+
+
+@dataclass(frozen=True, eq=False)
+class SearchTask:
+    """Search the space on the dataset, into the run folder, until `trials` trials have ended."""
+
+    space: Space
+    dataset: PreprocessedDataset
+    folder: Path
+    trials: int
+    host: TrainingHost = ONE_CPU
