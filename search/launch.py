@@ -1,15 +1,20 @@
-"""Run a search from Python: what `archspec search` does, as one function."""
+"""Search and train the front again: `search.run`, and what `archspec search` shows of it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.trial import TrialState
 
 from archspec.nnunet.dataset import find_dataset
 from archspec.training.devices import devices_for
 from blocks.base import SpecError
 from search.retrain.confirm import confirm
+from search.retrain.confirmation import Confirmation
+from search.retrain.retrain import Progress
 from search.space.control import control_space
+from search.space.settings import GivenSettings
 from search.space.space import Space, load_space
 from search.study.loop import Event
 from search.study.record import read_run
@@ -55,29 +60,72 @@ def run(
     Raises:
         SpecError: the space, the dataset or the folder is wrong; see `load_space`.
     """
-    options = {
-        "stopper": stopper,
-        "limits.gflops": max_gflops,
-        "limits.params": max_params,
-        "limits.memory": max_memory,
-        "test_share": test_share,
-    }
-    given = [f"search.{name}={value}" for name, value in options.items() if value is not None]
-    loaded = _loaded(space, (*overrides, *given))
+    given = GivenSettings(
+        stopper=stopper,
+        max_gflops=max_gflops,
+        max_params=max_params,
+        max_memory=max_memory,
+        test_share=test_share,
+    )
+    settings = [f"{path}={value}" for _, path, value in given.paths()]
+    loaded = _loaded(space, (*overrides, *settings))
     if control:
         loaded = control_space(loaded)
     dataset = find_dataset(data, configuration=configuration, plans_name=plans)
-    devices, folder = devices_for(device, jobs), Path(out)
+    devices = devices_for(device, jobs)
     host = TrainingHost(devices=devices, threads=threads, fold=fold, seed=seed, plans=plans)
-    task = SearchTask(loaded, dataset, folder, trials, host)
-    study = run_study(task, resume=resume, on_event=on_event)
-    seeds = confirm_seeds
-    if seeds is None:
-        record = read_run(folder)
-        seeds = CONFIRM_SEEDS if record is not None and record.test_cases else 0
-    if seeds and study.best_trials:
-        confirm(folder, seeds=seeds, host=host)
-    return study
+    task, watcher = SearchTask(loaded, dataset, Path(out), trials, host), Watcher(on_event=on_event)
+    return run_task(task, resume=resume, confirm_seeds=confirm_seeds, watcher=watcher).study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watcher:
+    """Who is told what happens; by default nobody.
+
+    `on_front` comes between the search and the trainings of its front, with the seeds of each.
+    """
+
+    on_event: Callable[[Event], None] = lambda event: None
+    on_front: Callable[[int], None] = lambda seeds: None
+    on_progress: Callable[[Progress], None] = lambda progress: None
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search that has ended; `confirmation` is None where its front was not trained again."""
+
+    study: optuna.Study
+    confirmation: Confirmation | None
+
+
+def run_task(
+    task: SearchTask,
+    *,
+    resume: bool = False,
+    confirm_seeds: int | None = None,
+    watcher: Watcher = Watcher(),
+) -> Searched:
+    """Search, then train the front again with as many seeds as `num_seeds` says.
+
+    Raises:
+        SpecError: as `search.study.run.run` and `confirm`.
+    """
+    study = run_study(task, resume=resume, on_event=watcher.on_event)
+    record = read_run(task.folder)
+    assert record is not None, "the search wrote it"
+    seeds = num_seeds(confirm_seeds, held_out=bool(record.test_cases))
+    if not seeds or not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        return Searched(study, None)
+    watcher.on_front(seeds)
+    found = confirm(task.folder, seeds=seeds, host=task.host, on_progress=watcher.on_progress)
+    return Searched(study, found)
+
+
+def num_seeds(asked: int | None, *, held_out: bool) -> int:
+    """Return the trainings of each point of the front: those asked for, else by default."""
+    if asked is not None:
+        return asked
+    return CONFIRM_SEEDS if held_out else 0
 
 
 def _loaded(space: str | Path | Space, overrides: tuple[str, ...]) -> Space:

@@ -14,7 +14,6 @@ from archspec.cli.specs import Json
 if TYPE_CHECKING:
     from search.retrain.confirmation import Confirmation
     from search.retrain.retrain import Progress
-    from search.trials.host import TrainingHost
 
 
 def register(app: typer.Typer) -> None:
@@ -36,27 +35,21 @@ def confirm(
     Goes on where an earlier call ended; writes confirmed.json into the run folder.
     """
     from archspec.training.devices import devices_for
+    from search.retrain.confirm import confirm as confirm_run
     from search.trials.host import TrainingHost
 
     host = TrainingHost(devices=devices_for(device, jobs), threads=threads, plans=plans)
-    found = train_again(run, seeds=seeds, host=host)
+    try:
+        found = confirm_run(run, seeds=seeds, host=host, on_progress=show_progress)
+    except KeyboardInterrupt:
+        print(f"stopped; go on with archspec confirm {run} --seeds {seeds}", file=sys.stderr)
+        raise typer.Exit(130) from None
     if json_:
         print(json.dumps(found.to_json()))
     else:
         show_confirmed(found, run)
     if found.failed:
         raise typer.Exit(1)
-
-
-def train_again(run: Path, *, seeds: int, host: "TrainingHost") -> "Confirmation":
-    """Return what confirmed.json holds, telling on standard error what is trained; a Ctrl-C too."""
-    from search.retrain.confirm import confirm as confirm_run
-
-    try:
-        return confirm_run(run, seeds=seeds, host=host, on_progress=show_progress)
-    except KeyboardInterrupt:
-        print(f"stopped; go on with archspec confirm {run} --seeds {seeds}", file=sys.stderr)
-        raise typer.Exit(130) from None
 
 
 def show_confirmed(found: "Confirmation", run: Path) -> None:

@@ -1,6 +1,7 @@
 """The verb search: from a space to the front of Dice against FLOPs, and is it one still?"""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +21,9 @@ from archspec.spec.find import space_tree
 
 if TYPE_CHECKING:
     from archspec.nnunet.dataset import PreprocessedDataset
+    from search.launch import Searched
     from search.space.space import Space
+    from search.study.task import SearchTask
     from search.trials.host import TrainingHost
 
 
@@ -94,7 +97,6 @@ def search(
     Trials see one seed each. Where test cases are held out, the front is then trained again with
     new seeds and scored on them, as `archspec confirm` does at any time.
     """
-    from archspec.cli.options import shorthands, space_with_options
     from archspec.nnunet.dataset import find_dataset
     from blocks.base import SpecError
 
@@ -112,84 +114,104 @@ def search(
     dataset = None
     if data is not None:
         dataset = find_dataset(data, configuration=configuration, plans_name=plans)
-    short = shorthands(
+    from archspec.cli.options import space_with_options
+    from search.space.settings import GivenSettings
+
+    given = GivenSettings(
         stopper=stopper,
         max_gflops=max_gflops,
         max_params=max_params,
         max_memory=max_memory,
         test_share=test_share,
     )
-    loaded = space_with_options(space, overrides or (), short)
+    loaded = space_with_options(space, overrides or (), given)
     if control:
         from search.space.control import control_space
 
         loaded = control_space(loaded)
     from archspec.training.devices import devices_for
+    from search.launch import num_seeds
+    from search.study.task import SearchTask
     from search.trials.host import TrainingHost
 
     devices = devices_for(device, jobs)
     host = TrainingHost(devices=devices, threads=threads, fold=fold, seed=seed, plans=plans)
     if dry_run:
-        from search.launch import CONFIRM_SEEDS
-
         _show_samples(loaded, dataset, trials, host, seconds_per_step)
-        share = loaded.settings.test_share
-        seeds = (CONFIRM_SEEDS if share else 0) if confirm_seeds is None else confirm_seeds
+        seeds = num_seeds(confirm_seeds, held_out=bool(loaded.settings.test_share))
         if seeds:
             print(
                 f"Then each network of the front is trained {seeds} times more (--confirm-seeds)."
             )
         return
     assert dataset is not None and trials is not None and out is not None
-    from archspec.cli.display import SearchDisplay
-    from search.study.record import kept_settings, kept_text
-    from search.study.run import run
-    from search.study.task import SearchTask
+    task = SearchTask(loaded, dataset, out, trials, host)
+    _show_end(out, _search(task, resume=resume, confirm_seeds=confirm_seeds))
 
-    kept = kept_settings(out, loaded) if resume else {}
+
+def _search(task: "SearchTask", *, resume: bool, confirm_seeds: int | None) -> "Searched":
+    """Do what `search.run` does and show it; after a Ctrl-C say how to go on."""
+    from archspec.cli.confirm import show_progress
+    from archspec.cli.display import SearchDisplay
+    from search.launch import Watcher, run_task
+    from search.study.record import kept_settings, kept_text
+
+    out = task.folder
+    kept = kept_settings(out, task.space) if resume else {}
     if kept:
         print(kept_text(kept))
+    next_time = f"the same command and --resume ({out})"
     try:
-        with SearchDisplay(trials) as display:
-            task = SearchTask(loaded, dataset, out, trials, host)
-            run(task, resume=resume, on_event=display.show)
+        with ExitStack() as shown:
+            display = shown.enter_context(SearchDisplay(task.trials))
+
+            def show_front(seeds: int) -> None:
+                nonlocal next_time
+                shown.close()
+                next_time = f"archspec confirm {out} --seeds {seeds}"
+                print(_again_text(out, seeds), flush=True)
+
+            watcher = Watcher(on_event=display.show, on_front=show_front, on_progress=show_progress)
+            return run_task(task, resume=resume, confirm_seeds=confirm_seeds, watcher=watcher)
     except KeyboardInterrupt:
-        print(f"stopped; go on with the same command and --resume ({out})", file=sys.stderr)
+        print(f"stopped; go on with {next_time}", file=sys.stderr)
         raise typer.Exit(130) from None
-    _confirm(out, confirm_seeds, host)
-    print(f"next: archspec report {out}")
 
 
-def _confirm(out: Path, asked: int | None, host: "TrainingHost") -> None:
-    """Train the front again, or say how; `asked` seeds, None for as many as are the default."""
-    from archspec.cli.confirm import show_confirmed, train_again
-    from search.launch import CONFIRM_SEEDS
-    from search.report.write import front_rows, why_empty
+def _again_text(out: Path, seeds: int) -> str:
+    """Say what is trained again."""
+    from search.report.write import front_rows
     from search.study.record import read_run
 
     record = read_run(out)
     assert record is not None, "the search wrote it"
     cases, points = len(record.test_cases or ()), len(front_rows(out))
-    if not points:
-        print(f"{out}: {why_empty(out)}")
-        raise typer.Exit(1)
-    seeds = (CONFIRM_SEEDS if cases else 0) if asked is None else asked
-    if not seeds:
+    scored = f", scored once on {cases} test cases" if cases else ""
+    return (
+        f"the front again: {points} network{'s' * (points > 1)} x {seeds} new "
+        f"seed{'s' * (seeds > 1)} = {points * seeds} trainings of {record.steps:,} steps{scored}"
+    )
+
+
+def _show_end(out: Path, found: "Searched") -> None:
+    """Print what became of the front and what comes next; exit 1 where something is missing."""
+    from archspec.cli.confirm import show_confirmed
+    from search.launch import CONFIRM_SEEDS
+    from search.report.write import front_rows, why_empty
+
+    if found.confirmation is not None:
+        show_confirmed(found.confirmation, out)
+        if found.confirmation.failed:
+            raise typer.Exit(1)
+    elif points := len(front_rows(out)):
         print(
             f"one training per network so far; archspec confirm {out} trains the {points} of the "
             f"front again with {CONFIRM_SEEDS} new seeds each"
         )
-        return
-    scored = f", scored once on {cases} test cases" if cases else ""
-    print(
-        f"the front again: {points} network{'s' * (points > 1)} x {seeds} new "
-        f"seed{'s' * (seeds > 1)} = {points * seeds} trainings of {record.steps:,} steps{scored}",
-        flush=True,
-    )
-    found = train_again(out, seeds=seeds, host=host)
-    show_confirmed(found, out)
-    if found.failed:
+    else:
+        print(f"{out}: {why_empty(out)}")
         raise typer.Exit(1)
+    print(f"next: archspec report {out}")
 
 
 def _show_samples(

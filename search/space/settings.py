@@ -1,5 +1,6 @@
 """The section `search` of a space: how trials train, what stops them, what is tried first."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from optuna.trial import BaseTrial
@@ -136,3 +137,29 @@ class SearchSettings(ComponentSpec):
         else:
             steps = {self.steps // self.eta**power for power in range(self.rungs)}
         return tuple(sorted(steps - {0}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenSettings:
+    """Settings that `search.run` and `archspec search` take by names of their own; None: not given.
+
+    They win over the space and its overrides.
+    """
+
+    stopper: str | None = None
+    max_gflops: float | None = None
+    max_params: float | None = None
+    max_memory: str | None = None
+    test_share: float | None = None
+
+    def paths(self) -> list[tuple[str, str, str | float]]:
+        """Return (name, path in the space, value) of those that were given."""
+        paths = {
+            "stopper": "search.stopper",
+            "max_gflops": "search.limits.gflops",
+            "max_params": "search.limits.params",
+            "max_memory": "search.limits.memory",
+            "test_share": "search.test_share",
+        }
+        found = [(name, path, getattr(self, name)) for name, path in paths.items()]
+        return [one for one in found if one[-1] is not None]

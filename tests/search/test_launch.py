@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import archspec.cli.search
+import archspec.nnunet.dataset
 import search
 import search.launch
 import search.retrain.confirm
@@ -17,6 +18,8 @@ import search.study.run
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
+from search.study.task import SearchTask
+from search.trials.host import TrainingHost
 
 CASES = [f"case_{number}" for number in range(12)]
 ONLY_THE_VERBS = {"dry_run", "seconds_per_step"}
@@ -55,6 +58,39 @@ def test_parameters_are_the_options_of_the_verb() -> None:
     assert set(function) - {"on_event"} == set(verb) - ONLY_THE_VERBS
     for name in set(function) - {"on_event", "data", "trials", "out", "overrides"}:
         assert function[name].default == verb[name].default, name
+
+
+def test_the_verb_and_the_function_ask_for_the_same(
+    launch: Callable[..., Any],
+    dataset: PreprocessedDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cli: Callable[..., tuple[int, str, str]],
+) -> None:
+    monkeypatch.setattr(archspec.nnunet.dataset, "find_dataset", lambda *_, **__: dataset)
+    asked: list[tuple[Any, ...]] = []
+
+    def ask(task: SearchTask, *, watcher: Any, **rest: Any) -> Any:
+        asked.append((task.space.source.tree, task.space.settings, task.host, rest))
+        assert (task.dataset, task.folder, task.trials) == (dataset, tmp_path / "run", 2)
+        raise SpecError("no more")
+
+    monkeypatch.setattr(search.launch, "run_task", ask)
+    options = {"jobs": 2, "threads": 3, "fold": 1, "seed": 4, "plans": "mine", "confirm_seeds": 5}
+    options |= {"max_gflops": 1.5, "max_params": 2e6, "max_memory": "12GB", "test_share": 0.25}
+    with pytest.raises(SpecError, match="no more"):
+        launch(resume=True, stopper="none", **options)
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    given = [word.replace("_", "-") if isinstance(word, str) else word for word in words]
+    fixed = ("--data", 901, "--trials", 2, "--out", tmp_path / "run", "--device", "cpu")
+    code, _, err = cli(
+        "search", tmp_path / "space.yaml", *fixed, "--resume", "--stopper", "none", *given
+    )
+    assert code == 2 and "no more" in err
+    assert asked[0] == asked[1]
+    assert asked[0][2] == TrainingHost(
+        devices=("cpu", "cpu"), threads=3, fold=1, seed=4, plans="mine"
+    )
 
 
 def test_options_reach_the_run(launch: Callable[..., Any], tmp_path: Path) -> None:
