@@ -18,11 +18,7 @@ LONG = {
     "archspec/network/segnet.py Stage.__init__": "one parameter per part of a stage",
     "archspec/scoring/evaluate.py evaluate": "a public door",
     "search/launch.py run": "a public door",
-    "archspec/overfit/train.py overfit": "not yet shortened",
-    "search/retrain/ablate.py ablate": "not yet shortened",
-    "search/study/loop.py SearchLoop.__init__": "not yet shortened",
-    "search/study/run.py run": "not yet shortened",
-    "search/trials/patch_set.py pack": "not yet shortened",
+    "archspec/overfit/train.py overfit": "the budget and the host of one training, told apart by their names",
 }
 """Those that take more, and why."""
 
