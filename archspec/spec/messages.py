@@ -212,7 +212,8 @@ def _elsewhere(key: str, path: NodePath, classes: list[_Owner]) -> str:
         owner = classes[length]
         if isinstance(owner, type) and key in owner.model_fields and not _in_list(path, length):
             if length:
-                return f"it is {dotted((*path[:length], key))}"
+                whole = "the stage" if isinstance(path[length - 1], int) else dotted(path[:length])
+                return f"it is a field of {whole}"
             example = _example(_child(owner, key))
             return f"it stands at the top level: {key}{f': {example}' if example else ''}"
     parent, node = classes[-3] if len(classes) > 2 else None, classes[-2]

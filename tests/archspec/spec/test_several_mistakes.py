@@ -82,6 +82,10 @@ WAYS_OUT = {
         "it stands at the top level: deep_supervision",
     ),
     "a field of a node below": (("training: {lr", "lr: 1\ntraining: {lr"), "it is a field of"),
+    "a field of the stage, told once in the defaults": (
+        ("norm: layer}}", "norm: layer}, ffn: {kind: none, width: 8}}"),
+        "encoder.defaults.ffn.width: unknown key; allowed: kind; it is a field of the stage",
+    ),
     "a field of another kind": (("num_heads: 4", "d_state: 8"), "only kind mamba and tom has it"),
     "a count for a share": (("lr: 1e-3", "warmup: 5"), "it is a share of the steps, e.g. 0.05"),
     "heads that do not divide": (
