@@ -18,7 +18,7 @@ LONG = {
     "archspec/network/segnet.py Stage.__init__": "one parameter per part of a stage",
     "archspec/scoring/evaluate.py evaluate": "a public door",
     "search/launch.py run": "a public door",
-    "archspec/overfit/train.py overfit": "the budget and the host of one training, told apart by their names",
+    "archspec/overfit/train.py overfit": "the budget and the host of one training",
 }
 """Those that take more, and why."""
 
