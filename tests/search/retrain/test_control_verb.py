@@ -12,6 +12,8 @@ import search.study.run
 from archspec.spec.yaml_file import dump
 from search.space.control import control_space
 from search.space.space import load_space
+from search.study.task import SearchTask
+from search.trials.host import TrainingHost
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -43,11 +45,13 @@ def make(
         pool = fakes.FakePool(dice=dice)
         monkeypatch.setattr(search.study.run, "WorkerPool", lambda settings, jobs: pool)
         search.study.run.run(
-            control_space(space) if control else space,
-            fakes.fake_dataset(tmp_path / "preprocessed"),
-            folder=tmp_path / name,
-            trials=6,
-            seed=seed,
+            SearchTask(
+                control_space(space) if control else space,
+                fakes.fake_dataset(tmp_path / "preprocessed"),
+                tmp_path / name,
+                6,
+                TrainingHost(seed=seed),
+            )
         )
         return tmp_path / name
 
