@@ -1,16 +1,18 @@
 """The concatenation decoder: nnU-Net's, or UNETR's with residual units, also on the skips."""
 
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from blocks.base import Count, Grid, SpecError, StageShape
+from blocks.base import Added, Count, Grid, SpecError, StageShape
 from blocks.decoders.decoder import Decoder, DecoderSpec, Heads, Skips
+from blocks.decoders.levels import LevelCounts, LevelKernels, level_counts, level_kernels
 from blocks.layers.act import Act
 from blocks.layers.conv import pointwise, transposed_conv
 from blocks.layers.conv_stack import conv_stack
+from blocks.layers.dropout import DropoutRate
 from blocks.layers.fue import FUE
 from blocks.layers.norm import Norm
 from blocks.layers.residual_unit import ResidualUnit
@@ -24,7 +26,11 @@ class ConcatDecoderSpec(DecoderSpec):
     """Go up level by level: enlarge, concatenate the skip, refine.
 
     What refines is a residual unit, or as many plain steps of convolution, norm and activation as
-    `num_convs` says; enlarging convolutions have a bias with the latter, as in nnU-Net.
+    `num_convs` says; enlarging convolutions have a bias with the latter, as in nnU-Net. `bias` and
+    `dropout`, which drops whole channels behind each convolution, go with the latter as well.
+    `kernel_size` and `num_convs` hold for all levels, or are lists with one entry per level, fine
+    to coarse; a list of numbers is a kernel per axis. A skip's unit has its level's kernel, and the
+    coarsest skip's that of the level above.
     `input_skip` adds a finest level, whose skip is the network's input and whose width is the
     first stage's. `skip_block: residual` puts a residual unit on every skip and one more before
     the head; under `input_skip` a skip's unit widens it to the next stage's width, as in UNETR.
@@ -38,9 +44,12 @@ class ConcatDecoderSpec(DecoderSpec):
     bottleneck_width: Count | None = None
     up: Up = "transpose"
     fue: bool = False
-    num_convs: Count | None = None
+    num_convs: LevelCounts | None = None
     norm: Norm = "layer"
     act: Act = "leaky_relu"
+    kernel_size: Annotated[LevelKernels, Added(3)] = 3
+    bias: Annotated[bool, Added(True)] = True
+    dropout: Annotated[DropoutRate, Added(0.0)] = 0.0
 
     @property
     def takes_input(self) -> bool:
@@ -55,6 +64,31 @@ class ConcatDecoderSpec(DecoderSpec):
                 suggestion="leave it out, or change the last stage's width",
             )
         super().check(skips, heads)
+
+    def check_levels(self, skips: Skips) -> None:
+        self.kernels(skips)
+        self.counts(skips)
+        if self.num_convs is not None:
+            return
+        for field, other in (("bias", not self.bias), ("dropout", self.dropout > 0)):
+            if other:
+                raise SpecError(
+                    "goes with num_convs, for residual units have neither bias nor dropout",
+                    field=field,
+                    suggestion="give num_convs, or leave it out",
+                )
+
+    def kernels(self, skips: Skips) -> tuple[Grid, ...]:
+        """Return the kernel of every level, and of the coarsest skip."""
+        count, ndim = len(skips) - 1, skips[0].ndim
+        found = level_kernels(self.kernel_size, count, ndim)
+        return (*found, found[-1]) if found else level_kernels(self.kernel_size, 1, ndim)
+
+    def counts(self, skips: Skips) -> tuple[int | None, ...]:
+        """Return the number of plain steps of every level; None is a residual unit."""
+        if self.num_convs is None:
+            return (None,) * (len(skips) - 1)
+        return level_counts(self.num_convs, len(skips) - 1, field="num_convs")
 
     def levels(self, skips: Skips) -> tuple[StageShape, ...]:
         """Return the skips' shapes behind their units, which decoded features have as well."""
@@ -93,30 +127,32 @@ class ConcatDecoder(Decoder):
 
     def __init__(self, skips: Skips, *, spec: ConcatDecoderSpec, heads: Heads) -> None:
         levels, features = spec.levels(skips), spec.feature_shapes(skips)
-        norm, act, num_convs = spec.norm, spec.act, spec.num_convs
+        kernels, plain = spec.kernels(skips), spec.num_convs is not None
         super().__init__(features, spec=spec, heads=heads)
         self.takes_input = spec.takes_input
         self.fue = FUE() if spec.fue else nn.Identity()
         residual = spec.skip_block == "residual"
         self.skip_blocks = nn.ModuleList(
-            ResidualUnit(skip.channels, level, norm=norm, act=act) if residual else nn.Identity()
-            for skip, level in zip(skips, levels, strict=True)
+            _unit(skip.channels, level, kernel_size=kernel_size, spec=spec)
+            if residual
+            else nn.Identity()
+            for skip, level, kernel_size in zip(skips, levels, kernels, strict=True)
         )
         decoded = features if len(levels) > 1 else ()
         self.ups = nn.ModuleList(
-            _Up(coarse, fine, kind=spec.up, bias=num_convs is not None)
+            _Up(coarse, fine, kind=spec.up, bias=plain and spec.bias)
             for fine, coarse in pairwise((*decoded, levels[-1]))
         )
         self.blocks = nn.ModuleList(
-            ResidualUnit(at.channels + level.channels, at, norm=norm, act=act)
-            if num_convs is None
-            else conv_stack(
-                at.channels + level.channels, at, num_convs=num_convs, norm=norm, act=act
+            _refine(
+                at.channels + level.channels, at, kernel_size=kernel_size, count=count, spec=spec
             )
-            for at, level in zip(decoded, levels, strict=False)
+            for at, level, kernel_size, count in zip(
+                decoded, levels, kernels, spec.counts(skips), strict=False
+            )
         )
         self.last = (
-            ResidualUnit(features[0].channels, features[0], norm=norm, act=act)
+            _unit(features[0].channels, features[0], kernel_size=kernels[0], spec=spec)
             if residual
             else nn.Identity()
         )
@@ -133,6 +169,35 @@ class ConcatDecoder(Decoder):
             found.append(x)
         found = found[::-1] or [x]
         return [self.last(found[0]), *found[1:]]
+
+
+def _unit(
+    in_channels: int, at: StageShape, *, kernel_size: Grid, spec: ConcatDecoderSpec
+) -> ResidualUnit:
+    return ResidualUnit(in_channels, at, kernel_size=kernel_size, norm=spec.norm, act=spec.act)
+
+
+def _refine(
+    in_channels: int,
+    at: StageShape,
+    *,
+    kernel_size: Grid,
+    count: int | None,
+    spec: ConcatDecoderSpec,
+) -> nn.Module:
+    """Return what refines a level: `count` plain steps, or a residual unit where it is None."""
+    if count is None:
+        return _unit(in_channels, at, kernel_size=kernel_size, spec=spec)
+    return conv_stack(
+        in_channels,
+        at,
+        num_convs=count,
+        kernel_size=kernel_size,
+        bias=spec.bias,
+        dropout=spec.dropout,
+        norm=spec.norm,
+        act=spec.act,
+    )
 
 
 class _Up(nn.Module):

@@ -45,12 +45,23 @@ class DecoderSpec(ComponentSpec, ABC):
     def norms(self, skips: Skips) -> list[tuple[str, str, StageShape]]:
         """Return (field, norm, shape) of every norm, for the plan to check."""
 
+    def check_levels(self, skips: Skips) -> None:
+        """Refuse lists with another number of entries than levels, and what cannot stand in them.
+
+        Raises:
+            SpecError: `field` is the field's name.
+        """
+
     def check(self, skips: Skips, heads: Heads) -> None:
         """Refuse what cannot work: a head short of the patch grid, too many heads, a norm.
 
         Raises:
             SpecError: see above; the message starts with the field.
         """
+        try:
+            self.check_levels(skips)
+        except SpecError as error:
+            raise error.below("decoder") from None
         features = self.feature_shapes(skips)
         gap = _gap(heads.patch_size, features[0].grid)
         if self.head == "conv" and any(step != 1 for step in gap):

@@ -3,11 +3,11 @@
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field
 from torch import Tensor, nn
 
-from blocks.base import StageShape
+from blocks.base import Added, StageShape
 from blocks.decoders.decoder import Decoder, DecoderSpec, Heads, Skips
+from blocks.decoders.levels import LevelCountsOrZero, LevelKernels, level_counts, level_kernels
 from blocks.layers.act import Act
 from blocks.layers.conv import pointwise
 from blocks.layers.norm import Norm
@@ -18,13 +18,19 @@ from blocks.layers.resize import resize
 class SumDecoderSpec(DecoderSpec):
     """Go up level by level: project, interpolate, add the skip, refine by residual convolutions.
 
-    Widths are those of the stages.
+    Widths are those of the stages. `kernel_size` and `num_blocks`, the number of residual
+    convolutions, hold for all levels, or are lists with one entry per level, fine to coarse.
     """
 
     kind: Literal["sum"] = "sum"
     norm: Norm = "layer"
     act: Act = "relu"
-    num_blocks: Annotated[int, Field(ge=0)] = 1
+    num_blocks: LevelCountsOrZero = 1
+    kernel_size: Annotated[LevelKernels, Added(3)] = 3
+
+    def check_levels(self, skips: Skips) -> None:
+        level_kernels(self.kernel_size, len(skips) - 1, skips[0].ndim)
+        level_counts(self.num_blocks, len(skips) - 1, field="num_blocks")
 
     def feature_shapes(self, skips: Skips) -> tuple[StageShape, ...]:
         return skips[:-1] or skips
@@ -46,13 +52,20 @@ class SumDecoder(Decoder):
         super().__init__(spec.feature_shapes(skips), spec=spec, heads=heads)
         norm, act = spec.norm, spec.act
         levels = list(pairwise(skips))
+        kernels = level_kernels(spec.kernel_size, len(levels), skips[0].ndim)
+        counts = level_counts(spec.num_blocks, len(levels), field="num_blocks")
         self.projections = nn.ModuleList(
             pointwise(coarse.channels, fine.channels, fine.ndim, bias=False)
             for fine, coarse in levels
         )
         self.blocks = nn.ModuleList(
-            nn.Sequential(*(ResidualConv(fine, norm=norm, act=act) for _ in range(spec.num_blocks)))
-            for fine, _ in levels
+            nn.Sequential(
+                *(
+                    ResidualConv(fine, kernel_size=kernel_size, norm=norm, act=act)
+                    for _ in range(count)
+                )
+            )
+            for (fine, _), kernel_size, count in zip(levels, kernels, counts, strict=True)
         )
 
     def features(self, skips: list[Tensor]) -> list[Tensor]:

@@ -1,12 +1,13 @@
 """Strided convolution into a stage; with a large kernel, the stem or a patch embedding."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import nn
 
-from blocks.base import Axes, ComponentSpec, Grid, SpecError, StageShape, per_axis
+from blocks.base import Added, Axes, ComponentSpec, Grid, SpecError, StageShape, per_axis
 from blocks.layers.act import ActOrNone, build_act
 from blocks.layers.conv import conv, pointwise
+from blocks.layers.dropout import DropoutRate, build_dropout
 from blocks.layers.norm import Norm, build_norm, check_norm
 from blocks.layers.rope import EmbeddingRope, check_rope
 
@@ -21,7 +22,9 @@ class DownsampleSpec(ComponentSpec):
     its own; where the width is no multiple of the input channels, a depth-wise convolution is
     followed by a 1x1 to the width. `rope` marks positions by rotating channels, between the
     convolution and `norm`. `in_block` makes the convolution the first one of the stage's first
-    block, which brings its own norm and activation.
+    block, which brings its own norm, activation and dropout. `sparse` lets a stride pass over
+    positions that a kernel smaller than it does not see, as plans of nnU-Net may. `bias` is that of
+    the convolutions; `dropout`, before `norm`, how often training drops a channel of a sample.
     """
 
     kernel_size: Axes = 3
@@ -32,6 +35,9 @@ class DownsampleSpec(ComponentSpec):
     norm: Norm = "none"
     act: ActOrNone = "none"
     in_block: bool = False
+    sparse: Annotated[bool, Added(False)] = False
+    bias: Annotated[bool, Added(True)] = True
+    dropout: Annotated[DropoutRate, Added(0.0)] = 0.0
 
     def strides(self, ndim: int) -> Grid:
         """Return the stride per axis."""
@@ -48,7 +54,7 @@ class DownsampleSpec(ComponentSpec):
         kernel_size = per_axis(self.kernel_size, inp.ndim, where="kernel_size")
         stride = self.strides(inp.ndim)
         for k, s in zip(kernel_size, stride, strict=True):
-            if k < s or (k % 2 == 0 and s == 1):
+            if (k < s and not self.sparse) or (k % 2 == 0 and s == 1):
                 raise SpecError(
                     f"{list(kernel_size)} with stride {list(stride)} skips positions or shifts "
                     "the grid",
@@ -56,12 +62,16 @@ class DownsampleSpec(ComponentSpec):
                     suggestion="use a kernel >= stride, odd where the stride is 1",
                 )
         if self.in_block and self != DownsampleSpec(
-            kernel_size=self.kernel_size, stride=self.stride, in_block=True
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            in_block=True,
+            sparse=self.sparse,
+            bias=self.bias,
         ):
             raise SpecError(
-                "true takes kernel_size and stride only, for all else is the block's",
+                "true takes kernel_size, stride, sparse and bias only, for all else is the block's",
                 field="in_block",
-                suggestion="leave out groups, pre, rope, norm and act",
+                suggestion="leave out groups, pre, rope, norm, act and dropout",
             )
         if self.pre != "none":
             check_norm(PRE_NORM, inp, field="pre", instead="pre: none, ")
@@ -82,14 +92,17 @@ class DownsampleSpec(ComponentSpec):
             kernel_size=per_axis(self.kernel_size, inp.ndim, where="kernel_size"),
             stride=self.strides(inp.ndim),
             groups=1 if self.groups == "dense" else inp.channels,
+            bias=self.bias,
         )
         if self.in_block:
             return convolution
         layers = [*self._pre(inp), convolution]
         if separable:
-            layers.append(pointwise(inp.channels, out.channels, inp.ndim))
+            layers.append(pointwise(inp.channels, out.channels, inp.ndim, bias=self.bias))
         if self.rope:
             layers.append(EmbeddingRope(out))
+        if self.dropout:
+            layers.append(build_dropout(self.dropout, out.ndim))
         layers.append(build_norm(self.norm, out))
         if self.act != "none":
             layers.append(build_act(self.act))
@@ -100,5 +113,5 @@ class DownsampleSpec(ComponentSpec):
             return []
         if self.pre == "norm":
             return [build_norm(PRE_NORM, inp)]
-        refine = conv(inp.channels, inp.channels, kernel_size=(3,) * inp.ndim)
+        refine = conv(inp.channels, inp.channels, kernel_size=(3,) * inp.ndim, bias=self.bias)
         return [build_norm(PRE_NORM, inp), refine, build_norm(PRE_NORM, inp)]

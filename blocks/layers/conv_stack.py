@@ -2,16 +2,27 @@
 
 from torch import nn
 
-from blocks.base import StageShape
+from blocks.base import Grid, StageShape
 from blocks.layers.act import Act, build_act
 from blocks.layers.conv import conv
+from blocks.layers.dropout import build_dropout
 from blocks.layers.norm import build_norm
 
 
 def conv_stack(
-    in_channels: int, at: StageShape, *, num_convs: int, norm: str, act: Act
+    in_channels: int,
+    at: StageShape,
+    *,
+    num_convs: int,
+    kernel_size: Grid,
+    bias: bool,
+    dropout: float,
+    norm: str,
+    act: Act,
 ) -> nn.Module:
-    """Return `num_convs` steps conv(3) - norm - act: (B, in, *grid) -> (B, C, *grid).
+    """Return `num_convs` steps conv - dropout - norm - act: (B, in, *grid) -> (B, C, *grid).
+
+    At rate 0 there is no module for the dropout.
 
     Source: github.com/MIC-DKFZ/dynamic-network-architectures 0.4.4,
     building_blocks/simple_conv_blocks.py, `StackedConvBlocks`.
@@ -20,7 +31,8 @@ def conv_stack(
     return nn.Sequential(
         *(
             nn.Sequential(
-                conv(width, at.channels, kernel_size=(3,) * at.ndim),
+                conv(width, at.channels, kernel_size=kernel_size, bias=bias),
+                *([build_dropout(dropout, at.ndim)] if dropout else []),
                 build_norm(norm, at),
                 build_act(act),
             )

@@ -2,21 +2,20 @@
 
 from torch import Tensor, nn
 
-from blocks.base import StageShape
+from blocks.base import Grid, StageShape
 from blocks.layers.act import Act, build_act
 from blocks.layers.conv import conv
 from blocks.layers.norm import build_norm
 
 
 class ResidualConv(nn.Module):
-    """Add two norm-activation-convolution(3) steps to the input: (B, C, *grid) -> same.
+    """Add two norm-activation-convolution steps to the input: (B, C, *grid) -> same.
 
     Source: SegResNet's residual block, arXiv 1810.11654, section 2.1.
     """
 
-    def __init__(self, at: StageShape, *, norm: str, act: Act) -> None:
+    def __init__(self, at: StageShape, *, kernel_size: Grid, norm: str, act: Act) -> None:
         super().__init__()
-        kernel_size = (3,) * at.ndim
         self.norm1 = build_norm(norm, at)
         self.conv1 = conv(at.channels, at.channels, kernel_size=kernel_size, bias=False)
         self.norm2 = build_norm(norm, at)

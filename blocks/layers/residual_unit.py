@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from blocks.base import StageShape
+from blocks.base import Grid, StageShape
 from blocks.layers.act import Act, build_act
 from blocks.layers.conv import conv, pointwise
 from blocks.layers.norm import build_norm
@@ -17,9 +17,10 @@ class ResidualUnit(nn.Module):
     monai/networks/blocks/dynunet_block.py, `UnetResBlock`.
     """
 
-    def __init__(self, in_channels: int, at: StageShape, *, norm: str, act: Act) -> None:
+    def __init__(
+        self, in_channels: int, at: StageShape, *, kernel_size: Grid, norm: str, act: Act
+    ) -> None:
         super().__init__()
-        kernel_size = (3,) * at.ndim
         self.conv1 = conv(in_channels, at.channels, kernel_size=kernel_size, bias=False)
         self.norm1 = build_norm(norm, at)
         self.conv2 = conv(at.channels, at.channels, kernel_size=kernel_size, bias=False)

@@ -1,10 +1,10 @@
 """Convolution as a mixer."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import nn
 
-from blocks.base import Axes, LayerSpec, StageShape
+from blocks.base import Added, Axes, LayerSpec, StageShape
 from blocks.layers.act import ActOrNone, build_act
 from blocks.layers.conv import conv, odd_kernel
 
@@ -15,6 +15,7 @@ class ConvMixerSpec(LayerSpec):
     kind: Literal["conv"] = "conv"
     kernel_size: Axes = 3
     act: ActOrNone = "leaky_relu"
+    bias: Annotated[bool, Added(True)] = True
 
     def check(self, at: StageShape) -> None:
         odd_kernel(self.kernel_size, at.ndim)
@@ -23,5 +24,6 @@ class ConvMixerSpec(LayerSpec):
         """Return a module (B, C, *grid) -> same shape."""
         kernel_size = odd_kernel(self.kernel_size, at.ndim)
         return nn.Sequential(
-            conv(at.channels, at.channels, kernel_size=kernel_size), build_act(self.act)
+            conv(at.channels, at.channels, kernel_size=kernel_size, bias=self.bias),
+            build_act(self.act),
         )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from blocks.base import StageShape
 from blocks.layers.act import Act, build_act
 from blocks.layers.conv import mean_pool, pointwise
+from blocks.layers.dropout import build_dropout
 from blocks.layers.ffn_branch import with_ffn
 from blocks.layers.norm import build_norm
 from blocks.wrappers.block import ConvBlockSpec
@@ -15,8 +16,9 @@ from blocks.wrappers.block import ConvBlockSpec
 class BasicBlockSpec(ConvBlockSpec):
     """Convolve, then mix, and add the input before the last activation.
 
-    `kernel_size` is the convolution's; with `downsample.in_block`, the first block of a stage
-    takes the down-sampling's convolution in its place, and its shortcut shrinks by mean pooling.
+    `kernel_size` and `bias` are the convolution's, which `dropout` follows; with
+    `downsample.in_block`, the first block of a stage takes the down-sampling's convolution in its
+    place, and its shortcut shrinks by mean pooling.
     """
 
     kind: Literal["basic"] = "basic"
@@ -30,12 +32,14 @@ class BasicBlockSpec(ConvBlockSpec):
         mixer: nn.Module,
         ffn: nn.Module | None,
     ) -> nn.Module:
-        block = BasicBlock(inp, at, conv=conv, mixer=mixer, norm=self.norm, act=self.act)
+        block = BasicBlock(
+            inp, at, conv=conv, mixer=mixer, norm=self.norm, act=self.act, dropout=self.dropout
+        )
         return with_ffn(block, at, ffn=ffn, norm=self.norm)
 
 
 class BasicBlock(nn.Module):
-    """Compute act(norm(mixer(act(norm(conv(x))))) + shortcut(x)).
+    """Compute act(norm(mixer(act(norm(drop(conv(x)))))) + shortcut(x)).
 
     The shortcut is mean pooling over the stride, then norm(1x1 convolution) where the channels
     change. With a convolution as the mixer, this is nnU-Net's block.
@@ -54,6 +58,7 @@ class BasicBlock(nn.Module):
         mixer: nn.Module,
         norm: str,
         act: Act,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.conv = conv
@@ -61,6 +66,7 @@ class BasicBlock(nn.Module):
         self.mixer = mixer
         self.norm2 = build_norm(norm, at)
         self.act = build_act(act)
+        self.drop = build_dropout(dropout, at.ndim)
         stride = tuple(n // m for n, m in zip(inp.grid, at.grid, strict=True))
         shortcut: list[nn.Module] = []
         if any(step > 1 for step in stride):
@@ -75,6 +81,6 @@ class BasicBlock(nn.Module):
         return self.norm2
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.act(self.norm1(self.conv(x)))
+        hidden = self.act(self.norm1(self.drop(self.conv(x))))
         out: Tensor = self.act(self.norm2(self.mixer(hidden)) + self.shortcut(x))
         return out

@@ -1,12 +1,14 @@
 """What all wrappers share: what their mixer sees, and how a convolution enters the first block."""
 
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 from torch import nn
 
-from blocks.base import Axes, Grid, LayerSpec, StageShape
+from blocks.base import Added, Axes, Grid, LayerSpec, StageShape
 from blocks.layers.act import Act
 from blocks.layers.conv import conv, odd_kernel
+from blocks.layers.dropout import DropoutRate
 from blocks.layers.norm import Norm, check_norm
 
 
@@ -32,11 +34,16 @@ class BlockSpec(LayerSpec, ABC):
 
 
 class ConvBlockSpec(BlockSpec):
-    """Declare a block that starts with a convolution, which may hold the stage's stride."""
+    """Declare a block that starts with a convolution, which may hold the stage's stride.
+
+    `bias` is the convolution's; `dropout` is how often training drops a channel of a sample.
+    """
 
     kernel_size: Axes = 3
     norm: Norm = "layer"
     act: Act = "leaky_relu"
+    bias: Annotated[bool, Added(True)] = True
+    dropout: Annotated[DropoutRate, Added(0.0)] = 0.0
 
     def check(self, at: StageShape) -> None:
         odd_kernel(self.kernel_size, at.ndim)
@@ -46,7 +53,7 @@ class ConvBlockSpec(BlockSpec):
         self, at: StageShape, *, mixer: nn.Module, ffn: nn.Module | None, position: float = 0.0
     ) -> nn.Module:
         kernel_size = odd_kernel(self.kernel_size, at.ndim)
-        first = conv(at.channels, at.channels, kernel_size=kernel_size)
+        first = conv(at.channels, at.channels, kernel_size=kernel_size, bias=self.bias)
         return self.build_first(at, at, conv=first, mixer=mixer, ffn=ffn)
 
     @abstractmethod

@@ -33,7 +33,8 @@ WRONG = {
     ),
     "unknown key in the decoder": (
         ("act: relu", "actt: relu"),
-        "net.yaml:11:22  decoder.actt: unknown key; allowed: head, kind, norm, act, num_blocks; "
+        "net.yaml:11:22  decoder.actt: unknown key; allowed: head, kind, norm, act, num_blocks, "
+        "kernel_size; "
         "did you mean 'act'?",
     ),
     "unknown key in defaults": (
@@ -48,7 +49,8 @@ WRONG = {
     ),
     "key that is its own kind": (
         ("kernel_size", "conv"),
-        "net.yaml:8:39  encoder.stages.0.mixer.conv: unknown key; allowed: kind, kernel_size, act",
+        "net.yaml:8:39  encoder.stages.0.mixer.conv: unknown key; allowed: kind, kernel_size, act, "
+        "bias",
     ),
     "string for integer": (
         ("width: 32", "width: '32'"),

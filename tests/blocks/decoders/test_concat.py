@@ -111,7 +111,13 @@ def test_input_reaches_the_output_directly(small_spec: SpecFactory) -> None:
 @pytest.mark.parametrize("grid", [(4, 6), (4, 6, 5)])
 @pytest.mark.parametrize("in_channels", [4, 6])
 def test_residual_unit(in_channels: int, grid: tuple[int, ...]) -> None:
-    unit = ResidualUnit(in_channels, StageShape(4, grid), norm="instance", act="leaky_relu")
+    unit = ResidualUnit(
+        in_channels,
+        StageShape(4, grid),
+        kernel_size=(3,) * len(grid),
+        norm="instance",
+        act="leaky_relu",
+    )
     x = torch.randn(2, in_channels, *grid)
 
     def normed(z: torch.Tensor) -> torch.Tensor:

@@ -162,11 +162,12 @@ REFUSED = {
     ),
     "norm": (
         {**IN_BLOCK, "downsample": {"in_block": True, "norm": "layer"}},
-        "downsample.in_block: true takes kernel_size and stride only, for all else is the block's",
+        "downsample.in_block: true takes kernel_size, stride, sparse and bias only, for all "
+        "else is the block's",
     ),
     "activation": (
         {**IN_BLOCK, "downsample": {"in_block": True, "act": "relu"}},
-        "downsample.in_block: true takes kernel_size and stride only",
+        "downsample.in_block: true takes kernel_size, stride, sparse and bias only",
     ),
     "even kernel in a block": (
         {"block": {"kind": "plain", "kernel_size": 2}},
