@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from archspec.network.build import build
     from archspec.network.published import LoadReport, load_official
     from archspec.nnunet.export import export_nnunet
+    from archspec.nnunet.from_plans import from_plans
     from archspec.scoring.evaluate import evaluate
     from archspec.spec.find import list_specs
     from archspec.spec.load import load
@@ -37,6 +38,7 @@ __all__ = [
     "diff",
     "evaluate",
     "export_nnunet",
+    "from_plans",
     "list_components",
     "list_specs",
     "load",
@@ -58,6 +60,7 @@ _HOMES = {
     "diff": "archspec.costs.diff",
     "evaluate": "archspec.scoring.evaluate",
     "export_nnunet": "archspec.nnunet.export",
+    "from_plans": "archspec.nnunet.from_plans",
     "list_components": "archspec.api",
     "list_specs": "archspec.spec.find",
     "load": "archspec.spec.load",

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def find_configurations(
     _check_description(dataset_json, folder / "dataset.json")
     found = []
     for configuration in configurations:
-        settings = _resolve(plans, configuration, where=str(plans_path))
+        settings = resolved(plans, configuration, where=str(plans_path))
         for key in ("patch_size", "batch_size", "spacing", "data_identifier"):
             if key not in settings:
                 raise SpecError(f"configuration {configuration!r} has no {key}", where=plans_path)
@@ -200,8 +200,14 @@ def _read(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _resolve(plans: dict[str, Any], name: str, *, where: Path | str) -> dict[str, Any]:
-    """Return the configuration over the ones it inherits from, as nnU-Net merges them."""
+def resolved(plans: Mapping[str, Any], name: str, *, where: Path | str) -> dict[str, Any]:
+    """Return the configuration over the ones it inherits from, as nnU-Net merges them.
+
+    `where` is what refusals call the plans.
+
+    Raises:
+        SpecError: no such configuration, or one that inherits from itself.
+    """
     configurations = plans.get("configurations")
     if not isinstance(configurations, dict):
         raise SpecError(

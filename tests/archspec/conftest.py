@@ -36,18 +36,38 @@ _CONFIGURATION: dict[str, Any] = {
     "use_mask_for_norm": [False],
     "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, "force_separate_z": None},
     "batch_dice": False,
-    "architecture": {
-        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-        "arch_kwargs": {"n_stages": 2, "strides": [[1, 1, 1], [2, 2, 2]]},
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-    },
 }
+
+
+def _architecture(ndim: int) -> dict[str, Any]:
+    """Return nnU-Net's plain U-Net of two stages."""
+    return {
+        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "arch_kwargs": {
+            "n_stages": 2,
+            "features_per_stage": [32, 64],
+            "conv_op": f"torch.nn.modules.conv.Conv{ndim}d",
+            "kernel_sizes": [[3] * ndim] * 2,
+            "strides": [[1] * ndim, [2] * ndim],
+            "n_conv_per_stage": [2, 2],
+            "n_conv_per_stage_decoder": [2],
+            "conv_bias": True,
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{ndim}d",
+            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
 
 
 def _stock_plans() -> dict[str, Any]:
     """Return plans with the configurations, keys and links that nnU-Net 2.8.1 writes."""
     full = {**_CONFIGURATION, "data_identifier": "nnUNetPlans_3d_fullres", "patch_size": [16] * 3}
     flat = {**_CONFIGURATION, "data_identifier": "nnUNetPlans_2d", "patch_size": [16, 24]}
+    full["architecture"], flat["architecture"] = _architecture(3), _architecture(2)
     low = {**full, "data_identifier": "nnUNetPlans_3d_lowres", "next_stage": "3d_cascade_fullres"}
     return {
         "dataset_name": NAME,
