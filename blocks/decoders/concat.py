@@ -11,7 +11,7 @@ from blocks.decoders.decoder import Decoder, DecoderSpec, Heads, Skips
 from blocks.decoders.levels import LevelCounts, LevelKernels, level_counts, level_kernels
 from blocks.layers.act import Act
 from blocks.layers.conv import pointwise, transposed_conv
-from blocks.layers.conv_stack import conv_stack
+from blocks.layers.conv_stack import ConvStep, conv_stack
 from blocks.layers.dropout import DropoutRate
 from blocks.layers.fue import FUE
 from blocks.layers.norm import Norm
@@ -188,16 +188,14 @@ def _refine(
     """Return what refines a level: `count` plain steps, or a residual unit where it is None."""
     if count is None:
         return _unit(in_channels, at, kernel_size=kernel_size, spec=spec)
-    return conv_stack(
-        in_channels,
-        at,
-        num_convs=count,
+    step = ConvStep(
         kernel_size=kernel_size,
         bias=spec.bias,
         dropout=spec.dropout,
         norm=spec.norm,
         act=spec.act,
     )
+    return conv_stack(in_channels, at, num_convs=count, step=step)
 
 
 class _Up(nn.Module):

@@ -1,5 +1,7 @@
 """Plain steps of convolution, norm and activation."""
 
+from dataclasses import dataclass
+
 from torch import nn
 
 from blocks.base import Grid, StageShape
@@ -9,17 +11,18 @@ from blocks.layers.dropout import build_dropout
 from blocks.layers.norm import build_norm
 
 
-def conv_stack(
-    in_channels: int,
-    at: StageShape,
-    *,
-    num_convs: int,
-    kernel_size: Grid,
-    bias: bool,
-    dropout: float,
-    norm: str,
-    act: Act,
-) -> nn.Module:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvStep:
+    """One step conv - dropout - norm - act."""
+
+    kernel_size: Grid
+    bias: bool
+    dropout: float
+    norm: str
+    act: Act
+
+
+def conv_stack(in_channels: int, at: StageShape, *, num_convs: int, step: ConvStep) -> nn.Module:
     """Return `num_convs` steps conv - dropout - norm - act: (B, in, *grid) -> (B, C, *grid).
 
     At rate 0 there is no module for the dropout.
@@ -31,10 +34,10 @@ def conv_stack(
     return nn.Sequential(
         *(
             nn.Sequential(
-                conv(width, at.channels, kernel_size=kernel_size, bias=bias),
-                *([build_dropout(dropout, at.ndim)] if dropout else []),
-                build_norm(norm, at),
-                build_act(act),
+                conv(width, at.channels, kernel_size=step.kernel_size, bias=step.bias),
+                *([build_dropout(step.dropout, at.ndim)] if step.dropout else []),
+                build_norm(step.norm, at),
+                build_act(step.act),
             )
             for width in widths
         )

@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from blocks.base import StageShape
-from blocks.layers.act import Act, build_act
+from blocks.layers.act import build_act
 from blocks.layers.conv import mean_pool, pointwise
 from blocks.layers.dropout import build_dropout
 from blocks.layers.ffn_branch import with_ffn
@@ -32,9 +32,7 @@ class BasicBlockSpec(ConvBlockSpec):
         mixer: nn.Module,
         ffn: nn.Module | None,
     ) -> nn.Module:
-        block = BasicBlock(
-            inp, at, conv=conv, mixer=mixer, norm=self.norm, act=self.act, dropout=self.dropout
-        )
+        block = BasicBlock(inp, at, spec=self, conv=conv, mixer=mixer)
         return with_ffn(block, at, ffn=ffn, norm=self.norm)
 
 
@@ -54,26 +52,24 @@ class BasicBlock(nn.Module):
         inp: StageShape,
         at: StageShape,
         *,
+        spec: BasicBlockSpec,
         conv: nn.Module,
         mixer: nn.Module,
-        norm: str,
-        act: Act,
-        dropout: float,
     ) -> None:
         super().__init__()
         self.conv = conv
-        self.norm1 = build_norm(norm, at)
+        self.norm1 = build_norm(spec.norm, at)
         self.mixer = mixer
-        self.norm2 = build_norm(norm, at)
-        self.act = build_act(act)
-        self.drop = build_dropout(dropout, at.ndim)
+        self.norm2 = build_norm(spec.norm, at)
+        self.act = build_act(spec.act)
+        self.drop = build_dropout(spec.dropout, at.ndim)
         stride = tuple(n // m for n, m in zip(inp.grid, at.grid, strict=True))
         shortcut: list[nn.Module] = []
         if any(step > 1 for step in stride):
             shortcut.append(mean_pool(stride))
         if inp.channels != at.channels:
             project = pointwise(inp.channels, at.channels, at.ndim, bias=False)
-            shortcut += [project, build_norm(norm, at)]
+            shortcut += [project, build_norm(spec.norm, at)]
         self.shortcut = nn.Sequential(*shortcut)
 
     @property
