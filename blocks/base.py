@@ -45,6 +45,17 @@ class Added:
     default: Any
 
 
+@dataclass(frozen=True, slots=True)
+class NotWeights:
+    """Mark a field that leaves keys, shapes and meaning of the weights alone: how they start, say.
+
+    The arch hash leaves it out. With `label` no training depends on it either, and the trial hash
+    leaves it out too.
+    """
+
+    label: bool = False
+
+
 def _check_axes(value: object) -> object:
     axes = value if isinstance(value, tuple) else (value,)
     if not all(isinstance(axis, int) and not isinstance(axis, bool) and axis > 0 for axis in axes):

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from archspec.spec.claims import ClaimSpec, PatchSize
 from archspec.spec.training import TrainingSpec
-from blocks.base import ComponentSpec, Count
+from blocks.base import ComponentSpec, Count, NotWeights
 from blocks.decoders import AnyDecoder
 from blocks.downsample import AnyDownsample
 from blocks.ffn import AnyFFN
@@ -24,6 +24,8 @@ from blocks.wrappers.residual import ResidualBlockSpec
 SCHEMA_VERSION = 1
 
 Init = Literal["default", "segformer", "nnunet"]
+
+_LABEL = NotWeights(label=True)
 
 
 class StageSpec(ComponentSpec):
@@ -94,19 +96,19 @@ class ArchSpec(ComponentSpec):
     `claims` are figures that sources state about the network; they change nothing in it.
     """
 
-    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
-    name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    title: str = ""
-    sources: tuple[str, ...] = ()
-    claims: tuple[ClaimSpec, ...] = ()
+    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION), _LABEL] = SCHEMA_VERSION
+    name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), _LABEL]
+    title: Annotated[str, _LABEL] = ""
+    sources: Annotated[tuple[str, ...], _LABEL] = ()
+    claims: Annotated[tuple[ClaimSpec, ...], _LABEL] = ()
     in_channels: Count = 1
     num_classes: Count = 2
-    patch_size: PatchSize
+    patch_size: Annotated[PatchSize, NotWeights()]
     encoder: EncoderSpec
     decoder: AnyDecoder
     deep_supervision: DeepSupervisionSpec = DeepSupervisionSpec()
-    init: Init = "default"
-    training: TrainingSpec = TrainingSpec()
+    init: Annotated[Init, NotWeights()] = "default"
+    training: Annotated[TrainingSpec, NotWeights()] = TrainingSpec()
 
     def tree(self) -> dict[str, Any]:
         """Return the spec as plain dicts, lists and scalars, ready for YAML or JSON."""

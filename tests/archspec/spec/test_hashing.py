@@ -12,7 +12,7 @@ from archspec.spec.find import list_specs
 from archspec.spec.hashing import arch_hash, is_hash_of, trial_hash
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec, StageSpec
-from blocks.base import Added, ComponentSpec
+from blocks.base import Added, ComponentSpec, NotWeights
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "schema"
 HASHES: dict[str, list[str]] = json.loads((GOLDEN / "hashes.json").read_text(encoding="utf-8"))
@@ -109,12 +109,27 @@ class _DefaultChanged(ComponentSpec):
 
 
 def test_an_added_field_counts_where_it_differs_from_what_it_was_introduced_with() -> None:
-    first = hashing._tree(_First())
-    assert hashing._tree(_Later()) == first
-    assert hashing._tree(_Later(gate=True)) == {**first, "gate": True}
-    assert hashing._tree(_Later(inner=_First(size=4))) != first
-    assert hashing._tree(_DefaultChanged(gate=False)) == first, "the default changed later"
-    assert hashing._tree(_DefaultChanged()) == {**first, "gate": True}
+    first = hashing._tree(_First(), "arch")
+    assert hashing._tree(_Later(), "arch") == first
+    assert hashing._tree(_Later(gate=True), "arch") == {**first, "gate": True}
+    assert hashing._tree(_Later(inner=_First(size=4)), "arch") != first
+    assert hashing._tree(_DefaultChanged(gate=False), "arch") == first, "the default changed later"
+    assert hashing._tree(_DefaultChanged(), "arch") == {**first, "gate": True}
+
+
+class _Marked(ComponentSpec):
+    kind: Literal["b"] = "b"
+    start: Annotated[int, NotWeights(), Added(0)] = 0
+    note: Annotated[str, NotWeights(label=True)] = ""
+
+
+def test_a_mark_leaves_a_field_out_at_any_depth() -> None:
+    for value in (_Marked(start=1, note="a"), {"stages": (_Marked(start=1, note="a"),)}):
+        tree = {"kind": "b"}
+        wrapped = tree if isinstance(value, _Marked) else {"stages": [tree]}
+        assert hashing._tree(value, "arch") == wrapped
+    assert hashing._tree(_Marked(start=1, note="a"), "trial") == {"kind": "b", "start": 1}
+    assert hashing._tree(_Marked(), "trial") == {"kind": "b"}
 
 
 def test_a_new_schema_version_changes_no_hash() -> None:
