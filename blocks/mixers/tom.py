@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from blocks.base import Count, Grid, LayerSpec, SpecError, StageShape
+from blocks.base import Added, Count, Grid, LayerSpec, NotWeights, SpecError, StageShape
 from blocks.layers.scan_branch import ScanBranch, scan_branches
 from blocks.scan.orders import FORWARD, REVERSE
 
 OrderName = Literal["forward", "reverse", "inter_slice"]
+Init = Literal["released", "mamba"]
 
 
 class TomMixerSpec(LayerSpec):
@@ -18,6 +19,10 @@ class TomMixerSpec(LayerSpec):
 
     `num_slices` cuts the tokens into that many equal runs for the inter-slice order; left out, it
     is the depth of the grid at hand, so that runs are true slices at every input size.
+
+    `init` says which scans start with Mamba's spread of time steps: `mamba` all of them, `released`
+    the forward one alone, as in SegMamba's code. The steps of its others start 7 to 690 times as
+    long, so compare with the mixer `mamba` under `mamba`.
     """
 
     kind: Literal["tom"] = "tom"
@@ -32,6 +37,7 @@ class TomMixerSpec(LayerSpec):
         "reverse",
         "inter_slice",
     )
+    init: Annotated[Init, NotWeights(), Added("released")] = "released"
 
     def check(self, at: StageShape) -> None:
         """Refuse slices that do not divide the tokens.
@@ -61,14 +67,15 @@ class TomMixerSpec(LayerSpec):
             expand=self.expand,
             num_slices=self.num_slices,
             orders=self.orders,
+            init=self.init,
         )
 
 
 class TomMixer(nn.Module):
     """Add the scans of all orders, each with parameters of its own; projections, gate are shared.
 
-    Only the forward scan starts with Mamba's spread of time steps: the others keep the default
-    initialisation of nn.Linear in `dt_proj`, as the released code does, for parity.
+    With `init` `released`, only the forward scan starts with Mamba's spread of time steps: the
+    others keep the default initialisation of nn.Linear in `dt_proj`, for parity with that code.
 
     Source: SegMamba, arXiv 2401.13560, section 2.2; github.com/ge-xing/SegMamba@cff3597,
     mamba/mamba_ssm/modules/mamba_simple.py.
@@ -83,6 +90,7 @@ class TomMixer(nn.Module):
         expand: int,
         num_slices: int | None,
         orders: tuple[OrderName, ...],
+        init: Init,
     ) -> None:
         super().__init__()
         inner = expand * channels
@@ -94,7 +102,7 @@ class TomMixer(nn.Module):
             for _ in orders
         ]
         for branch, name in zip(branches, orders, strict=True):
-            if name != "forward":
+            if init == "released" and name != "forward":
                 branch.dt_proj.reset_parameters()
         self.branches = nn.ModuleList(branches)
         self.out_proj = nn.Linear(inner, channels, bias=False)

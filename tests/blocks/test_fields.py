@@ -1,4 +1,7 @@
-"""Every field of every component does something: each value changes the network or is refused."""
+"""Every field of every component does something: each value changes the network or is refused.
+
+One that is marked `NotWeights` changes how it starts, and nothing else.
+"""
 
 from typing import Any
 
@@ -8,7 +11,7 @@ from archspec.network.build import build_plan
 from archspec.network.plan import plan
 from archspec.network.segnet import SegNet
 from archspec.spec.load import load
-from blocks.base import ComponentSpec, SpecError
+from blocks.base import ComponentSpec, NotWeights, SpecError
 
 Settings = tuple[str, ComponentSpec, str, list[ComponentSpec]]
 
@@ -51,9 +54,16 @@ def same(first: SegNet, second: SegNet, ndim: int) -> bool:
         return torch.equal(first(x), second(x))
 
 
+def starts_alike(first: SegNet, second: SegNet) -> bool:
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
 def test_every_value_matters(settings: Settings, ndim: int) -> None:
     part, component, field, changed = settings
     beside = PARTNERS.get((part, field), {})
+    marks = type(component).model_fields[field].metadata
+    start_only = any(isinstance(mark, NotWeights) for mark in marks)
     effects = []
     for other in changed:
         try:
@@ -61,8 +71,12 @@ def test_every_value_matters(settings: Settings, ndim: int) -> None:
         except SpecError:
             continue
         try:
-            effects.append(not same(net, build(part, component, beside, ndim), ndim))
+            reference = build(part, component, beside, ndim)
         except SpecError:  # nothing but the changed one can be built
             effects.append(True)
+            continue
+        if start_only:
+            assert not starts_alike(net, reference), f"{part}: {other!r} starts as {component!r}"
+        effects.append(same(net, reference, ndim) is start_only)
         assert effects[-1], f"{part}: {other!r} is {component!r}"
     assert effects, f"{part}.{field}: no other value can be used"

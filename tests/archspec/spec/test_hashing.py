@@ -132,6 +132,16 @@ def test_a_mark_leaves_a_field_out_at_any_depth() -> None:
     assert hashing._tree(_Marked(), "trial") == {"kind": "b"}
 
 
+def test_how_tom_starts_counts_for_trials_only() -> None:
+    """Those of before the field read as `released` and keep both hashes."""
+    found = [
+        load({**TREE, "encoder": {"stages": [{"width": 4, "mixer": {"kind": "tom", **extra}}]}})
+        for extra in ({}, {"init": "released"}, {"init": "mamba"})
+    ]
+    assert len({arch_hash(spec) for spec in found}) == 1
+    assert trial_hash(found[0]) == trial_hash(found[1]) != trial_hash(found[2])
+
+
 def test_a_new_schema_version_changes_no_hash() -> None:
     spec = load(TREE)
     newer = ArchSpec.model_construct(**{**dict(spec), "schema_version": 7})

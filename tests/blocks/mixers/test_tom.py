@@ -164,12 +164,36 @@ def test_plan_says_where(small_spec: Callable[..., ArchSpec]) -> None:
         plan(spec, patch_size=(8, 32, 24))
 
 
+@pytest.mark.parametrize("orders", [("forward", "reverse", "inter_slice"), ("reverse",)])
+def test_released_draws_what_it_always_drew(orders: Any) -> None:
+    """One draw more or less would start every later layer of a network otherwise."""
+    at = StageShape(8, (4, 4))
+    torch.manual_seed(3)
+    TomMixerSpec(orders=orders).build(at)
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    nn.Linear(8, 32, bias=False)
+    for _ in orders:
+        ScanBranch(16, d_state=16, d_conv=4, dt_rank=1)
+    for _ in [order for order in orders if order != "forward"]:
+        nn.Linear(1, 16)
+    nn.Linear(16, 8, bias=False)
+    assert torch.equal(torch.rand(1), after)
+
+
 def test_only_the_forward_scan_has_mambas_time_steps() -> None:
     mixer = TomMixerSpec().build(StageShape(64, (4, 4)))
     assert isinstance(mixer, TomMixer)
     forward, *others = (b for b in mixer.branches if isinstance(b, ScanBranch))
     steps = nn.functional.softplus(forward.dt_proj.bias)
     assert 1e-4 <= steps.min() < steps.max() <= 0.1 + 1e-6
+    torch.manual_seed(0)
+    mambas = TomMixerSpec(init="mamba").build(StageShape(64, (4, 4)))
+    assert isinstance(mambas, TomMixer)
+    for branch in (b for b in mambas.branches if isinstance(b, ScanBranch)):
+        steps = nn.functional.softplus(branch.dt_proj.bias)
+        assert 1e-4 <= steps.min() < 0.004 and 0.03 < steps.max() <= 0.1 + 1e-6
+        assert branch.dt_proj.weight.abs().max() <= branch.dt_rank**-0.5
     for branch in others:
         bound = branch.dt_rank**-0.5
         assert branch.dt_proj.bias.abs().max() <= bound
