@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from blocks.base import ComponentSpec, Count
+from blocks.base import Added, ComponentSpec, Count
 
 Optimizer = Literal["adamw", "adam", "sgd"]
 OF_OPTIMIZERS = ("momentum", "betas")
@@ -22,7 +22,9 @@ class TrainingSpec(ComponentSpec):
 
     `warmup` is the share of steps with a rising rate. `momentum` belongs to SGD, which is
     Nesterov's, `betas` to the others, and null leaves either out; adam puts the decay into the
-    gradient, adamw does not. `epochs` and `iterations` (per epoch) are nnU-Net's; without them its
+    gradient, adamw does not. `decay` says what decays: `all` parameters, as in nnU-Net, or
+    `matrices` alone, which leaves out biases, norms, layer scales, and the scans' `A_log`, `D` and
+    bias of the time step. `epochs` and `iterations` (per epoch) are nnU-Net's; without them its
     trainer's numbers hold, 1000 and 250, and search trials count steps instead. `clip` bounds the
     norm of the gradient; `none` or null leaves it alone. `loss` is made of nnU-Net's own; for
     regions ce is binary.
@@ -41,6 +43,7 @@ class TrainingSpec(ComponentSpec):
     iterations: Count | None = None
     clip: Annotated[Positive | None, BeforeValidator(_none)] = 12.0
     loss: Literal["dice_ce", "dice", "ce"] = "dice_ce"
+    decay: Annotated[Literal["all", "matrices"], Added("all")] = "all"
 
     @field_validator(*OF_OPTIMIZERS, mode="before")
     @classmethod

@@ -1,20 +1,21 @@
 """The training recipe of a spec: what search trials, `overfit` and nnU-Net's trainer follow."""
 
 import math
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 from torch import nn
 
 from archspec.spec.training import TrainingSpec
+from blocks.layers.traits import SparesFromDecay
 
 POLY_EXPONENT = 0.9
 """nnU-Net's. Source: github.com/MIC-DKFZ/nnUNet, training/lr_scheduler/polylr.py (2.8.1)."""
 
 
 def build_optimizer(net: nn.Module, recipe: TrainingSpec) -> torch.optim.Optimizer:
-    """Return the recipe's optimizer over all parameters."""
-    lr, decay, weights = recipe.lr, recipe.weight_decay, net.parameters()
+    """Return the recipe's optimizer over all parameters, in groups where not all of them decay."""
+    lr, decay, weights = recipe.lr, recipe.weight_decay, _parameters(net, recipe)
     match recipe.optimizer:
         case "sgd":
             return torch.optim.SGD(
@@ -25,6 +26,25 @@ def build_optimizer(net: nn.Module, recipe: TrainingSpec) -> torch.optim.Optimiz
         case "adamw":
             return torch.optim.AdamW(weights, lr, betas=recipe.betas, weight_decay=decay)
     assert_never(recipe.optimizer)
+
+
+def _parameters(net: nn.Module, recipe: TrainingSpec) -> Any:
+    """Return what decays as PyTorch's optimizers take it.
+
+    Under `matrices` timm's function leaves out biases and all vectors: norms, layer scales, `D`. It
+    is told of `A_log`, which has two axes and is no matrix, by name, as timm's models tell it.
+    """
+    if recipe.decay == "all":
+        return net.parameters()
+    from timm.optim import param_groups_weight_decay  # here, because importing timm takes seconds
+
+    spared = {
+        f"{path}.{name}".lstrip(".")
+        for path, module in net.named_modules()
+        if isinstance(module, SparesFromDecay)
+        for name in module.spared_from_decay
+    }
+    return param_groups_weight_decay(net, recipe.weight_decay, no_weight_decay_list=spared)
 
 
 def rate(recipe: TrainingSpec, step: int, steps: int) -> float:

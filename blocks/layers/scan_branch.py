@@ -19,6 +19,7 @@ class ScanBranch(nn.Module):
     """
 
     keeps_start: ClassVar[bool] = True  # they set time steps
+    spared_from_decay: ClassVar[frozenset[str]] = frozenset({"A_log", "D"})
 
     def __init__(self, channels: int, *, d_state: int, d_conv: int, dt_rank: int) -> None:
         super().__init__()

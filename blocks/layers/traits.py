@@ -27,6 +27,13 @@ class KeepsStart(Protocol):
 
 
 @runtime_checkable
+class SparesFromDecay(Protocol):
+    """It has parameters that look like weights of a layer and are none: decay would bias them."""
+
+    spared_from_decay: ClassVar[frozenset[str]]
+
+
+@runtime_checkable
 class AddsToShortcut(Protocol):
     """It adds the output of a norm to its shortcut; at 0 that norm leaves the shortcut alone."""
 

@@ -101,20 +101,28 @@ class nnUNetTrainerArchSpec(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801
         """Go on from a checkpoint, under the recipe that the plans hold now.
 
         Raises:
-            SpecError: the checkpoint's optimizer is another one.
+            SpecError: the checkpoint's optimizer is another one, or decays other parameters.
         """
-        super().load_checkpoint(filename_or_checkpoint)
-        saved = recipe_of(self.my_init_kwargs["plans"], self.configuration_name).optimizer
-        if saved != self.recipe.optimizer:
-            raise SpecError(
-                f"the checkpoint was trained with {saved}, the plans now say "
-                f"{self.recipe.optimizer}",
-                field="training.optimizer",
-                suggestion=f"train without --c, or export {saved} again",
-            )
+        try:
+            super().load_checkpoint(filename_or_checkpoint)
+        finally:  # it takes the recipe first, and PyTorch stops where groups do not fit
+            self._check_same_optimizer()
         fresh = build_optimizer(self.network, self.recipe).param_groups
         for group, ours in zip(self.optimizer.param_groups, fresh, strict=True):
             group.update({key: value for key, value in ours.items() if key != "params"})
+
+    def _check_same_optimizer(self) -> None:
+        recipe = recipe_of(self.my_init_kwargs["plans"], self.configuration_name)
+        for field, saved, now in (
+            ("optimizer", recipe.optimizer, self.recipe.optimizer),
+            ("decay", recipe.decay, self.recipe.decay),
+        ):
+            if saved != now:
+                raise SpecError(
+                    f"the checkpoint was trained with {saved}, the plans now say {now}",
+                    field=f"training.{field}",
+                    suggestion=f"train without --c, or export {saved} again",
+                )
 
 
 def recipe_of(plans: dict[str, Any], configuration: str) -> TrainingSpec:
@@ -139,7 +147,8 @@ def recipe_of(plans: dict[str, Any], configuration: str) -> TrainingSpec:
 def _summary(recipe: TrainingSpec) -> str:
     sgd = recipe.optimizer == "sgd"
     return (
-        f"{recipe.optimizer}, lr {recipe.lr}, weight decay {recipe.weight_decay}, "
+        f"{recipe.optimizer}, lr {recipe.lr}, weight decay {recipe.weight_decay}"
+        f"{' of matrices alone' if recipe.decay == 'matrices' else ''}, "
         f"{f'momentum {recipe.momentum}' if sgd else f'betas {recipe.betas}'}; "
         f"{recipe.schedule}, warm-up {recipe.warmup} of all steps; clip {recipe.clip}; "
         f"loss {recipe.loss}"

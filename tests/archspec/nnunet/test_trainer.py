@@ -251,6 +251,22 @@ def test_resuming_follows_the_plans_of_now(make_trainer: MakeTrainer) -> None:
     assert checkpoint(changed, "checkpoint_final.pth")["current_epoch"] == 4
     with pytest.raises(SpecError, match="trained with adamw, the plans now say sgd"):
         make_trainer(SHORT | NNUNET).load_checkpoint(path)
+    with pytest.raises(
+        SpecError, match=r"training\.decay: .* with all, the plans now say matrices"
+    ):
+        make_trainer(SHORT | {"decay": "matrices"}).load_checkpoint(path)
+
+
+def test_what_decays_is_the_recipes(make_trainer: MakeTrainer) -> None:
+    """And set rates leave it alone: a scan's `A_log` never shrinks."""
+    trainer = make_trainer({**SHORT, "decay": "matrices", "weight_decay": 0.25})
+    trainer.initialize()
+    kept, shrunk = trainer.optimizer.param_groups
+    assert (kept["weight_decay"], shrunk["weight_decay"]) == (0.0, 0.25)
+    assert kept["lr"] == shrunk["lr"] > 0
+    names = {id(p): name for name, p in trainer.network.named_parameters()}
+    assert any(names[id(p)].endswith("A_log") for p in kept["params"])
+    assert "0.25 of matrices alone" in Path(trainer.log_file).read_text()
 
 
 @pytest.mark.parametrize("loss", ["dice_ce", "ce"])

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from archspec.costs.memory import OPTIMIZER_STATES
+from archspec.network.build import build
+from archspec.spec.hashing import arch_hash, trial_hash
 from archspec.spec.load import load
 from archspec.spec.training import Optimizer, TrainingSpec
 from archspec.training.recipe import build_optimizer, clip_gradients, rate, set_rate
@@ -83,6 +85,7 @@ def test_every_value_matters(optimizer: str, variants: Variants) -> None:
         ({"clip": "off"}, "training.clip"),
         ({"epochs": 0}, "training.epochs"),
         ({"iterations": 2.5}, "training.iterations"),
+        ({"decay": "norms"}, "training.decay: 'norms' is not allowed; allowed: all, matrices"),
         ({"loss": "focal"}, "training.loss: 'focal' is not allowed; allowed: dice_ce, dice, ce"),
     ],
 )
@@ -128,6 +131,34 @@ def test_sgd_is_that_of_nnunet() -> None:
     )
     assert type(found) is type(stock)
     assert found.defaults == stock.defaults
+
+
+def decayed(net: nn.Module, recipe: TrainingSpec) -> set[str]:
+    """Return the names of the parameters that a step without gradients shrinks."""
+    groups = build_optimizer(net, recipe).param_groups
+    shrinking = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(list(net.parameters()))
+    return {name for name, parameter in net.named_parameters() if id(parameter) in shrinking}
+
+
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
+def test_matrices_are_weights_of_layers(spec_name: str, optimizer: Optimizer) -> None:
+    """Of all networks: those of convolutions and linear layers, and nothing else."""
+    with torch.device("meta"):
+        net = build(spec_name)
+    recipe = TrainingSpec.model_validate({"optimizer": optimizer, "decay": "matrices"})
+    layers = (nn.Linear, nn.modules.conv._ConvNd)
+    wanted = {f"{at}.weight" for at, module in net.named_modules() if isinstance(module, layers)}
+    assert decayed(net, recipe) == wanted
+    everything = {name for name, _ in net.named_parameters()}
+    assert wanted < everything
+    assert decayed(net, recipe.model_copy(update={"decay": "all"})) == everything
+
+
+def test_what_decays_counts_for_trials_only() -> None:
+    found = [load(tree(**extra)) for extra in ({}, {"decay": "all"}, {"decay": "matrices"})]
+    assert len({arch_hash(spec) for spec in found}) == 1
+    assert trial_hash(found[0]) == trial_hash(found[1]) != trial_hash(found[2])
 
 
 def test_poly_is_that_of_nnunet() -> None:
