@@ -22,22 +22,26 @@ def num_foreground_labels(labels: Mapping[str, Any]) -> int:
 
 
 def check_labels(labels: Mapping[str, Any], regions_class_order: Any) -> None:
-    """Refuse what stops nnU-Net when a training starts.
+    """Refuse what stops nnU-Net when a training starts, or in its first step.
 
     Raises:
-        SpecError: background is not 0, `ignore` is not the highest label, a value is no integer,
-            or the labels of the regions are missing.
+        SpecError: background is not 0, `ignore` is not the highest label, a value is no whole
+            number, there is no foreground, the labels of the regions are missing, or labels that
+            are no regions leave a gap: they are channels of the network's output.
     """
-    try:
-        values = _values(labels)
-    except (TypeError, ValueError) as error:
-        raise SpecError(f"must be integers or lists of them: {error}", field="labels") from None
+    for name, value in labels.items():
+        if not all(map(_is_whole, value if isinstance(value, list | tuple) else [value])):
+            raise SpecError(
+                f"must be integers or lists of them, from 0 on: {name!r} is {value!r}",
+                field="labels",
+            )
+    values = _values(labels)
     if labels.get("background") != 0:
         raise SpecError(
             f"background must be 0, but is {labels.get('background')!r}", field="labels"
         )
     ignore = labels.get("ignore")
-    if ignore is not None and ignore != max(values) + 1:
+    if ignore is not None and not (isinstance(ignore, int) and ignore == max(values) + 1):
         raise SpecError(
             f"ignore must be {max(values) + 1}, above all others, but is {ignore!r}", field="labels"
         )
@@ -47,6 +51,25 @@ def check_labels(labels: Mapping[str, Any], regions_class_order: Any) -> None:
             f"{regions_class_order!r}",
             field="regions_class_order",
         )
+    if not _has_regions(labels) and values != set(range(len(values))):
+        raise SpecError(
+            f"must be 0 to {len(values) - 1} without a gap, but are "
+            f"{', '.join(map(str, sorted(values)))}",
+            field="labels",
+            suggestion="renumber them here and in the label images, then plan and preprocess again",
+        )
+    empty = [name for name, part in label_values(labels).items() if not part]
+    if empty:
+        raise SpecError(f"{empty[0]!r} names no label", field="labels")
+    if not values - {0}:
+        raise SpecError("there is none above the background, so nothing to find", field="labels")
+
+
+def _is_whole(value: Any) -> bool:
+    """Say whether nnU-Net's `int` takes the value as it is: 2.0 may stand for 2, but not "2"."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return value >= 0 and value % 1 == 0
 
 
 def _values(labels: Mapping[str, Any]) -> set[int]:

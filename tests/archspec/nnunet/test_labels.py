@@ -22,6 +22,8 @@ LABELS: dict[str, tuple[dict[str, Any], list[int] | None, int, int]] = {
     "single_lists": ({"background": 0, "a": [1], "b": [2]}, None, 3, 2),
     "regions": ({"background": 0, "whole": [1, 2, 3], "core": [2, 3], "c": 3}, [1, 2, 3], 3, 3),
     "regions_ignored": ({"background": 0, "whole": [1, 2], "c": [2], "ignore": 3}, [1, 2], 2, 2),
+    "whole_floats": ({"background": 0.0, "a": 1.0, "b": 2}, None, 3, 2),
+    "regions_with_a_gap": ({"background": 0, "w": [1, 2, 4], "e": 4}, [2, 4], 2, 3),
     "region_of_zeros": ({"background": 0, "whole": [1, 2], "zero": [0, 0]}, [1], 1, 2),
 }
 SPEC = {
@@ -73,6 +75,42 @@ def test_refused_as_nnunet_would(
         handling.LabelManager(labels, order)
     with pytest.raises(SpecError, match=said):
         check_labels(labels, order)
+    file = preprocessed / "dataset.json"
+    rewrite(file, lambda tree: tree.update(labels=labels, regions_class_order=order))
+    message = refused_export(SPEC)
+    assert message.startswith(f"{file}: ") and said in message
+
+
+UNTRAINABLE: dict[str, tuple[dict[str, Any], list[int] | None, str]] = {
+    "gap": ({"background": 0, "a": 1, "b": 3}, None, "0 to 2 without a gap, but are 0, 1, 3;"),
+    "far": ({"background": 0, "a": 1, "b": 255}, None, "without a gap, but are 0, 1, 255;"),
+    "no_one": ({"background": 0, "a": 2}, None, "0 to 1 without a gap, but are 0, 2;"),
+    "gap_in_lists": ({"background": 0, "a": [1], "b": [3]}, None, "without a gap"),
+    "gap_below_ignore": ({"background": 0, "a": 1, "b": 3, "ignore": 4}, None, "without a gap"),
+    "negative": ({"background": 0, "a": -1}, None, "from 0 on: 'a' is -1"),
+    "half": ({"background": 0, "a": 1, "b": 2.5}, None, "must be integers"),
+    "nan": ({"background": 0, "a": float("nan")}, None, "'a' is nan"),
+    "infinite": ({"background": 0, "a": float("inf")}, None, "'a' is inf"),
+    "text": ({"background": 0, "a": "1"}, None, "'a' is '1'"),
+    "truth": ({"background": 0, "a": True}, None, "'a' is True"),
+    "nothing": ({"background": 0, "a": None}, None, "'a' is None"),
+    "half_region": ({"background": 0, "w": [1, 2.5], "b": 1}, [1, 2], "'w' is [1, 2.5]"),
+    "negative_region": ({"background": 0, "w": [-1, 1], "b": 1}, [1, 2], "'w' is [-1, 1]"),
+    "nested_region": ({"background": 0, "w": [[1, 2]]}, [1], "'w' is [[1, 2]]"),
+    "no_foreground": ({"background": 0}, None, "none above the background"),
+    "ignore_alone": ({"background": 0, "ignore": 1}, None, "none above the background"),
+    "regions_of_nothing": ({"background": 0, "zero": [0, 0]}, [], "none above the background"),
+    "empty_list": ({"background": 0, "a": 1, "b": []}, None, "'b' names no label"),
+    "float_ignore": ({"background": 0, "a": 1, "ignore": 2.0}, None, "ignore must be 2"),
+}
+"""Most of them nnU-Net plans, preprocesses, and starts to train on."""
+
+
+@pytest.mark.parametrize("case", UNTRAINABLE)
+def test_refused_before_nnunet_would(
+    preprocessed: Path, rewrite: Rewrite, refused_export: Refuse, case: str
+) -> None:
+    labels, order, said = UNTRAINABLE[case]
     file = preprocessed / "dataset.json"
     rewrite(file, lambda tree: tree.update(labels=labels, regions_class_order=order))
     message = refused_export(SPEC)
