@@ -8,6 +8,7 @@ all of them under `long`.
 
 import gc
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -154,6 +155,22 @@ def nnunet_command() -> Callable[..., None]:
         assert done.returncode == 0, f"{line}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
 
     return run
+
+
+@pytest.fixture
+def hollow_case() -> Callable[[Path], None]:
+    """Return a function that writes a preprocessed case that looks whole and holds nothing.
+
+    It takes the case's path without an ending. Blosc2's head says that the file has 24 bytes.
+    """
+    head = b"\x9e\xa8b2frame\x00\xd2\x00\x00\x00\x18\xcf" + (24).to_bytes(8, "big")
+
+    def write(case: Path) -> None:
+        case.with_name(f"{case.name}.b2nd").write_bytes(head)
+        case.with_name(f"{case.name}_seg.b2nd").write_bytes(head)
+        case.with_name(f"{case.name}.pkl").write_bytes(pickle.dumps({}))
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -68,12 +68,12 @@ def cases(release: Path, raw: Path) -> Path:
 
 
 @pytest.fixture
-def named_cases(release: Path) -> Path:
+def named_cases(release: Path, hollow_case: Callable[[Path], None]) -> Path:
     """Return cases that are there by name, for what does not open them."""
     data = release / "preprocessed" / DATASET / "nnUNetPlans_3d_fullres"
     data.mkdir()
     for case in CASES:
-        (data / f"{case}.pkl").touch()
+        hollow_case(data / case)
     return data
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.dataset import PreprocessedDataset, dataset_id
 from archspec.spec.training import TrainingSpec
 from blocks.base import SpecError
 
@@ -52,6 +52,19 @@ def commands(configurations: Sequence[PreprocessedDataset], name: str, recipe: s
             folders += f" -prev_stage_predictions OUTPUT_FOLDER_OF_{dataset.previous_stage}"
         lines += [shlex.join(train), f"{shlex.join([*predict, *common])} {folders}"]
     return lines
+
+
+def preprocess_command(dataset: PreprocessedDataset) -> str:
+    """Return how nnU-Net makes the data of a configuration; never by plans that borrow them.
+
+    Preprocessing by the name of borrowing plans would delete what it replaces.
+    """
+    folder, names = dataset.data_folder.name, dataset.plans.get("configurations", {})
+    owner = max((name for name in names if folder.endswith(f"_{name}")), key=len, default=None)
+    options = [f"-d {dataset_id(dataset.name) or dataset.name}"]
+    if owner is not None:
+        options.append(f"-plans_name {folder.removesuffix(f'_{owner}')}")
+    return f"nnUNetv2_preprocess {' '.join(options)} -c {owner or dataset.configuration}"
 
 
 def recipe_note(training: TrainingSpec, recipe: str) -> str:

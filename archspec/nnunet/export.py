@@ -10,6 +10,7 @@ from typing import Any
 
 from archspec.costs.fit import memory_size
 from archspec.files import write_text
+from archspec.nnunet.check_data import check_data
 from archspec.nnunet.commands import check_recipe, commands, environment, recipe_note
 from archspec.nnunet.contract import check_contract, network_arguments
 from archspec.nnunet.dataset import PreprocessedDataset, dataset_id, find_configurations
@@ -63,7 +64,8 @@ def export_nnunet(
     replaces existing plans of that name, never those of nnU-Net's planners.
 
     Raises:
-        SpecError: dataset, configuration, spec, size or name cannot be used; nothing was written.
+        SpecError: dataset, its data, configuration, spec, size or name cannot be used; nothing was
+            written.
     """
     check_recipe(recipe)
     wishes = SizeWishes(
@@ -80,6 +82,9 @@ def export_nnunet(
     check_name(name, base_plans)
     fitting, left_out = _of_dimension(loaded, found)
     _check_cascades(fitting)
+    for one in fitting:
+        if one.data_folder.is_dir() and any(one.data_folder.iterdir()):  # plans may come first
+            check_data(one)
     stock = recipe == "nnunet"
     networks = [settle(loaded, one, wishes, stock_recipe=stock) for one in fitting]
     specs = {one.dataset.configuration: one.planned.spec for one in networks}

@@ -4,10 +4,15 @@ import json
 import math
 import random
 from dataclasses import dataclass
-from typing import Any
 
 from archspec.nnunet.dataset import PreprocessedDataset
 from blocks.errors import SpecError, argument
+
+SPLITS = "splits_final.json"
+NUM_FOLDS = 5
+"""What nnU-Net cuts the cases into, where there is no such file."""
+Folds = list[dict[str, list[str]]]
+"""The cases of each fold, under `train` and `val`."""
 
 _FEWEST_TEST = 2
 """An interval over cases needs two."""
@@ -35,10 +40,7 @@ def split_cases(
         SpecError: the fold is not there, or the share leaves too few cases.
     """
     splits = read_folds(dataset)
-    if not -len(splits) <= fold < len(splits):
-        raise SpecError(
-            f"{dataset.name} has folds 0 to {len(splits) - 1}", where=argument("fold", fold)
-        )
+    check_fold(dataset, fold, len(splits))
     train, validation = list(splits[fold]["train"]), list(splits[fold]["val"])
     if not test_share:
         return Split(tuple(train), tuple(validation))
@@ -56,16 +58,57 @@ def split_cases(
     )
 
 
-def read_folds(dataset: PreprocessedDataset) -> list[dict[str, Any]]:
-    """Return nnU-Net's splits, without writing the file that its trainer would write."""
-    file = dataset.folder / "splits_final.json"
-    if file.is_file():
-        splits: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-        return splits
+def check_fold(dataset: PreprocessedDataset, fold: int, num_folds: int) -> None:
+    """Refuse a fold that is not there; negative ones count from the last.
+
+    Raises:
+        SpecError: see above.
+    """
+    if not -num_folds <= fold < num_folds:
+        raise SpecError(
+            f"{dataset.name} has folds 0 to {num_folds - 1}", where=argument("fold", fold)
+        )
+
+
+def read_folds(dataset: PreprocessedDataset) -> Folds:
+    """Return nnU-Net's splits, without writing the file that its trainer would write.
+
+    Raises:
+        SpecError: the file is no list of folds, or there are too few cases to make one.
+    """
+    stored = stored_folds(dataset)
+    if stored is not None:
+        return stored
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
     cases = sorted(path.stem for path in dataset.data_folder.glob("*.pkl"))
-    if len(cases) < 5:
-        raise SpecError(f"{len(cases)} cases, but a split into 5 folds needs 5", where=dataset.name)
-    found: list[dict[str, Any]] = generate_crossval_split(cases, seed=12345, n_splits=5)
+    if len(cases) < NUM_FOLDS:
+        raise SpecError(
+            f"{len(cases)} cases, but a split into {NUM_FOLDS} folds needs {NUM_FOLDS}",
+            where=dataset.name,
+        )
+    found: Folds = generate_crossval_split(cases, seed=12345, n_splits=NUM_FOLDS)
     return found
+
+
+def stored_folds(dataset: PreprocessedDataset) -> Folds | None:
+    """Return the folds of the file, as they stand there; None where there is none.
+
+    Raises:
+        SpecError: it is no list of folds.
+    """
+    file = dataset.folder / SPLITS
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SpecError(f"cannot be read as JSON: {error}", where=file) from None
+    if not isinstance(found, list) or not found:
+        raise SpecError("must be a list of folds, and hold one", where=file)
+    for number, fold in enumerate(found):
+        for part in ("train", "val"):
+            cases = fold.get(part) if isinstance(fold, dict) else None
+            if not isinstance(cases, list) or not all(isinstance(case, str) for case in cases):
+                raise SpecError(f"fold {number} needs a list of cases in {part!r}", where=file)
+    return [{part: fold[part] for part in ("train", "val")} for fold in found]

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from archspec.nnunet.check_data import PATCHES, check_files, preprocessed_cases
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.windows import best_window, crop
 from archspec.scoring.dice import dice_of_sizes, mean
@@ -112,7 +113,8 @@ def fixed_patch(
     case is smaller than the patch it is centred and padded with zeros, as nnU-Net does.
 
     Raises:
-        SpecError: no such case, no cases, no foreground, or the second half of a cascade.
+        SpecError: no such case, no cases, files that are missing or cut off, no foreground, or the
+            second half of a cascade.
     """
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
@@ -122,27 +124,21 @@ def fixed_patch(
             where=argument("configuration", dataset.configuration),
             suggestion="use the first half, or 3d_fullres",
         )
-    folder = dataset.data_folder
-    if not folder.is_dir() or not any(folder.iterdir()):
-        raise SpecError(
-            "holds no preprocessed cases",
-            where=folder,
-            suggestion=(
-                f"run nnUNetv2_preprocess -d {dataset.name} -plans_name "
-                f"{dataset.plans['plans_name']} -c {dataset.configuration}"
-            ),
-        )
-    kind = infer_dataset_class(str(folder))
-    names = sorted(kind.get_identifiers(str(folder)))
+    names = preprocessed_cases(dataset)
+    if (dataset.data_folder / PATCHES).exists():
+        raise SpecError("a patch set, which holds no whole training case", where=dataset.name)
     if case is not None and case not in names:
         shown = ", ".join(difflib.get_close_matches(case, names) or names[:3])
         raise SpecError(
             f"not among the {len(names)} cases of {dataset.name}, e.g. {shown}",
             where=argument("case", case),
         )
-    cases = kind(str(folder), names)
+    names = names if case is None else [case]
+    check_files(dataset, names)
+    folder = str(dataset.data_folder)
+    cases = infer_dataset_class(folder)(folder, names)
     size = (1,) * (3 - len(patch_size)) + tuple(patch_size)
-    for name in names if case is None else [case]:
+    for name in names:
         data, labels, _, _ = cases.load_case(name)
         whole = Target.of(np.asarray(labels[0]), dataset.dataset_json["labels"])
         if not whole.present:

@@ -9,6 +9,7 @@ from typing import Any
 
 from archspec.costs.flops import CONVENTION
 from archspec.files import write_text
+from archspec.nnunet.check_data import check_data
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.splits import split_cases
 from archspec.spec.hashing import is_hash_of, trial_hash
@@ -52,9 +53,11 @@ def ablate(
     where `trainings` asks for some. Trainings of an earlier call with the same settings stand.
 
     Raises:
-        SpecError: the folder holds something else, or the split leaves too few cases.
+        SpecError: the data cannot be trained on, the folder holds something else, or the split
+            leaves too few cases.
     """
     fold, seed = host.fold, host.seed
+    check_data(dataset, fold=fold)
     split = split_cases(dataset, fold=fold, test_share=trainings.test_share, seed=seed)
     settings = AblationSettings(
         network=trial_hash(variants.original.spec),

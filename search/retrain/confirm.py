@@ -8,6 +8,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from archspec.files import write_text
+from archspec.nnunet.check_data import check_data
 from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
 from archspec.nnunet.splits import split_cases
 from archspec.spec.load import load
@@ -42,7 +43,8 @@ def confirm(
     its validation cases compared, by which it chose. Fold and seed are the run's, not the host's.
 
     Raises:
-        SpecError: no run, no finished trial, or the dataset is not what the run was made with.
+        SpecError: no run, no finished trial, or the dataset is not what the run was made with, or
+            cannot be trained on.
     """
     study, record = open_run(folder)
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -53,6 +55,7 @@ def confirm(
     dataset = find_dataset(
         record.dataset, configuration=record.configuration, plans_name=host.plans
     )
+    check_data(dataset, fold=record.fold)
     # nothing is stopped here, and earlier releases had stoppers that are gone
     search = read_settings(folder / RECORD, {**record.settings, "stopper": "none"})
     held_out = _test_cases(folder, record, dataset)

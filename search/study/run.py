@@ -16,10 +16,10 @@ from sqlalchemy.exc import OperationalError
 
 from archspec.costs.flops import CONVENTION
 from archspec.files import write_text
-from archspec.nnunet.dataset import PreprocessedDataset, dataset_id
+from archspec.nnunet.check_data import check_data
 from archspec.nnunet.splits import split_cases
 from archspec.spec.yaml_file import dump
-from blocks.errors import SpecError, argument, reason
+from blocks.errors import SpecError, reason
 from search.space.space import Space
 from search.study.loop import Event, SearchLoop
 from search.study.record import (
@@ -52,13 +52,13 @@ def run(
     keeps its settings where the space does not give them.
 
     Raises:
-        SpecError: the folder exists and `resume` is off, another search uses it, its space, dataset
-            or fold differ, or nothing can be written there.
+        SpecError: the data cannot be trained on, the folder exists and `resume` is off, another
+            search uses it, its space, dataset or fold differ, or nothing can be written there.
     """
     folder, dataset, host = task.folder, task.dataset, task.host
     before, space = read_run(folder), with_kept_settings(folder, task.space)
     task = replace(task, space=space)
-    _check_data(dataset, host.fold)
+    check_data(dataset, fold=host.fold)
     held_out = _test_cases(task)
     record = RunRecord(
         space=json.loads(json.dumps(space.source.tree)),
@@ -109,24 +109,6 @@ def _cause(error: BaseException) -> str:
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
     return reason(error)
-
-
-def _check_data(dataset: PreprocessedDataset, fold: int) -> None:
-    """Refuse what every worker would stumble over."""
-    cases = len(list(dataset.data_folder.glob("*.pkl")))
-    splits = dataset.folder / "splits_final.json"
-    folds = len(json.loads(splits.read_text(encoding="utf-8"))) if splits.is_file() else 5
-    number = dataset_id(dataset.name)
-    if cases == 0:
-        raise SpecError(
-            "no preprocessed cases",
-            where=dataset.data_folder,
-            suggestion=f"run nnUNetv2_preprocess -d {number} -c {dataset.configuration}",
-        )
-    if cases < 5 and not splits.is_file():
-        raise SpecError(f"{cases} cases, but a split into 5 folds needs 5", where=dataset.name)
-    if fold >= folds:
-        raise SpecError(f"{dataset.name} has folds 0 to {folds - 1}", where=argument("fold", fold))
 
 
 def _test_cases(task: SearchTask) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from archspec.nnunet.check_data import PATCHES, check_data
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.loss import PART_WEIGHTS, output_scales, output_weights
 from archspec.nnunet.splits import read_folds, split_cases
@@ -24,9 +25,6 @@ from blocks.base import SpecError
 from search.trials.batches import Loading, load_batches
 from search.trials.cases import CaseScores, Predicted, scores_by_case, scores_of_all
 from search.trials.host import ONE_CPU, TrainingHost
-
-PATCHES = "patches.npz"
-"""Lies where the cases of a preprocessed dataset would."""
 
 
 class PatchSet:
@@ -160,8 +158,8 @@ def pack(
     search.
 
     Raises:
-        SpecError: labels are regions or ignored, it is 2-D or in `out` already, or the fold is not
-            there.
+        SpecError: labels are regions or ignored, it is 2-D or in `out` already, the fold is not
+            there, or the data cannot be trained on.
     """
     from search.trials.nnunet_data import TrialData
 
@@ -173,6 +171,7 @@ def pack(
         raise SpecError("only 3-D configurations can be packed", where=dataset.configuration)
     if folder.exists():
         raise SpecError("exists already", where=folder, suggestion="give another folder")
+    check_data(dataset, fold=host.fold)
     split = split_cases(dataset, fold=host.fold, test_share=test_share, seed=host.seed)
     data = TrialData(dataset, fold=host.fold, batch_size=batch_size, held_out=split.test)
     source = data.batches([[1, 1, 1], [2, 2, 2]], deep_supervision=False)

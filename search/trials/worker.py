@@ -13,6 +13,7 @@ from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from archspec.nnunet.check_data import PATCHES
 from archspec.nnunet.dataset import PreprocessedDataset
 from blocks.errors import reason
 
@@ -85,7 +86,7 @@ def work(connection: Connection, settings: WorkerSettings, device: str, beats: B
 @lru_cache(maxsize=1)
 def _data(settings: WorkerSettings) -> "Cases":
     """Open the dataset once per worker; a patch set does not need nnU-Net."""
-    from search.trials.patch_set import PATCHES, PatchSet
+    from search.trials.patch_set import PatchSet
 
     kind: Callable[..., Cases] = PatchSet
     if not (settings.dataset.data_folder / PATCHES).is_file():

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -75,10 +76,10 @@ def published(ours: str, table: KeyTable) -> str:
 
 
 @pytest.fixture
-def workplace(preprocessed: Path, tmp_path: Path) -> Path:
+def workplace(preprocessed: Path, tmp_path: Path, hollow_case: Callable[[Path], None]) -> Path:
     """Return a folder with what the page works on: a dataset, masks, a published checkpoint."""
     for case in range(5):
-        (preprocessed / "nnUNetPlans_3d_fullres" / f"case_{case}.pkl").touch()
+        hollow_case(preprocessed / "nnUNetPlans_3d_fullres" / f"case_{case}")
     folder = preprocessed.parents[1]
     labels = np.zeros((8, 8, 8), np.uint8)
     labels[2:6, 2:6, 2:6] = 1

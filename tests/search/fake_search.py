@@ -7,12 +7,15 @@ kills that so long after so many events, and prints its exit status; it imports 
 
 import json
 import os
+import pickle
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import search.study.run
 from archspec.nnunet.dataset import PreprocessedDataset
@@ -100,11 +103,13 @@ def _checkpoint(task: TrialTask) -> int:
     return int(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else 0
 
 
-def fake_dataset(folder: Path) -> PreprocessedDataset:
-    """Return a dataset of five cases that cannot be opened."""
+def fake_dataset(folder: Path, cases: int = 5) -> PreprocessedDataset:
+    """Return a dataset whose cases look whole and hold nothing."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    for case in range(5):
-        (folder / "data" / f"case_{case}.pkl").touch()
+    for case in (folder / "data" / f"case_{number}" for number in range(cases)):
+        if not case.with_suffix(".pkl").is_file():
+            np.savez(case.with_suffix(".npz"), data=0, seg=0)
+            case.with_suffix(".pkl").write_bytes(pickle.dumps({}))
     settings = {"patch_size": [16, 16, 16], "spacing": [1, 1, 1], "data_identifier": "data"}
     labels = {"background": 0, "organ": 1}
     description = {"channel_names": {"0": "MR"}, "labels": labels}
@@ -162,6 +167,7 @@ def _killed_after(events: int, seconds: float, space: Path, out: Path, trials: i
 
 
 if __name__ == "__main__":
+    fake_dataset(Path(sys.argv[2]).parent / "preprocessed")  # whole, whenever a child is killed
     for line in sys.stdin:
         number, wait = line.split()
         place = (Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -37,6 +37,7 @@ def launch(
 ) -> Callable[..., Any]:
     """Return a function that searches six networks; gives the study and run.json."""
     (tmp_path / "space.yaml").write_text(dump(space_tree), encoding="utf-8")
+    fakes.fake_dataset(dataset.folder, cases=len(CASES))
     folds = [{"train": CASES[4:], "val": CASES[:4]}]
     (dataset.folder / "splits_final.json").write_text(json.dumps(folds), encoding="utf-8")
     monkeypatch.setattr(search.study.run, "WorkerPool", lambda settings, jobs: fakes.FakePool())

@@ -43,7 +43,7 @@ def searched(
     encoder = {"stages": [space_tree["encoder"]["stages"][0], second]}
     tree = {**space_tree, "encoder": encoder, "search": {"steps": 27}}
     path.write_text(dump(tree), encoding="utf-8")
-    dataset = fakes.fake_dataset(tmp_path / "preprocessed")
+    dataset = fakes.fake_dataset(tmp_path / "preprocessed", cases=len(CASES))
     folds = [{"train": CASES[4:], "val": CASES[:4]}]
     (dataset.folder / "splits_final.json").write_text(json.dumps(folds), encoding="utf-8")
 

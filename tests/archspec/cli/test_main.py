@@ -81,7 +81,7 @@ def test_search_refuses_data_that_are_not_preprocessed(
     before = listing(tmp_path)
     run = tmp_path / "run"
     arguments = ("search", "demo", "--data", number, "--trials", "1", "--out", run)
-    refused(arguments, f"nnUNetv2_preprocess -d {number} -c 3d_fullres")
+    refused(arguments, f"nnUNetv2_preprocess -d {number} -plans_name nnUNetPlans -c 3d_fullres")
     assert listing(tmp_path) == before
 
 
@@ -103,10 +103,12 @@ def test_existing_outputs_are_kept(
 
 
 def test_search_refuses_a_folder_that_is_no_run(
-    refused: Refused, preprocessed: Path, tmp_path: Path
+    refused: Refused, preprocessed: Path, tmp_path: Path, hollow_case: Callable[[Path], None]
 ) -> None:
-    (preprocessed / "nnUNetPlans_3d_fullres" / "case.pkl").touch()
-    (preprocessed / "splits_final.json").write_text('[{"train": [], "val": []}]', encoding="utf-8")
+    for case in ("a", "b"):
+        hollow_case(preprocessed / "nnUNetPlans_3d_fullres" / case)
+    folds = '[{"train": ["a"], "val": ["b"]}]'
+    (preprocessed / "splits_final.json").write_text(folds, encoding="utf-8")
     out = tmp_path / "mine"
     out.mkdir()
     (out / "notes.txt").touch()

@@ -103,13 +103,15 @@ def test_residual_encoder_plans(preprocessed: Path, rewrite: Rewrite) -> None:
     assert settings["architecture"]["arch_kwargs"]["patch_size"] == [24, 16, 16]
 
 
-def test_preprocessed_data_are_left_alone(preprocessed: Path) -> None:
+def test_preprocessed_data_are_left_alone(
+    preprocessed: Path, hollow_case: Callable[[Path], None]
+) -> None:
     """13, the export's half: nothing but the new plans is written, and the shared data warned of.
 
     The training's half is in the chain's tests.
     """
     data = preprocessed / "nnUNetPlans_3d_fullres"
-    (data / "case.b2nd").write_bytes(b"voxels")
+    hollow_case(data / "case")
     before = {path: path.stat().st_mtime_ns for path in preprocessed.rglob("*")}
     data_before = data.stat().st_mtime_ns
     export = export_nnunet(tree(), 901)

@@ -69,7 +69,9 @@ class Batches:
 
 
 @pytest.fixture
-def make_trainer(preprocessed: Path, monkeypatch: pytest.MonkeyPatch) -> MakeTrainer:
+def make_trainer(
+    preprocessed: Path, monkeypatch: pytest.MonkeyPatch, hollow_case: Callable[[Path], None]
+) -> MakeTrainer:
     """Return a function that exports the spec and gives nnU-Net's trainer of it, on fake data.
 
     The trainer is the class that nnU-Net finds, unless `stock` is asked for.
@@ -78,7 +80,7 @@ def make_trainer(preprocessed: Path, monkeypatch: pytest.MonkeyPatch) -> MakeTra
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
-    (preprocessed / "nnUNetPlans_3d_fullres" / "case_0.b2nd").touch()
+    hollow_case(preprocessed / "nnUNetPlans_3d_fullres" / "case_0")
     (preprocessed / "dataset_fingerprint.json").write_text("{}")
     found = recursive_find_python_class(str(FOLDER), NAME, None, str(FOLDER))
     monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda *_: None)  # seconds per epoch

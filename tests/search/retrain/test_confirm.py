@@ -78,7 +78,7 @@ def make_run(folder: Path, fakes: SimpleNamespace, *, test_share: float, trials:
     settings = {"steps": 27, "test_share": test_share, "stopper": "none"}
     space.write_text(dump({**TREE, "search": settings}), encoding="utf-8")
     data = folder / "preprocessed"
-    fakes.fake_dataset(data)
+    fakes.fake_dataset(data, cases=len(CASES))
     folds = [{"train": CASES[4:], "val": CASES[:4]}]
     (data / "splits_final.json").write_text(json.dumps(folds), encoding="utf-8")
     fakes.run_fake(space, out, trials, fakes.FakePool(dice=searched))
