@@ -1,4 +1,4 @@
-"""The verb `doctor`."""
+"""The verb `doctor`: of the installation, or of a dataset."""
 
 import json
 import warnings
@@ -6,14 +6,34 @@ from typing import Annotated
 
 import typer
 
+from archspec.cli.options import Configuration, DataOrNone, PlansName
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb of this file."""
     app.command()(doctor)
 
 
-def doctor(json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Print versions and devices, and run every scan backend; exit code 1 if one needs mending."""
+def doctor(
+    data: DataOrNone = None,
+    configuration: Configuration = "3d_fullres",
+    plans: PlansName = "nnUNetPlans",
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print versions and devices, and run every scan backend; exit code 1 if one needs mending.
+
+    With --data it reads all cases of that dataset instead. The exit code is 2 if one cannot be
+    used, and 1 if a fold trains on a case and validates on one with the same image.
+    """
+    if data is not None:
+        from archspec.nnunet.dataset import find_dataset
+        from archspec.nnunet.examine import examine
+
+        seen = examine(find_dataset(data, configuration=configuration, plans_name=plans))
+        print(json.dumps(seen.to_json(), indent=2) if json_ else seen.text())
+        if seen.faults or seen.copies:
+            raise typer.Exit(2 if seen.faults else 1)
+        return
     from archspec.doctor import diagnose
 
     with warnings.catch_warnings():

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from archspec.nnunet.check_data import PATCHES, check_files, preprocessed_cases
 from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.voxels import CheckedCases, FirstReads
 from archspec.nnunet.windows import best_window, crop
 from archspec.scoring.dice import dice_of_sizes, mean
 from archspec.scoring.labels import scored_labels
@@ -113,8 +114,8 @@ def fixed_patch(
     case is smaller than the patch it is centred and padded with zeros, as nnU-Net does.
 
     Raises:
-        SpecError: no such case, no cases, files that are missing or cut off, no foreground, or the
-            second half of a cascade.
+        SpecError: no such case, no cases, files that are missing or cut off, voxels that cannot be
+            used, no foreground, or the second half of a cascade.
     """
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
@@ -136,7 +137,7 @@ def fixed_patch(
     names = names if case is None else [case]
     check_files(dataset, names)
     folder = str(dataset.data_folder)
-    cases = infer_dataset_class(folder)(folder, names)
+    cases = CheckedCases(infer_dataset_class(folder)(folder, names), FirstReads(dataset, names))
     size = (1,) * (3 - len(patch_size)) + tuple(patch_size)
     for name in names:
         data, labels, _, _ = cases.load_case(name)

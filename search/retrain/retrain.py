@@ -210,7 +210,7 @@ class _Runner:
     def _handle(self, message: Message, job: Retraining) -> bool:
         """Record what a worker said; say whether its training is to be tried again."""
         name = f"{job.name}, seed {job.seed}"
-        if message.event == "storage":
+        if message.event in ("storage", "data"):
             raise SpecError(message.reason)
         if message.event == "lost" and message.number not in self.lost:
             self.lost.add(message.number)

@@ -196,9 +196,9 @@ class SearchLoop:
         """Record what a worker said.
 
         Raises:
-            SpecError: nothing can be written any more.
+            SpecError: nothing can be written any more, or a case cannot be used.
         """
-        if message.event == "storage":
+        if message.event in ("storage", "data"):
             raise SpecError(message.reason)
         trial = self.live[message.number]
         try:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from archspec.nnunet.voxels import CaseError
 from archspec.training.step import Batch
 from blocks.base import SpecError
 
@@ -45,12 +46,13 @@ def load_batches(
     on the seed and its step alone, whoever loads it, and the caller's generators stay as they are.
 
     Raises:
-        LoadingError: `source` raised something; its traceback is a note of the error.
+        CaseError: `source` came upon a case that cannot be used.
+        LoadingError: `source` raised something else; its traceback is a note of the error.
         RuntimeError: see `faults.is_loader_lost`.
     """
     batches = _Batches(source, seed)
     for found in _ahead(batches, steps, loading) if loading.processes else map(batches.load, steps):
-        if isinstance(found, LoadingError):
+        if isinstance(found, LoadingError | CaseError):
             raise found
         images, target = found
         yield images, target
@@ -76,22 +78,27 @@ def num_loaders(device: str, num_workers: int) -> int:
     return int(given)
 
 
-class _Batches(Dataset["Batch | LoadingError"]):
+_Loaded = Batch | LoadingError | CaseError
+
+
+class _Batches(Dataset[_Loaded]):
     """The batch of a step, by its number."""
 
     def __init__(self, source: Iterator[Batch], seed: int) -> None:
         self._source = source
         self._seed = seed
 
-    def __getitem__(self, step: int) -> Batch | LoadingError:
+    def __getitem__(self, step: int) -> _Loaded:
         return self.load(step)
 
-    def load(self, step: int) -> Batch | LoadingError:
+    def load(self, step: int) -> _Loaded:
         """Load; a fault is returned, since between processes its type and text would be lost."""
         before = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
             self._seed_for(step)
             return next(self._source)
+        except CaseError as error:
+            return error
         except Exception as error:
             found = LoadingError(f"batch of step {step}: {type(error).__name__}: {error}")
             found.add_note(traceback.format_exc())
@@ -109,8 +116,8 @@ class _Batches(Dataset["Batch | LoadingError"]):
         torch.default_generator.manual_seed(seed)  # a GPU's generators are the network's
 
 
-def _ahead(batches: _Batches, steps: range, loading: Loading) -> Iterator[Batch | LoadingError]:
-    loader: DataLoader[Batch | LoadingError] = DataLoader(
+def _ahead(batches: _Batches, steps: range, loading: Loading) -> Iterator[_Loaded]:
+    loader: DataLoader[_Loaded] = DataLoader(
         batches,
         batch_size=None,
         sampler=steps,

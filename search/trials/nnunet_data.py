@@ -24,6 +24,7 @@ from torch import nn
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.loss import loss_without_trainer, output_scales
 from archspec.nnunet.splits import split_cases
+from archspec.nnunet.voxels import CheckedCases, FirstReads
 from archspec.phantom.augmentation import AugmentationLimits
 from archspec.training.step import Batch
 from search.trials.cases import CaseScores, Predicted, scores_by_case, scores_of_all
@@ -55,6 +56,13 @@ class TrialData:
         self.train_cases = [case for case in split.train if case not in held_out]
         self.validation_cases = list(split.validation)
         self.test_cases = list(held_out)
+        self._reads = FirstReads(
+            dataset, [*self.train_cases, *self.validation_cases, *self.test_cases]
+        )
+
+    def load(self, cases: list[str]) -> CheckedCases:
+        """Return nnU-Net's class for these cases, whose voxels are looked at when first read."""
+        return CheckedCases(self.dataset_class(self.folder, cases), self._reads)
 
     def batches(self, strides: list[list[int]], *, deep_supervision: bool) -> Iterator[Batch]:
         """Yield augmented patches (B, C, *patch) and targets (B, 1, *patch), one list per output.
@@ -90,7 +98,7 @@ class TrialData:
                 if isinstance(transform, SpatialTransform):
                     transform.scaling = limits.scaling
         loader = nnUNetDataLoader(
-            self.dataset_class(self.folder, self.train_cases),
+            self.load(self.train_cases),
             self.batch_size,
             initial_patch,
             self.configuration.patch_size,
@@ -133,7 +141,7 @@ class TrialData:
         predictor.manual_initialization(
             net, self.plans, self.configuration, None, self.dataset.dataset_json, "none", None
         )
-        cases = self.dataset_class(self.folder, names)
+        cases = self.load(names)
         for case in names:
             data, reference, _, _ = cases.load_case(case)
             logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(data[:]))

@@ -182,7 +182,7 @@ def pack(
         "targets": np.concatenate([np.asarray(target, np.int16) for _, target in drawn]),
     }
     names = [*split.validation, *split.test]
-    cases = data.dataset_class(data.folder, names)
+    cases = data.load(names)
     for name in names:
         image, reference, _, _ = cases.load_case(name)
         arrays[f"image {name}"] = image[:].astype(np.float16)

@@ -49,11 +49,12 @@ class Message:
     """What a worker says about its trial.
 
     `failed` is a fault of the trial and `lost` one of its worker; `storage` says that nothing can
-    be written any more. These give their reason. With `last_words` the worker then ends.
+    be written any more, and `data` that a case cannot be used, whatever the network. These give
+    their reason. With `last_words` the worker then ends.
     """
 
     number: int
-    event: Literal["rung", "done", "failed", "lost", "storage"]
+    event: Literal["rung", "done", "failed", "lost", "storage", "data"]
     rung: "Rung | None" = None
     reason: str = ""
     cases: "tuple[CaseScores, CaseScores] | None" = None
@@ -111,6 +112,7 @@ def _train(
     import torch
 
     from archspec.network.plan import plan
+    from archspec.nnunet.voxels import CaseError
     from archspec.spec.load import load
     from search.trials.batches import Loading
     from search.trials.faults import is_loader_lost, is_out_of_memory
@@ -139,6 +141,8 @@ def _train(
         raise  # the driver is gone
     except StoppedError:
         return None
+    except CaseError as error:
+        return Message(task.number, "data", reason=reason(error))
     except CheckpointError as error:
         return Message(task.number, "storage", reason=reason(error))
     except DivergedError as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -148,16 +149,22 @@ def test_a_storage_that_cannot_be_written_ends_in_one_line(
     assert len(ended(study)) == before + 3
 
 
-def test_a_full_disk_under_a_worker_ends_the_search_and_loses_no_trial(
-    space: Path, tmp_path: Path, fakes: SimpleNamespace
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        ("storage", "checkpoint.pt: cannot be written: No space left on device"),
+        ("data", "case case_7: image holds NaN in 1 voxel"),
+    ],
+)
+def test_what_no_trial_can_help_ends_the_search_and_loses_none(
+    space: Path, tmp_path: Path, fakes: SimpleNamespace, event: Any, why: str
 ) -> None:
     """T19."""
     from search.trials.worker import Message
 
     out = tmp_path / "run"
-    why = "checkpoint.pt: cannot be written: No space left on device"
-    pool = fakes.FakePool(fate={1: Message(1, "storage", reason=why)})
-    with pytest.raises(SpecError, match="No space left"):
+    pool = fakes.FakePool(fate={1: Message(1, event, reason=why)})
+    with pytest.raises(SpecError, match=re.escape(why)):
         fakes.run_fake(space, out, 3, pool)
     study = fakes.run_fake(space, out, 3, fakes.FakePool())
     assert [t.state for t in study.trials] == [

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import torch
 
+from archspec.nnunet.voxels import CaseError
 from archspec.training.step import Batch
 from blocks.base import SpecError
 from search.trials.batches import Loading, LoadingError, load_batches, num_loaders
@@ -139,3 +140,14 @@ def test_a_variable_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("nnUNet_n_proc_DA", "many")
     with pytest.raises(SpecError, match="nnUNet_n_proc_DA: must be a number"):
         num_loaders("cuda", 1)
+
+
+@pytest.mark.parametrize("loading", [HERE, AHEAD], ids=["here", "ahead"])
+def test_a_case_that_cannot_be_used_is_told_as_it_is(loading: Loading) -> None:
+    def faulty() -> Iterator[Batch]:
+        yield next(drawn())
+        raise CaseError("image holds NaN", where="case case_7")
+
+    batches = load_batches(faulty(), range(9), seed=0, loading=loading)
+    with pytest.raises(CaseError, match=r"^case case_7: image holds NaN$"):
+        list(batches)

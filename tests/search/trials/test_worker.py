@@ -19,6 +19,7 @@ from torch import Tensor
 import search.trials.train
 import search.trials.worker
 from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.voxels import CaseError
 from search.trials.train import CHECKPOINT, TrialTask
 from search.trials.worker import Message, WorkerSettings
 
@@ -111,6 +112,18 @@ def test_a_fault_of_the_loader_fails_its_trial(
     assert said.event == "failed"
     assert said.reason == "LoadingError: batch of step 1: KeyError: 'case_7'"
     assert 'raise KeyError("case_7")' in (task.folder / "error.txt").read_text(encoding="utf-8")
+
+
+def test_a_bad_case_is_no_fault_of_the_trial(
+    task: TrialTask, dataset: PreprocessedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Bad(FakeData):
+        def batches(self, *args: Any, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+            yield next(super().batches(*args, **options))
+            raise CaseError("image holds NaN", where="case case_7")
+
+    said, _ = Driver(task, dataset, Bad()).train("go on", monkeypatch)
+    assert (said.event, said.reason) == ("data", "case case_7: image holds NaN")
 
 
 def test_a_loading_process_that_dies_loses_its_trial(
