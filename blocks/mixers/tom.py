@@ -60,15 +60,7 @@ class TomMixerSpec(LayerSpec):
 
     def build(self, at: StageShape) -> nn.Module:
         """Return a module (B, C, *grid) -> same shape."""
-        return TomMixer(
-            at.channels,
-            d_state=self.d_state,
-            d_conv=self.d_conv,
-            expand=self.expand,
-            num_slices=self.num_slices,
-            orders=self.orders,
-            init=self.init,
-        )
+        return TomMixer(at.channels, spec=self)
 
 
 class TomMixer(nn.Module):
@@ -85,24 +77,21 @@ class TomMixer(nn.Module):
         self,
         channels: int,
         *,
-        d_state: int,
-        d_conv: int,
-        expand: int,
-        num_slices: int | None,
-        orders: tuple[OrderName, ...],
-        init: Init,
+        spec: TomMixerSpec,
     ) -> None:
         super().__init__()
-        inner = expand * channels
-        self.num_slices = num_slices
-        self.order_names = orders
+        inner = spec.expand * channels
+        self.num_slices = spec.num_slices
+        self.order_names: tuple[OrderName, ...] = spec.orders
         self.in_proj = nn.Linear(channels, 2 * inner, bias=False)
         branches = [
-            ScanBranch(inner, d_state=d_state, d_conv=d_conv, dt_rank=math.ceil(channels / 16))
-            for _ in orders
+            ScanBranch(
+                inner, d_state=spec.d_state, d_conv=spec.d_conv, dt_rank=math.ceil(channels / 16)
+            )
+            for _ in spec.orders
         ]
-        for branch, name in zip(branches, orders, strict=True):
-            if init == "released" and name != "forward":
+        for branch, name in zip(branches, spec.orders, strict=True):
+            if spec.init == "released" and name != "forward":
                 branch.dt_proj.reset_parameters()
         self.branches = nn.ModuleList(branches)
         self.out_proj = nn.Linear(inner, channels, bias=False)

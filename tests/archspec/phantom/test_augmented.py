@@ -56,7 +56,7 @@ def patches(task: Task, num_patches: int, *, stock: bool) -> Iterator[tuple[NDAr
     data.configuration = SimpleNamespace(patch_size=task.shape, use_mask_for_norm=[False])
     data.labels = LabelManager(dict(task.labels), None)
     data.folder, data.train_cases, data.batch_size = "", [], 2
-    data.dataset_class = lambda *_: Cases(task)
+    data.load = lambda cases: Cases(task)  # type: ignore[method-assign, assignment]
     np.random.seed(1)
     batches = data.batches([[1, 1, 1]], deep_supervision=False)
     for _ in range(num_patches // 2):

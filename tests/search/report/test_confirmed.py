@@ -49,7 +49,7 @@ def make(
         path = tmp_path / "space.yaml"
         settings = {"steps": 27, "stopper": "none", "test_share": test_share}
         path.write_text(dump({**space_tree, "search": settings}), encoding="utf-8")
-        dataset = fakes.fake_dataset(tmp_path / "preprocessed")
+        dataset = fakes.fake_dataset(tmp_path / "preprocessed", cases=len(CASES))
         folds = [{"train": CASES[4:], "val": CASES[:4]}]
         (dataset.folder / "splits_final.json").write_text(json.dumps(folds), encoding="utf-8")
         fakes.run_fake(path, tmp_path / "run", 6, fakes.FakePool(dice=searched))
