@@ -77,8 +77,9 @@ def test_rope_of_a_stage_stands_between_convolution_and_norm(patch: list[int]) -
     conv, rope, norm = net.stages[0].downsample
     assert torch.equal(net.stages[0].downsample(x), norm(rope(conv(x))))
     assert isinstance(rope, EmbeddingRope)
+    flops = archspec.cost(spec).flops  # first: it tells older counters of PyTorch of attention
     with FlopCounterMode(display=False) as counter:
         net(x[:1])
-    assert archspec.cost(spec).flops == counter.get_total_flops()
+    assert flops == counter.get_total_flops()
     with pytest.raises(SpecError, match=r"encoder\.stages\.0\.downsample\.rope: one pair"):
         archspec.build(archspec.load(spec, overrides=["encoder.stages.0.width=3"]))
