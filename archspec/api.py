@@ -1,6 +1,7 @@
 """The public functions that no room holds: plan any spec, create a model, list components."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -26,14 +27,17 @@ def plan(
     in_channels: int | None = None,
     num_classes: int | None = None,
     patch_size: Grid | None = None,
+    exact: bool = False,
 ) -> Plan:
     """Return every shape of the network that `build` would make; arguments as there.
+
+    A patch that the network does not suit is padded inside it; `exact` refuses it.
 
     Raises:
         SpecError: the spec is wrong, or does not fit the sizes.
     """
     sizes = InputSizes(in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
-    return resolve(spec, sizes)
+    return resolve(spec, replace(sizes, exact=exact))
 
 
 def create_model(

@@ -291,7 +291,7 @@ def shrunk() -> Callable[..., Plan]:
         if ndim is not None and ndim != len(total):
             total = (max(total),) * ndim
         try:
-            return plan(spec, patch_size=tuple(2 * step for step in total))
+            return plan(spec, patch_size=tuple(2 * step for step in total), exact=True)
         except SpecError:
             return plan(spec, patch_size=tuple(4 * step for step in total))
 

@@ -65,7 +65,8 @@ def overfit(
             where=spec,
             suggestion=f"use another --configuration, or --patch with {len(own)} sizes",
         )
-    sizes = replace(dataset.sizes, patch_size=wanted)
+    # what a head can reach is computed for whole cells of its grid, which a padded patch has not
+    sizes = replace(dataset.sizes, patch_size=wanted, exact=True)
     planned = resolve(spec, sizes, overrides=overrides or ())
     chosen = fixed_patch(dataset, planned.patch_size, case=case)
     if patch is None and own != wanted:
@@ -108,7 +109,7 @@ def _padding(planned: "Plan", chosen: "FixedPatch") -> str:
     axes = zip(chosen.case_size, planned.total_stride, planned.patch_size, strict=True)
     tight = tuple(min(-(-whole // step) * step, size) for whole, step, size in axes)
     try:
-        plan(planned.spec, InputSizes(patch_size=tight))
+        plan(planned.spec, InputSizes(patch_size=tight, exact=True))
     except SpecError:
         return text
     return f"{text}; --patch {','.join(map(str, tight))} holds all of it and is faster"

@@ -44,7 +44,12 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("-s", "--set", help="Override a node: encoder.stages.0.width=32"),
 ]
-Patch = Annotated[str | None, typer.Option(help="Patch size in voxels, e.g. 96,96,96")]
+EXACT = "exact"
+"""The value of --patch that takes the size as it is, and refuses to pad it."""
+Patch = Annotated[
+    str | None,
+    typer.Option(help="Patch size in voxels, e.g. 96,96,96; exact refuses to pad it."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -89,7 +94,7 @@ def validate(
         return
     planned = planned_at(patch, spec, overrides)
     grids = " -> ".join(str(list(stage.out.grid)) for stage in planned.stages)
-    print(f"{planned.spec.name}: ok, patch {list(planned.patch_size)} -> {grids}")
+    print(f"{planned.spec.name}: ok, patch {planned.patch_text} -> {grids}")
 
 
 def describe(
@@ -153,21 +158,24 @@ def planned_at(
     from archspec.network.resolve import resolve
 
     asked = sizes or OF_SPEC
-    asked = replace(asked, patch_size=patch_sizes(patch) or asked.patch_size)
+    exact = patch == EXACT
+    asked = replace(asked, patch_size=patch_sizes(patch) or asked.patch_size, exact=exact)
     return resolve(spec, asked, overrides=overrides or ())
 
 
 def patch_sizes(text: str | None) -> tuple[int, ...] | None:
-    """Return the sizes of '96,96,96'.
+    """Return the sizes of '96,96,96'; None for `exact`, which is the size that is given already.
 
     Raises:
         SpecError: not integers with commas.
     """
     from blocks.errors import SpecError, argument
 
+    if text == EXACT:
+        return None
     try:
         return tuple(int(size) for size in text.split(",")) if text else None
     except ValueError:
         raise SpecError(
-            "must be sizes with commas, e.g. 96,96,96", where=argument("patch", text)
+            "must be sizes with commas, e.g. 96,96,96, or exact", where=argument("patch", text)
         ) from None

@@ -60,6 +60,7 @@ def describe_plan(planned: Plan, *, batch: int = 2, available: int | None = None
     return Description(
         name=planned.spec.name,
         input=(1, planned.in_channels, *planned.patch_size),
+        padded=planned.padded_size,
         num_classes=planned.num_classes,
         params=cost.params,
         macs=cost.macs,

@@ -62,11 +62,13 @@ class TrainingStep:
 class Description:
     """One network: costs of one forward pass at batch 1 (`input` has it), memory of training.
 
+    The network computes on `padded`, which is the patch where that suits it.
     `by_kind` is that of `Cost`; `fit` is there if a size of GPU memory was asked about.
     """
 
     name: str
     input: tuple[int, ...]
+    padded: tuple[int, ...]
     num_classes: int
     params: int
     macs: int
@@ -107,7 +109,7 @@ class Description:
         head = ("", "blocks", "width", "grid", "params", "GMAC", "scan GF", "saved")
         counts = ", ".join(f"{kind} {_giga(self.by_kind[kind])}" for kind in self._kinds())
         lines = [
-            f"{self.name}: input {_shape(self.input)}, {self.num_classes} classes",
+            f"{self.name}: input {_input(self)}, {self.num_classes} classes",
             *table([head, *rows], left=2),
             f"total: {self.params:,} parameters",
             f"{_giga(self.flops)} GFLOP = 2 x {_giga(self.macs)} GMAC + "
@@ -149,6 +151,7 @@ class Description:
         return {
             "name": self.name,
             "input": list(self.input),
+            "padded": list(self.padded),
             "num_classes": self.num_classes,
             "convention": CONVENTION,
             "params": self.params,
@@ -219,7 +222,7 @@ class Comparison:
             )
         return "\n".join(
             [
-                f"input {_shape(first.input)}, {first.num_classes} classes; forward at batch 1 "
+                f"input {_input(first)}, {first.num_classes} classes; forward at batch 1 "
                 f"({CONVENTION});",
                 f"memory of training at batch {first.training.batch}, float32 and AMP (estimate)",
                 *table(rows),
@@ -264,6 +267,12 @@ def _memory_lines(training: TrainingStep) -> list[str]:
         f"{training.amp.total / GIB:.2f} GiB under AMP (estimate)",
         f"  in float32, MiB: {shown}",
     ]
+
+
+def _input(found: "Description") -> str:
+    """Return the input, and the size it is padded to where it is."""
+    padded = "" if found.padded == found.input[2:] else f" -> {_shape(found.padded)}"
+    return f"{_shape(found.input)}{padded}"
 
 
 def _shape(sizes: Iterable[int]) -> str:

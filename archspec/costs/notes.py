@@ -8,6 +8,8 @@ from archspec.spec.words import shown
 from blocks.base import SpecError
 from blocks.decoders.concat import ConcatDecoderSpec
 
+MUCH_PADDING = 1.5
+"""Times the voxels from which ways to need less padding are named."""
 _MUCH = 0.4
 _MOST = 0.5
 _MANY_TOKENS = 64  # tokens per channel from which full attention is worth a word
@@ -15,7 +17,22 @@ _MANY_TOKENS = 64  # tokens per channel from which full attention is worth a wor
 
 def notes(planned: Plan, cost: Cost, saved: dict[str, int]) -> tuple[str, ...]:
     """Return a line each; `saved` are the bytes kept for backward by path."""
-    return (*_attention(planned), *_most(planned, cost, saved), *_cheaper_concat(planned, cost))
+    return (
+        *_padding(planned),
+        *_attention(planned),
+        *_most(planned, cost, saved),
+        *_cheaper_concat(planned, cost),
+    )
+
+
+def _padding(planned: Plan) -> list[str]:
+    if planned.padding < MUCH_PADDING:
+        return []
+    return [
+        f"padding makes {planned.padding:.1f} times the voxels; a patch that divides by "
+        f"{list(planned.total_stride)}, or strides from the dataset (archspec export "
+        "--stages-from-dataset), need less"
+    ]
 
 
 def _attention(planned: Plan) -> list[str]:

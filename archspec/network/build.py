@@ -37,15 +37,15 @@ def build(
 def build_plan(planned: Plan) -> SegNet:
     """Compile a plan into a network on the default device."""
     stages, decoder = build_parts(planned)
-    return SegNet(stages, decoder, total_stride=planned.total_stride, spec_name=planned.spec.name)
+    return SegNet(stages, decoder, window=planned.window, spec_name=planned.spec.name)
 
 
 def build_parts(planned: Plan) -> tuple[list[nn.Module], Decoder]:
     """Return what `SegNet` is made of, for subclasses of it."""
     heads = Heads(
-        count=planned.spec.deep_supervision.heads,
+        count=len(planned.output_grids),
         num_classes=planned.num_classes,
-        patch_size=planned.patch_size,
+        patch_size=planned.padded_size,
     )
     decoder = planned.spec.decoder.build(planned.decoder_inputs, heads)
     depths = [stage.spec.depth for stage in planned.stages]

@@ -10,12 +10,15 @@ class InputSizes:
     """What a network is planned for; None leaves the spec's own, of `spacing` an isotropic one.
 
     `patch_size` is in voxels; `spacing`, in mm per axis, matters only where strides are fitted.
+    A patch that the network's strides and mixers do not suit is padded inside it, or with `exact`
+    refused.
     """
 
     in_channels: int | None = None
     num_classes: int | None = None
     patch_size: Grid | None = None
     spacing: tuple[float, ...] | None = None
+    exact: bool = False
 
 
 OF_SPEC = InputSizes()

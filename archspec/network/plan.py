@@ -4,15 +4,20 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 from archspec.network.input_sizes import OF_SPEC, InputSizes
+from archspec.network.window import Window, next_size
 from archspec.spec.schema import ArchSpec, StageSpec
 from blocks.base import Grid, SpecError, StageShape
-from blocks.decoders.decoder import Heads, plans_strides
+from blocks.decoders.decoder import Heads, divides, plans_strides
 from blocks.errors import Problem
 from blocks.layers.norm import OnePositionError, check_norm
 from blocks.wrappers.block import ConvBlockSpec
+
+_MORE = 3
+"""Sizes per axis that are tried where the next one that divides does not suffice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +36,17 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every shape of one network; integers only beside the spec it was made from."""
+    """Every shape of one network; integers only beside the spec it was made from.
+
+    The network runs at `padded_size`, which is the patch where that suits it; `stages` have their
+    grids there, `output_grids` those of the patch.
+    """
 
     spec: ArchSpec
     in_channels: int
     num_classes: int
     patch_size: Grid
+    padded_size: Grid
     stages: tuple[StagePlan, ...]
     output_grids: tuple[Grid, ...]
 
@@ -45,6 +55,33 @@ class Plan:
         """Return what it was planned for, for another plan at the same sizes."""
         return InputSizes(
             in_channels=self.in_channels, num_classes=self.num_classes, patch_size=self.patch_size
+        )
+
+    @property
+    def patch_text(self) -> str:
+        """Return the patch, and what it is padded to where it is."""
+        text = str(list(self.patch_size))
+        padded = self.padded_size != self.patch_size
+        return f"{text}, padded to {list(self.padded_size)}" if padded else text
+
+    @property
+    def padding(self) -> float:
+        """Return how many times the voxels of the patch the network computes on."""
+        return math.prod(self.padded_size) / math.prod(self.patch_size)
+
+    @property
+    def heads_left_out(self) -> int:
+        """Return how many auxiliary heads are not built: their grids do not divide the patch."""
+        return self.spec.deep_supervision.heads - len(self.output_grids)
+
+    @property
+    def window(self) -> Window:
+        """Return what the network makes of an input's size."""
+        return Window(
+            in_channels=self.in_channels,
+            patch_size=self.patch_size,
+            padded_size=self.padded_size,
+            total_stride=self.total_stride,
         )
 
     @property
@@ -87,7 +124,37 @@ def plan(spec: ArchSpec, sizes: InputSizes = OF_SPEC) -> Plan:
         found.append(Problem(problem, field="patch_size"))
     if found:
         raise SpecError(found)
-    return _Planning(spec, channels, classes, patch).plan()
+    if sizes.exact:
+        return _Planning(spec, channels, classes, patch).plan()
+    return _padded(spec, channels, classes, patch)
+
+
+def _padded(spec: ArchSpec, channels: int, classes: int, patch: Grid) -> Plan:
+    """Plan at the next size, nowhere smaller than the patch, that suits the network.
+
+    Strides and reductions say what an axis must divide by; a forced number of slices, or a norm
+    over one position, may ask for more, of which the least that suffices is taken.
+    """
+    first = _Planning(spec, channels, classes, patch)
+    total = first.total_stride()
+    least = next_size(patch, total)
+    counts = product(range(_MORE), repeat=len(patch))
+    larger = (
+        tuple(n + m * t for n, m, t in zip(least, more, total, strict=True)) for more in counts
+    )
+    first.padded = least
+    try:
+        return first.plan()
+    except SpecError as error:
+        if any(one.other != "patch_size" for one in error.problems):
+            raise
+        refused = error
+    for size in sorted(larger, key=math.prod):
+        try:
+            return _Planning(spec, channels, classes, patch, size).plan(advise=False)
+        except SpecError:
+            continue
+    raise refused
 
 
 class _Planning:
@@ -97,11 +164,19 @@ class _Planning:
     further down is not told, for it has the same cause.
     """
 
-    def __init__(self, spec: ArchSpec, channels: int, classes: int, patch: Grid) -> None:
+    def __init__(
+        self,
+        spec: ArchSpec,
+        channels: int,
+        classes: int,
+        patch: Grid,
+        padded: Grid | None = None,
+    ) -> None:
         self.spec = spec
         self.channels = channels
         self.classes = classes
         self.patch = patch
+        self.padded = patch if padded is None else padded
         self.problems: list[Problem] = []
         self.one_position: Problem | None = None
         self.divides = True
@@ -113,23 +188,36 @@ class _Planning:
             SpecError: every mistake that was found.
         """
         spec, channels, classes = self.spec, self.channels, self.classes
-        for index, stage in enumerate(spec.encoder.stages):
-            path = f"encoder.stages.{index}"
-            self._check(f"{path}.downsample", partial(stage.downsample.strides, len(self.patch)))
-            self._check(f"{path}.mixer", partial(stage.mixer.divisor, len(self.patch)))
-        self._raise(advise)  # without those nothing has a shape
-        inp, stages = StageShape(channels, self.patch), []
+        self.total_stride()
+        inp, stages = StageShape(channels, self.padded), []
         for index, stage in enumerate(spec.encoder.stages):
             stages.append(self._stage(stage, inp, f"encoder.stages.{index}"))
             inp = stages[-1].out
         inputs = _decoder_inputs(spec, tuple(stages))
         count = spec.deep_supervision.heads
-        heads = Heads(count=count, num_classes=classes, patch_size=self.patch)
+        heads = Heads(count=count, num_classes=classes, patch_size=self.padded)
         if self.divides:
             self._check("", lambda: spec.decoder.check(inputs, heads))
         self._raise(advise)
-        grids = spec.decoder.output_grids(inputs, heads)
-        return Plan(spec, channels, classes, self.patch, tuple(stages), grids)
+        grids = tuple(
+            tuple(n * g // p for n, p, g in zip(self.patch, self.padded, grid, strict=True))
+            for grid in spec.decoder.output_grids(inputs, heads)
+            if divides(self.patch, self.padded, grid)
+        )
+        return Plan(spec, channels, classes, self.patch, self.padded, tuple(stages), grids)
+
+    def total_stride(self) -> Grid:
+        """Return by what every axis must divide.
+
+        Raises:
+            SpecError: strides or reductions for another number of axes: nothing has a shape.
+        """
+        for index, stage in enumerate(self.spec.encoder.stages):
+            path = f"encoder.stages.{index}"
+            self._check(f"{path}.downsample", partial(stage.downsample.strides, len(self.patch)))
+            self._check(f"{path}.mixer", partial(stage.mixer.divisor, len(self.patch)))
+        self._raise(advise=False)
+        return total_stride(self.spec, len(self.patch))
 
     def _stage(self, stage: StageSpec, inp: StageShape, path: str) -> StagePlan:
         stride = stage.downsample.strides(inp.ndim)

@@ -1,7 +1,9 @@
 """SegNet: the generic network that every plan compiles to."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archspec.network.window import Window, far_end
 from blocks.base import Grid
 from blocks.decoders.decoder import Decoder
 from blocks.skip.transform import Tap
@@ -43,32 +45,36 @@ class SegNet(nn.Module):
     """Encoder stages and a decoder: (B, in_channels, *patch) -> logits (B, num_classes, *patch).
 
     While `decoder.deep_supervision` is set, forward returns a list of logits, fine to coarse, in
-    training and evaluation alike. Any input size works whose axes divide by `total_stride`; a ToM
-    with `num_slices` also needs its tokens to divide by it, or refuses them with a ValueError.
-    `spec_name` says whose published weights fit, for `archspec.load_official`.
+    training and evaluation alike. Any input size works: one that does not divide by
+    `total_stride` is padded with zeros at the far end, and the logits are cropped. A ToM with
+    `num_slices` also needs its tokens to divide by it, or refuses them with a ValueError, but for
+    the patch that the network was planned for. `spec_name` says whose published weights fit, for
+    `archspec.load_official`.
     """
 
     def __init__(
-        self, stages: list[nn.Module], decoder: Decoder, *, total_stride: Grid, spec_name: str
+        self, stages: list[nn.Module], decoder: Decoder, *, window: Window, spec_name: str
     ) -> None:
         super().__init__()
         self.spec_name = spec_name
         self.stages = nn.ModuleList(stages)
         self.decoder = decoder
-        self.total_stride = total_stride
+        self.window = window
+
+    @property
+    def total_stride(self) -> Grid:
+        """Return by what the axes of an input must divide not to be padded."""
+        return self.window.total_stride
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        grid = tuple(x.shape[2:])
-        if len(grid) != len(self.total_stride) or any(
-            n % s for n, s in zip(grid, self.total_stride, strict=True)
-        ):
-            raise ValueError(
-                f"input of shape {tuple(x.shape)}: each of the {len(self.total_stride)} spatial "
-                f"axes must divide by {list(self.total_stride)}"
-            )
+        self.window.check(x)
+        size = tuple(x.shape[2:])
+        grid = self.window.padded(size)
+        if grid != size:
+            x = F.pad(x, far_end(size, grid))
         skips = [x] if self.decoder.takes_input else []
         for stage in self.stages:
             x, skip = stage(x)
             skips.append(skip)
-        out: Tensor | list[Tensor] = self.decoder(skips, grid)
+        out: Tensor | list[Tensor] = self.decoder(skips, grid, size)
         return out

@@ -47,8 +47,6 @@ class ArchSpecNet(SegNet):
                 suggestion="export the spec again",
             )
         stages, decoder = build_parts(planned)
-        super().__init__(
-            stages, decoder, total_stride=planned.total_stride, spec_name=planned.spec.name
-        )
+        super().__init__(stages, decoder, window=planned.window, spec_name=planned.spec.name)
         self.arch_hash = arch_hash
         self.decoder.deep_supervision = deep_supervision

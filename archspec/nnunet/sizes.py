@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from archspec.costs.fit import Fit
 from archspec.costs.memory import training_memory
+from archspec.costs.notes import MUCH_PADDING
 from archspec.network.plan import Plan, plan, total_stride
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.stages import fit_stages
@@ -18,9 +19,13 @@ _MIN_BATCH = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizeWishes:
-    """What an export asks for in place of the dataset's sizes; `fit_memory` is in bytes."""
+    """What an export asks for in place of the dataset's sizes; `fit_memory` is in bytes.
+
+    `exact` refuses a patch that would be padded.
+    """
 
     patch_size: Grid | None = None
+    exact: bool = False
     batch_size: int | None = None
     fit_memory: int | None = None
     stages_from_dataset: bool = False
@@ -60,16 +65,16 @@ def settle(
         adapted = fit_stages(spec, spacing=dataset.spacing, patch_size=patch)
         notes.append(_stages_note(spec, adapted, dataset))
         spec = adapted
-    planned = _plan(spec, dataset, patch)
+    planned = _plan(spec, dataset, patch, exact=wishes.exact)
     if wishes.fit_memory is not None:
         planned, batch, note = _fitted(planned, batch, wishes.fit_memory, stock_recipe)
         notes.append(note)
     return Network(dataset, planned, batch, (*_differences(planned, batch, dataset), *notes))
 
 
-def _plan(spec: ArchSpec, dataset: PreprocessedDataset, patch: Grid) -> Plan:
+def _plan(spec: ArchSpec, dataset: PreprocessedDataset, patch: Grid, *, exact: bool) -> Plan:
     try:
-        return plan(spec, replace(dataset.sizes, patch_size=patch))
+        return plan(spec, replace(dataset.sizes, patch_size=patch, exact=exact))
     except SpecError as error:
         raise (_axis_mistake(spec, dataset, patch) or error) from None
 
@@ -95,7 +100,7 @@ def _axis_mistake(spec: ArchSpec, dataset: PreprocessedDataset, patch: Grid) -> 
     return SpecError(
         f"{list(patch)} does not suit {spec.name} in {dataset.configuration}: {', '.join(wrong)}",
         field="patch_size",
-        suggestion=f"nearest: {nearest}",
+        suggestion=f"nearest: {nearest}, or strides that fit: `stages_from_dataset`",
     )
 
 
@@ -150,11 +155,28 @@ def _differences(planned: Plan, batch: int, dataset: PreprocessedDataset) -> lis
             f"patch_size: spec says {list(spec.patch_size)}, the dataset has {theirs}; "
             "the dataset wins"
         )
+    if planned.padded_size != planned.patch_size:
+        notes.append(_padding_note(planned))
+    if planned.heads_left_out:
+        notes.append(
+            f"deep_supervision: {planned.heads_left_out} of {spec.deep_supervision.heads} heads "
+            f"left out, whose grids do not divide the patch {patch}"
+        )
     if batch != dataset.batch_size:
         notes.append(f"batch_size: {batch} instead of the dataset's {dataset.batch_size}")
     if batch == 1:
         notes.append("batch_size: of 1, nnU-Net never samples a patch for its foreground")
     return notes
+
+
+def _padding_note(planned: Plan) -> str:
+    text = f"patch_size: {planned.patch_text} inside the network"
+    if planned.padding < MUCH_PADDING:
+        return text
+    return (
+        f"{text}, {planned.padding:.1f} times the voxels; `stages_from_dataset` or another "
+        "`patch_size` may need less"
+    )
 
 
 def _stages_note(spec: ArchSpec, adapted: ArchSpec, dataset: PreprocessedDataset) -> str:

@@ -86,6 +86,7 @@ def compare_claims(spec: ArchSpec) -> tuple[Compare, ...]:
             in_channels=claim.at.in_channels,
             num_classes=claim.at.num_classes,
             patch_size=claim.at.patch_size,
+            exact=True,  # a figure was taken at the size that it states
         )
         try:
             at = planned(sizes)

@@ -118,16 +118,23 @@ class Decoder(nn.Module, ABC):
     def features(self, skips: list[Tensor]) -> list[Tensor]:
         """Return the decoder's features, fine to coarse."""
 
-    def forward(self, skips: list[Tensor], grid: Grid) -> Tensor | list[Tensor]:
-        """Return logits at `grid`, or the list of all outputs under deep supervision."""
+    def forward(
+        self, skips: list[Tensor], grid: Grid, size: Grid | None = None
+    ) -> Tensor | list[Tensor]:
+        """Return logits at `grid`, or the list of all outputs under deep supervision.
+
+        They are cropped to the part of it that the input of this `size`, if another, had before it
+        was padded.
+        """
+        size = grid if size is None else size
         features = self.features(skips)
-        logits: Tensor = self.seg_layers[0](features[0], grid)
+        logits: Tensor = _cropped(self.seg_layers[0](features[0], grid), grid, size)
         if not self.deep_supervision:
             return logits
         if len(self.seg_layers) == 1:
-            return [logits, logits[..., :: _second_step(grid)]]
+            return [logits, logits[..., :: _second_step(size)]]
         coarse = zip(list(self.seg_layers)[1:], self.head_levels[1:], strict=True)
-        return [logits, *(layer(features[level]) for layer, level in coarse)]
+        return [logits, *(_cropped(layer(features[level]), grid, size) for layer, level in coarse)]
 
 
 def plans_strides(output_grids: tuple[Grid, ...]) -> list[list[int]]:
@@ -147,6 +154,20 @@ def plans_strides(output_grids: tuple[Grid, ...]) -> list[list[int]]:
     for finer, coarser in pairwise(output_grids):
         rows.append(list(_gap(finer, coarser)))
     return [*rows, rows[-1]]
+
+
+def divides(patch: Grid, padded: Grid, grid: Grid) -> bool:
+    """Say whether an output at this grid of the padded patch has whole positions of the patch."""
+    return all(n * g % p == 0 for n, p, g in zip(patch, padded, grid, strict=True))
+
+
+def _cropped(out: Tensor, grid: Grid, size: Grid) -> Tensor:
+    """Return the near end of an output: as much of it as `size` is of `grid`, rounded up."""
+    if grid == size:
+        return out
+    for axis, (whole, part) in enumerate(zip(grid, size, strict=True), start=2):
+        out = out.narrow(axis, 0, -(-out.shape[axis] * part // whole))
+    return out
 
 
 def _second_step(grid: Grid) -> int:

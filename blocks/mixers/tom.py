@@ -55,6 +55,7 @@ class TomMixerSpec(LayerSpec):
             f"{slices} slices along depth, axis 0 of grid {list(at.grid)}, must divide its "
             f"{tokens} tokens",
             field="num_slices",
+            other="patch_size",
             suggestion=f"nearest: {nearest}, or null for the grid's depth, {at.grid[0]}",
         )
 

@@ -1,7 +1,7 @@
 """Anchors: what a space tries first, values for its holes or whole specs beside it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial
@@ -95,7 +95,7 @@ def plan_anchor(
         return all(one.constraint <= 0 for one in found)
 
     try:
-        planned(spec)
+        plan(spec, replace(sizes, exact=True))
     except SpecError:
         patch = spec.patch_size if sizes.patch_size is None else sizes.patch_size
         spec = fit_stages(spec, spacing=sizes.spacing or (1.0,) * len(patch), patch_size=patch)

@@ -65,12 +65,12 @@ def test_loading_resolving_and_locating(mute: bool, tmp_path: Path) -> None:
     assert all(one.where and one.where.line for one in caught.value.problems)
     assert (str(caught.value) == MUTED) is mute
     with pytest.raises(SpecError) as caught:
-        resolve("small-unet", InputSizes(patch_size=(30, 32, 32)))
+        resolve("small-unet", InputSizes(patch_size=(30, 32, 32), exact=True))
     (one,) = caught.value.problems
     assert one.where == blocks.errors.argument("patch_size", (30, 32, 32))
     override = "patch_size=[30, 32, 32]"
     with pytest.raises(SpecError) as caught:
-        resolve("small-unet", overrides=[override])
+        resolve("small-unet", InputSizes(exact=True), overrides=[override])
     (one,) = caught.value.problems
     assert one.where == blocks.errors.Place(override, kind="override")
     kind = "encoder.stages.0.mixer.kind=attention"

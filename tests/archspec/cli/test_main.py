@@ -26,11 +26,6 @@ def listing(folder: Path) -> list[str]:
         ("width: 4, mixer: {kind: conv}", "widht: 4, mixer: {kind: conv}", (":5:", "widht")),
         ("kind: mamba", "kind: mambba", ("tiny.yaml:6:", "did you mean 'mamba'")),
         ("d_state: 4", "d_state: four", (":6:", "d_state", "integer")),
-        (
-            "[16, 16, 16]",
-            "[16, 16, 18]",
-            ("tiny.yaml:6:", "nearest", "[16, 16, 16]", "[16, 16, 20]"),
-        ),
         ("decoder: {kind: sum}", "decoder: {kind: sum", ("not valid YAML",)),
     ],
 )
@@ -42,6 +37,20 @@ def test_wrong_specs(
     assert old in text
     tiny.write_text(text.replace(old, new), encoding="utf-8")
     refused((verb, tiny), *parts)
+
+
+@pytest.mark.parametrize("verb", ["validate", "describe"])
+def test_a_patch_that_does_not_divide_is_padded(
+    cli: Cli, refused: Refused, tiny: Path, verb: str
+) -> None:
+    text = tiny.read_text(encoding="utf-8").replace("[16, 16, 16]", "[16, 16, 18]")
+    tiny.write_text(text, encoding="utf-8")
+    code, out, _ = cli(verb, tiny)
+    assert code == 0
+    padded = "padded to [16, 16, 20]" if verb == "validate" else "16 x 16 x 18 -> 16 x 16 x 20"
+    assert padded in out
+    wanted = ("tiny.yaml:6:", "nearest", "[16, 16, 16]", "[16, 16, 20]")
+    refused((verb, tiny, "--patch", "exact"), *wanted)
 
 
 def test_wrong_override_points_at_its_text(refused: Refused, tiny: Path) -> None:

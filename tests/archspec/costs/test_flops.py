@@ -256,4 +256,6 @@ def test_nothing_is_allocated() -> None:
 
 def test_impossible_patch_is_refused() -> None:
     with pytest.raises(SpecError, match="must divide"):
-        archspec.cost("mamba-unet", patch_size=(33, 32, 32))
+        archspec.plan("mamba-unet", patch_size=(33, 32, 32), exact=True)
+    padded = archspec.cost("mamba-unet", patch_size=(33, 32, 32))
+    assert padded.macs == archspec.cost("mamba-unet", patch_size=(48, 32, 32)).macs

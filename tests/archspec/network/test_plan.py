@@ -32,7 +32,7 @@ def net(*stages: dict[str, Any], decoder: dict[str, Any] | None = None, **fields
 
 def refused(spec: ArchSpec, **sizes: Any) -> str:
     with pytest.raises(SpecError) as caught:
-        plan(spec, **sizes)
+        plan(spec, exact=True, **sizes)
     assert len(str(caught.value).splitlines()) == len(caught.value.problems)
     return str(caught.value)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import archspec
+from archspec.network.input_sizes import InputSizes
 from archspec.network.resolve import resolve
 from archspec.spec.load import load
 from blocks.errors import SpecError
@@ -34,7 +35,7 @@ def problems_of(tmp_path: Path, *changes: tuple[str, str]) -> list[str]:
     path = tmp_path / "net.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SpecError) as caught:
-        resolve(path)
+        resolve(path, InputSizes(exact=True))
     lines = str(caught.value).splitlines()
     assert len(lines) == len(caught.value.problems)
     return [line.removeprefix(f"{tmp_path}/") for line in lines]

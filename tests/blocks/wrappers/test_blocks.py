@@ -191,7 +191,7 @@ REFUSED = {
 def test_refusals(case: str) -> None:
     stage, want = REFUSED[case]
     with pytest.raises(SpecError) as caught:
-        plan(network(stage), patch_size=(4, 4))
+        plan(network(stage), patch_size=(4, 4), exact=True)
     assert str(caught.value).startswith(f"encoder.stages.0.{want}")
     assert len(caught.value.problems) == 1 + (case == "tap")  # wrong on a last stage as well
 
@@ -199,6 +199,6 @@ def test_refusals(case: str) -> None:
 def test_refused_norm_names_a_patch_that_works() -> None:
     spec = network({"block": {"kind": "plain", "norm": "instance"}}, {})
     with pytest.raises(SpecError, match=r"a larger patch; nearest patch_size: \[4, 4\]\n"):
-        plan(spec, patch_size=(2, 2))
+        plan(spec, patch_size=(2, 2), exact=True)
     with pytest.raises(SpecError, match=r"nearest patch_size: \[4, 8\]$"):
-        plan(network({"norm": "batch"}, {"norm": "batch"}), patch_size=(4, 4))
+        plan(network({"norm": "batch"}, {"norm": "batch"}), patch_size=(4, 4), exact=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from archspec.network.build import build_plan
+from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import plan
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError, StageShape
@@ -97,7 +98,7 @@ def test_grid_that_the_mixer_cannot_reduce_is_refused(small_spec: SpecFactory) -
     mixer = AttentionMixerSpec(reduction=4)
     spec = small_spec(2, mixer=mixer, block=CMMBSpec(), strides=[2], patch_size=[24, 32])
     with pytest.raises(SpecError) as caught:
-        plan(spec)
+        plan(spec, InputSizes(exact=True))
     message = str(caught.value)
     assert message.startswith("encoder.stages.0.mixer.reduction: grid [12, 16] must ")
     assert message.endswith("nearest: [16, 32] or [32, 32]")
@@ -112,7 +113,7 @@ def test_slices_divide_what_the_mixer_sees(small_spec: SpecFactory) -> None:
         2, mixer=TomMixerSpec(num_slices=5), block=block, strides=[2], patch_size=patch_size
     )
     with pytest.raises(SpecError, match=r"axis 0 of grid \[6, 2\], must divide its 12 tokens"):
-        plan(spec)
+        plan(spec, InputSizes(exact=True))
 
 
 def test_one_position_inside_is_refused() -> None:

@@ -71,7 +71,7 @@ def test_what_no_width_keeps_comes_back_narrow() -> None:
 def test_a_spec_that_does_not_suit_the_patch_has_its_strides_fitted() -> None:
     trial, source = SpecAnchor("unet", {}).trial(), Source("space", {"patch_size": (20, 96, 96)})
     with pytest.raises(SpecError, match="must divide"):
-        plan(load("unet"), patch_size=(20, 96, 96))
+        plan(load("unet"), patch_size=(20, 96, 96), exact=True)
     found = plan_anchor(trial, source, SearchSettings(), InputSizes(spacing=(5.0, 1.0, 1.0)))
     strides = [stage.downsample.strides(3) for stage in found.spec.encoder.stages]
     depth, width = (math.prod(stride[axis] for stride in strides) for axis in (0, 2))

@@ -103,7 +103,7 @@ BAD = {
         "kernle_size",
     ),
     "a member that cannot be planned": (
-        with_stage(downsample={"stride": {"choice": [2, 3]}}),
+        with_stage(mixer={"kind": "attention", "num_heads": {"choice": [1, 7]}}),
         "nearest",
     ),
     "an unknown mixer in a member": (
