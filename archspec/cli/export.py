@@ -8,7 +8,7 @@ import typer
 
 from archspec.cli.options import Data
 from archspec.cli.refusal import with_options
-from archspec.cli.specs import Overrides, Spec, patch_sizes
+from archspec.cli.specs import EXACT, Overrides, Spec, patch_sizes
 
 _WIDTH = 80
 
@@ -30,7 +30,10 @@ def export(
     base_plans: Annotated[str, typer.Option(help="Plans to derive from.")] = "nnUNetPlans",
     plans_name: Annotated[str | None, typer.Option(help="Name of the new plans.")] = None,
     patch: Annotated[
-        str | None, typer.Option(help="Patch size in voxels instead of the dataset's: 96,96,96")
+        str | None,
+        typer.Option(
+            help="Patch size in voxels instead of the dataset's: 96,96,96; exact refuses to pad."
+        ),
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Batch size instead of the dataset's.")
@@ -54,7 +57,7 @@ def export(
         configuration=configuration,
         base_plans=base_plans,
         plans_name=plans_name,
-        patch_size=patch_sizes(patch),
+        patch_size="exact" if patch == EXACT else patch_sizes(patch),
         batch_size=batch,
         fit_memory=fit_memory,
         stages_from_dataset=stages_from_dataset,

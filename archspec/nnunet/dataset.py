@@ -99,6 +99,18 @@ def find_dataset(
     return found
 
 
+def configuration_names(dataset: int | str, *, plans_name: str = "nnUNetPlans") -> list[str]:
+    """Return the names of the configurations that the plans have.
+
+    Raises:
+        SpecError: as `find_dataset`.
+    """
+    folder = _find_folder(_root(), dataset)
+    plans = _plans(folder, plans_name)
+    found = plans.get("configurations")
+    return list(found) if isinstance(found, dict) else []
+
+
 def find_configurations(
     dataset: int | str, configurations: Sequence[str], *, plans_name: str = "nnUNetPlans"
 ) -> list[PreprocessedDataset]:
@@ -108,16 +120,11 @@ def find_configurations(
         SpecError: as `find_dataset`.
     """
     folder = _find_folder(_root(), dataset)
-    plans_path = folder / f"{plans_name}.json"
-    command = _plan_command(folder.name)
-    if not plans_path.is_file():
-        there = ", ".join(sorted(p.stem for p in folder.glob("*Plans*.json"))) or "none"
-        raise SpecError(
-            f"no such plans file (found: {there})", where=plans_path, suggestion=f"run {command}"
-        )
+    plans, plans_path = _plans(folder, plans_name), folder / f"{plans_name}.json"
     if not (folder / "dataset.json").is_file():
+        command = _plan_command(folder.name)
         raise SpecError("no such file", where=folder / "dataset.json", suggestion=f"run {command}")
-    plans, dataset_json = _read(plans_path), _read(folder / "dataset.json")
+    dataset_json = _read(folder / "dataset.json")
     _check_description(dataset_json, folder / "dataset.json")
     found = []
     for configuration in configurations:
@@ -129,6 +136,17 @@ def find_configurations(
             PreprocessedDataset(folder, folder.name, configuration, plans, dataset_json, settings)
         )
     return found
+
+
+def _plans(folder: Path, plans_name: str) -> dict[str, Any]:
+    path = folder / f"{plans_name}.json"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in folder.glob("*Plans*.json"))) or "none"
+        command = _plan_command(folder.name)
+        raise SpecError(
+            f"no such plans file (found: {there})", where=path, suggestion=f"run {command}"
+        )
+    return _read(path)
 
 
 def dataset_id(name: str) -> int | None:

@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from archspec.costs.fit import memory_size
 from archspec.files import write_text
 from archspec.nnunet.check_data import check_data
 from archspec.nnunet.commands import check_recipe, commands, environment, recipe_note
 from archspec.nnunet.contract import check_contract, network_arguments
-from archspec.nnunet.dataset import PreprocessedDataset, dataset_id, find_configurations
+from archspec.nnunet.dataset import (
+    PreprocessedDataset,
+    configuration_names,
+    dataset_id,
+    find_configurations,
+)
 from archspec.nnunet.names import RESULTS, check_free, check_name, default_plans_name
 from archspec.nnunet.sizes import Network, SizeWishes, settle
 from archspec.spec.load import SpecLike, load
@@ -45,7 +50,7 @@ def export_nnunet(
     configuration: str | Sequence[str] | None = None,
     base_plans: str = "nnUNetPlans",
     plans_name: str | None = None,
-    patch_size: Grid | None = None,
+    patch_size: Grid | Literal["exact"] | None = None,
     batch_size: int | None = None,
     fit_memory: str | None = None,
     stages_from_dataset: bool = False,
@@ -56,7 +61,8 @@ def export_nnunet(
 
     Everything but the network comes from the base plans, so that the preprocessed data are used as
     they are. By default 3d_fullres is exported, or 2d for a spec with two axes; a cascade's second
-    stage goes with its first. `patch_size` (voxels) and `batch_size` replace the dataset's;
+    stage goes with its first. `patch_size` (voxels) and `batch_size` replace the dataset's; a patch
+    that the network does not suit is padded inside it, or with "exact" the dataset's is refused;
     `fit_memory`, such as "24GB", makes the batch (not below nnU-Net's least, 2), then the patch
     smaller until the estimate for training under AMP fits. `stages_from_dataset` fits strides and
     kernels to the spacing. `recipe` "spec" trains as the spec says, "nnunet" as nnU-Net does.
@@ -69,14 +75,16 @@ def export_nnunet(
     """
     check_recipe(recipe)
     wishes = SizeWishes(
-        patch_size=None if patch_size is None else tuple(patch_size),
+        patch_size=None if patch_size is None or patch_size == "exact" else tuple(patch_size),
+        exact=patch_size == "exact",
         batch_size=batch_size,
         fit_memory=None if fit_memory is None else memory_size(fit_memory, name="fit_memory"),
         stages_from_dataset=stages_from_dataset,
     )
     loaded = load(spec)
-    chosen = _configurations(loaded, configuration)
+    chosen = _configurations(loaded, configuration, dataset, base_plans)
     found = find_configurations(dataset, chosen, plans_name=base_plans)
+    loaded, rebuilt = _in_dimension_of(loaded, found)
     name = default_plans_name(loaded) if plans_name is None else plans_name
     path = found[0].folder / f"{name}.json"
     check_name(name, base_plans)
@@ -96,6 +104,7 @@ def export_nnunet(
         path=path,
         plans_name=name,
         notes=(
+            *rebuilt,
             *left_out,
             *_settled(networks),
             *replaced,
@@ -107,10 +116,32 @@ def export_nnunet(
     )
 
 
-def _configurations(spec: ArchSpec, given: str | Sequence[str] | None) -> list[str]:
-    if not given:
-        return ["3d_fullres" if len(spec.patch_size) == 3 else "2d"]
-    return [given] if isinstance(given, str) else list(dict.fromkeys(given))
+def _configurations(
+    spec: ArchSpec, given: str | Sequence[str] | None, dataset: int | str, base_plans: str
+) -> list[str]:
+    """Return what was asked for, or the usual one of the spec's dimension, else of another."""
+    if given:
+        return [given] if isinstance(given, str) else list(dict.fromkeys(given))
+    usual = ["3d_fullres", "2d"] if len(spec.patch_size) == 3 else ["2d", "3d_fullres"]
+    there = configuration_names(dataset, plans_name=base_plans)
+    return [next((name for name in usual if name in there), usual[0])]
+
+
+def _in_dimension_of(
+    spec: ArchSpec, found: list[PreprocessedDataset]
+) -> tuple[ArchSpec, list[str]]:
+    """Return the spec with as many axes as all configurations have, where it has another number.
+
+    Sizes that are one integer serve in 2-D and 3-D; the plan refuses lists of another length.
+    """
+    own, theirs = len(spec.patch_size), {len(one.patch_size) for one in found}
+    if own in theirs or len(theirs) > 1:
+        return spec, []
+    note = (
+        f"{spec.name} is {own}-D as it is written; built in {theirs.pop()}-D, as "
+        f"{found[0].configuration} is"
+    )
+    return spec.model_copy(update={"patch_size": found[0].patch_size}), [note]
 
 
 def _of_dimension(
@@ -120,18 +151,6 @@ def _of_dimension(
     ndim = len(spec.patch_size)
     fitting = [one for one in found if len(one.patch_size) == ndim]
     others = [one for one in found if one not in fitting]
-    if not fitting:
-        same = [
-            name
-            for name, settings in found[0].plans["configurations"].items()
-            if len(settings.get("patch_size", ())) == ndim
-        ]
-        raise SpecError(
-            f"{spec.name} is {ndim}-D, since its patch_size has {ndim} axes, but "
-            f"{others[0].configuration!r} of {others[0].name} is {len(others[0].patch_size)}-D",
-            field="configuration",
-            suggestion=f"use one of: {', '.join(same) or 'none fits'}",
-        )
     notes = [
         f"{one.configuration}: left out, since {spec.name} is {ndim}-D (its patch_size has {ndim} "
         "axes)"

@@ -161,13 +161,23 @@ def test_several_configurations(preprocessed: Path) -> None:
     assert "configurations not exported: 3d_cascade_fullres, small_batch" in export.notes
 
 
-def test_dimensions_must_agree(refused_export: Refuse) -> None:
-    """11: nothing is left to export."""
-    message = refused_export(tree(ndim=2), configuration="3d_fullres")
-    assert message.startswith("configuration: tiny is 2-D")
-    assert message.endswith("use one of: 2d")
-    message = refused_export(tree(), configuration=["2d"])
-    assert message.endswith("use one of: 3d_fullres, 3d_lowres")
+def test_a_spec_is_built_in_the_dimension_of_the_dataset(preprocessed: Path) -> None:
+    """11: where nothing in it is for another number of axes; that is said."""
+    for spec, name, axes in ((tree(ndim=2), "3d_fullres", 3), (tree(), "2d", 2)):
+        export = export_nnunet(spec, 901, configuration=name, force=True)
+        assert f"tiny is {5 - axes}-D as it is written; built in {axes}-D, as {name} is" in (
+            export.notes
+        )
+        written = json.loads(export.path.read_text())["configurations"][name]
+        kwargs = written["architecture"]["arch_kwargs"]
+        assert len(written["patch_size"]) == len(kwargs["spec"]["patch_size"]) == axes
+
+
+def test_sizes_per_axis_keep_a_spec_in_its_dimension(refused_export: Refuse) -> None:
+    anisotropic = tree()
+    anisotropic["encoder"]["stages"][1]["downsample"] = {"stride": [1, 2, 2]}
+    message = refused_export(anisotropic, configuration="2d")
+    assert "encoder.stages.1.downsample.stride: [1, 2, 2] has 3 entries, but patch_size" in message
 
 
 def test_inherited_configuration_stands_alone(preprocessed: Path) -> None:

@@ -1,6 +1,7 @@
 """Patch and batch size of an export: the dataset's, what was asked for, or what fits (6)."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,17 +82,6 @@ def test_batch_of_one_is_warned_of(preprocessed: Path) -> None:
 @pytest.mark.parametrize(
     ("patch", "said"),
     [
-        (
-            (40, 40, 38),
-            "patch_size: [40, 40, 38] does not suit sizes in 3d_fullres: 38 voxels along W must "
-            "divide by 4; nearest: `patch_size` 40,40,36 or `patch_size` 40,40,40",
-        ),
-        (
-            (3, 18, 16),
-            "patch_size: [3, 18, 16] does not suit sizes in 3d_fullres: 3 voxels along D must "
-            "divide by 4, 18 voxels along H must divide by 4; nearest: `patch_size` 4,16,16 or "
-            "`patch_size` 4,20,16",
-        ),
         ((16, 16), "patch_size=(16, 16): 3d_fullres has 3 axes"),
         ((16, 16, 0), "but is (16, 16, 0)"),
     ],
@@ -100,24 +90,40 @@ def test_batch_of_one_is_warned_of(preprocessed: Path) -> None:
 def test_patch_refused(
     refused_export: Refuse, patch: tuple[int, ...], said: str, stages_from_dataset: bool
 ) -> None:
-    """6: the axis and the nearest sizes are named."""
     message = refused_export(spec(), patch_size=patch, stages_from_dataset=stages_from_dataset)
     assert message.startswith(("patch_size: ", "patch_size="))
-    if stages_from_dataset and patch == (3, 18, 16):
-        said = (
-            "patch_size: [3, 18, 16] does not suit sizes in 3d_fullres: 18 voxels along H must "
-            "divide by 4; nearest: `patch_size` 3,16,16 or `patch_size` 3,20,16"
-        )
     assert message.endswith(said)
 
 
-def test_patch_of_the_dataset_does_not_divide(refused_export: Refuse) -> None:
-    """6: what nnU-Net planned does not suit the network either; a patch that does is named."""
-    message = refused_export(spec(strides=(3, 2)))
+@pytest.mark.parametrize(
+    ("patch", "padded"), [((40, 40, 38), (40, 40, 40)), ((3, 18, 16), (4, 20, 16))]
+)
+def test_a_patch_that_does_not_divide_is_padded(
+    preprocessed: Path, patch: tuple[int, ...], padded: tuple[int, ...]
+) -> None:
+    """6: plans keep the patch, the network pads it, and nnU-Net's contract holds."""
+    export = export_nnunet(spec(), 901, patch_size=patch)
+    assert settings(export)["patch_size"] == list(patch)
+    told = [note for note in export.notes if "padded to" in note]
+    assert len(told) == 1 and f"{list(patch)}, padded to {list(padded)} inside" in told[0]
+    more = math.prod(padded) / math.prod(patch)
+    assert ("`stages_from_dataset`" in told[0]) is (more >= 1.5)
+
+
+def test_exact_names_the_axis_and_what_would_fit(refused_export: Refuse) -> None:
+    """6: what nnU-Net planned does not suit the network; a patch that does is named."""
+    message = refused_export(spec(strides=(3, 2)), patch_size="exact")
     assert "16 voxels along D must divide by 6" in message
-    assert message.endswith("nearest: `patch_size` 12,12,12 or `patch_size` 18,18,18")
-    message = refused_export(spec(strides=(2, 4), ndim=2, patch_size=[8, 8]), patch_size=(16, 20))
-    assert "20 voxels along W must divide by 8" in message
+    nearest = "nearest: `patch_size` 12,12,12 or `patch_size` 18,18,18"
+    assert message.endswith(f"{nearest}, or strides that fit: `stages_from_dataset`")
+
+
+def test_heads_whose_grid_does_not_divide_are_left_out(preprocessed: Path) -> None:
+    deep = spec(strides=(1, 2, 2), deep_supervision={"heads": 2})
+    export = export_nnunet(deep, 901, patch_size=(16, 16, 17))
+    assert any("1 of 2 heads left out" in note for note in export.notes)
+    kwargs = settings(export)["architecture"]["arch_kwargs"]
+    assert len(kwargs["strides"]) == 3, "as for one head"
 
 
 def test_refusals_that_are_not_about_division(refused_export: Refuse) -> None:
