@@ -84,10 +84,10 @@ def target_sizes(planned: Plan) -> list[tuple[int, ...]]:
 
 
 def _network(planned: Plan, arguments: dict[str, Any], *, deep_supervision: bool) -> ArchSpecNet:
-    net = ArchSpecNet(
-        planned.in_channels, planned.num_classes, deep_supervision=deep_supervision, **arguments
-    )
-    return net.to("meta")
+    with torch.device("meta"):  # start values would take most of the time
+        return ArchSpecNet(
+            planned.in_channels, planned.num_classes, deep_supervision=deep_supervision, **arguments
+        )
 
 
 def _run(planned: Plan, net: ArchSpecNet, batch_size: int) -> Tensor | list[Tensor]:

@@ -9,10 +9,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, get_args
 
 import nibabel
 import numpy as np
@@ -24,6 +26,9 @@ import archspec.spec.bundled
 from archspec.nnunet.dataset import dataset_id
 from archspec.nnunet.export import export_nnunet
 from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
+from blocks.decoders import AnyDecoder
+from blocks.mixers import AnyMixer
 
 pytest.importorskip("nnunetv2")
 pytestmark = pytest.mark.long
@@ -52,6 +57,10 @@ SHRUNK = {
         *("encoder.stages.3.downsample.stride=1", "decoder.width=16"),
     ],
 }
+
+
+def kinds(union: Any) -> list[str]:
+    return [member.model_fields["kind"].default for member in get_args(get_args(union)[0])]
 
 
 @dataclass(frozen=True)
@@ -168,30 +177,37 @@ def train(
     **export: Any,
 ) -> Any:
     """Export a shrunk network and train it for an epoch of four iterations; return the trainer."""
-    from nnunetv2.run.run_training import get_trainer_from_args
-
     for key, value in data.variables().items():
         patch.setenv(key, value)
     size = ["patch_size=[32, 32]"] if configuration == "2d" else []
     length = ["training.epochs=1", "training.iterations=4"]
     spec = load(name, overrides=[*SHRUNK[name], *size, *length, *overrides])
     before = {path: path.stat().st_mtime_ns for path in data.preprocessed.glob("nnUNetPlans_*/*")}
-    exported = export_nnunet(
-        spec,
-        data.number,
-        configuration=configuration,
-        plans_name=f"{name}_{configuration}_{fold}",
-        **export,
-    )
-    torch.manual_seed(0)
-    trainer = get_trainer_from_args(
-        data.name, configuration, fold, NAME, exported.plans_name, device=torch.device("cpu")
-    )
-    trainer.run_training()
+    trainer = train_spec(spec, data, f"{name}_{configuration}_{fold}", configuration, fold, export)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     losses = trainer.logger.get_value("train_losses", step=None)
     assert len(losses) == 1
-    assert np.isfinite(losses).all()
+    return trainer
+
+
+def train_spec(
+    spec: ArchSpec,
+    data: Data,
+    plans: str,
+    configuration: str,
+    fold: int | str = 0,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:
+    """Export under a plans name of its own and train; return the trainer."""
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    export_nnunet(spec, data.number, configuration=configuration, plans_name=plans, **options)
+    torch.manual_seed(0)
+    trainer = get_trainer_from_args(
+        data.name, configuration, fold, NAME, plans, device=torch.device("cpu")
+    )
+    trainer.run_training()
+    assert np.isfinite(trainer.logger.get_value("train_losses", step=None)).all()
     return trainer
 
 
@@ -251,6 +267,63 @@ def test_thick_slices(make_data: Callable[..., Data], tmp_path: Path) -> None:
     architecture = plans["configurations"]["3d_fullres"]["architecture"]
     strides = np.array(architecture["arch_kwargs"]["strides"])
     assert strides[:, 0].prod() < strides[:, 1].prod()
+
+
+@pytest.fixture(scope="module")
+def planned(make_data: Callable[..., Data]) -> Callable[[str], Data]:
+    """Return a function that makes data for which nnU-Net plans patches of usual awkward sizes."""
+    shapes = {
+        "volumes": ("3d_fullres", (35, 50, 35), (1.0, 1.0, 1.0)),
+        "thick": ("3d_fullres", (8, 200, 160), (8.0, 0.8, 0.8)),
+        "flat": ("2d", (1, 300, 340), (1.0, 1.0, 1.0)),
+    }
+
+    @cache
+    def make(kind: str) -> Data:
+        configuration, shape, spacing = shapes[kind]
+        number = 914 + list(shapes).index(kind)
+        return make_data(
+            number, PLAIN, shape=shape, spacing=spacing, configurations=(configuration,)
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["volumes", "thick", "flat"])
+@pytest.mark.parametrize(
+    ("mixing", "decoding"),
+    [
+        *((kind, "sum") for kind in kinds(AnyMixer)),
+        *(("conv", kind) for kind in kinds(AnyDecoder) if kind != "sum"),
+    ],
+)
+def test_kinds_on_planned_patches(
+    mixing: str, decoding: str, kind: str, planned: Callable[[str], Data], tmp_path: Path
+) -> None:
+    """Two epochs of two steps at nnU-Net's own patch, which in 3-D strides of 16 do not divide."""
+    data, configuration = planned(kind), "2d" if kind == "flat" else "3d_fullres"
+    plans = json.loads((data.preprocessed / "nnUNetPlans.json").read_text())
+    patch_size = plans["configurations"][configuration]["patch_size"]
+    stage = {"width": 8, "mixer": {"kind": mixing}, "downsample": {"stride": 2}}
+    spec = load(
+        {
+            "name": "host",
+            "patch_size": patch_size,
+            "encoder": {
+                "stages": [{**stage, "downsample": {"kernel_size": 7, "stride": 4}}, stage, stage]
+            },
+            "decoder": {"kind": decoding, **({"fue": True} if decoding == "concat" else {})},
+            "deep_supervision": {"heads": 1 if decoding == "mlp" else 2},
+            "training": {"epochs": 2, "iterations": 2},
+        }
+    )
+    assert kind == "flat" or any(size % 16 for size in patch_size)
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in data.variables().items():
+            patch.setenv(key, value)
+        trainer = train_spec(spec, data, f"{mixing}_{decoding}", configuration)
+        model = Path(trainer.output_folder_base)
+        assert predict(data, model, 0, patch, tmp_path) <= {0, 1, 2}
 
 
 def test_zip_round_trip(plain: Data, tmp_path: Path) -> None:
