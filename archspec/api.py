@@ -28,16 +28,20 @@ def plan(
     num_classes: int | None = None,
     patch_size: Grid | None = None,
     exact: bool = False,
+    spacing: tuple[float, ...] | None = None,
 ) -> Plan:
     """Return every shape of the network that `build` would make; arguments as there.
 
-    A patch that the network does not suit is padded inside it; `exact` refuses it.
+    A patch that the network does not suit is padded inside it; `exact` refuses it. To a `spacing`
+    (mm per axis of the patch) strides, kernels and stages are fitted, as `stages_from_dataset` does
+    on export; `build` makes that network of the plan's `spec`.
 
     Raises:
         SpecError: the spec is wrong, or does not fit the sizes.
     """
     sizes = InputSizes(in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
-    return resolve(spec, replace(sizes, exact=exact))
+    fit = spacing is not None
+    return resolve(spec, replace(sizes, exact=exact, spacing=spacing, fit_stages=fit))
 
 
 def create_model(

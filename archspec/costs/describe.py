@@ -28,16 +28,24 @@ def describe(
     num_classes: int | None = None,
     patch_size: Grid | None = None,
     batch: int = 2,
+    spacing: tuple[float, ...] | None = None,
 ) -> Description:
     """Say what a network is and costs, without building it; `print` shows a page.
 
-    Costs are those of one forward pass at batch 1, the FLOP convention named beside them; memory is
-    an estimate, in bytes, for training at `batch`.
+    To a `spacing` (mm per axis of the patch) strides, kernels and stages are fitted first. Costs
+    are those of one forward pass at batch 1, the FLOP convention named beside them; memory is an
+    estimate, in bytes, for training at `batch`.
 
     Raises:
         SpecError: the spec is wrong, or does not fit the sizes.
     """
-    sizes = InputSizes(in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    sizes = InputSizes(
+        in_channels=in_channels,
+        num_classes=num_classes,
+        patch_size=patch_size,
+        spacing=spacing,
+        fit_stages=spacing is not None,
+    )
     return describe_plan(resolve(spec, sizes), batch=batch)
 
 

@@ -9,9 +9,9 @@ from blocks.base import Grid
 class InputSizes:
     """What a network is planned for; None leaves the spec's own, of `spacing` an isotropic one.
 
-    `patch_size` is in voxels; `spacing`, in mm per axis, matters only where strides are fitted.
-    A patch that the network's strides and mixers do not suit is padded inside it, or with `exact`
-    refused.
+    `patch_size` is in voxels; `spacing`, in mm per axis, matters only with `fit_stages`, which fits
+    the spec's strides, kernels and stages to it, as `stages.fitted` says. A patch that the
+    network's strides and mixers do not suit is padded inside it, or with `exact` refused.
     """
 
     in_channels: int | None = None
@@ -19,6 +19,7 @@ class InputSizes:
     patch_size: Grid | None = None
     spacing: tuple[float, ...] | None = None
     exact: bool = False
+    fit_stages: bool = False
 
 
 OF_SPEC = InputSizes()

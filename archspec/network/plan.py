@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from archspec.network.input_sizes import OF_SPEC, InputSizes
+from archspec.network.stages import fitted
 from archspec.network.window import Window, next_size
 from archspec.spec.schema import ArchSpec, StageSpec
 from blocks.base import Grid, SpecError, StageShape
@@ -107,6 +108,8 @@ class Plan:
 def plan(spec: ArchSpec, sizes: InputSizes = OF_SPEC) -> Plan:
     """Resolve every shape; the sizes win over the spec's own defaults.
 
+    With `fit_stages` the plan is that of the fitted spec.
+
     Raises:
         SpecError: a grid that does not divide, or a component that cannot work at its shape.
     """
@@ -124,6 +127,8 @@ def plan(spec: ArchSpec, sizes: InputSizes = OF_SPEC) -> Plan:
         found.append(Problem(problem, field="patch_size"))
     if found:
         raise SpecError(found)
+    if sizes.fit_stages:
+        spec = fitted(spec, replace(sizes, patch_size=patch)).spec
     if sizes.exact:
         return _Planning(spec, channels, classes, patch).plan()
     return _padded(spec, channels, classes, patch)

@@ -6,10 +6,10 @@ from archspec.costs.fit import Fit
 from archspec.costs.memory import training_memory
 from archspec.costs.notes import MUCH_PADDING
 from archspec.network.plan import Plan, plan, total_stride
+from archspec.network.stages import fitted
 from archspec.nnunet.dataset import PreprocessedDataset
-from archspec.nnunet.stages import fit_stages
 from archspec.spec.schema import ArchSpec
-from blocks.base import Grid, per_axis
+from blocks.base import Grid
 from blocks.errors import SpecError, argument
 
 _AXES = {2: "HW", 3: "DHW"}
@@ -62,9 +62,9 @@ def settle(
         raise SpecError(f"must be at least 1, but is {batch}", field="batch_size")
     notes = []
     if wishes.stages_from_dataset:
-        adapted = fit_stages(spec, spacing=dataset.spacing, patch_size=patch)
-        notes.append(_stages_note(spec, adapted, dataset))
-        spec = adapted
+        found = fitted(spec, replace(dataset.sizes, patch_size=patch))
+        notes.append(found.note)
+        spec = found.spec
     planned = _plan(spec, dataset, patch, exact=wishes.exact)
     if wishes.fit_memory is not None:
         planned, batch, note = _fitted(planned, batch, wishes.fit_memory, stock_recipe)
@@ -176,26 +176,4 @@ def _padding_note(planned: Plan) -> str:
     return (
         f"{text}, {planned.padding:.1f} times the voxels; `stages_from_dataset` or another "
         "`patch_size` may need less"
-    )
-
-
-def _stages_note(spec: ArchSpec, adapted: ArchSpec, dataset: PreprocessedDataset) -> str:
-    spacing = " x ".join(f"{size:g}" for size in dataset.spacing)
-    if adapted == spec:
-        return f"`stages_from_dataset`: spacing {spacing} mm asks for no change"
-    ndim = len(dataset.patch_size)
-    strides, kernels = (
-        [list(row) for row in rows]
-        for rows in (
-            (stage.downsample.strides(ndim) for stage in adapted.encoder.stages),
-            (
-                per_axis(stage.downsample.kernel_size, ndim, where="kernel_size")
-                for stage in adapted.encoder.stages
-            ),
-        )
-    )
-    heads = adapted.deep_supervision.heads
-    fewer = f", heads {heads}" if heads != spec.deep_supervision.heads else ""
-    return (
-        f"`stages_from_dataset`: spacing {spacing} mm: strides {strides}, kernels {kernels}{fewer}"
     )

@@ -9,7 +9,7 @@ from optuna.trial import BaseTrial, FixedTrial, FrozenTrial
 from archspec.costs.flops import cost_plan
 from archspec.network.input_sizes import OF_SPEC, InputSizes
 from archspec.network.plan import Plan, plan
-from archspec.nnunet.stages import fit_stages
+from archspec.network.stages import fit_stages
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import Source
