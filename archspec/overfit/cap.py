@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.network.plan import Plan
+from archspec.network.window import far_end
 from archspec.overfit.patch import Target, mean_dice
 from blocks.base import Grid
 from blocks.layers.resize import resize
@@ -34,19 +35,22 @@ class Cap:
 
 
 def head_grid(planned: Plan) -> Grid:
-    """Return the grid at which the first output's logits are made.
+    """Return the grid at which the first output's logits are made, that of the padded patch.
 
-    That of the decoder's features for a head that interpolates, else the patch: a transposed
-    convolution has weights of its own for every voxel. Whether its channels suffice is not asked.
+    That of the decoder's features for a head that interpolates, else every voxel: a transposed
+    convolution has weights of its own for each. Whether its channels suffice is not asked.
     """
     decoder = planned.spec.decoder
     if decoder.head != "interpolate":
-        return planned.patch_size
+        return planned.padded_size
     return decoder.feature_shapes(planned.decoder_inputs)[0].grid
 
 
-def resolution_cap(target: Target, grid: Grid) -> Cap:
+def resolution_cap(target: Target, grid: Grid, *, padded_size: Grid | None = None) -> Cap:
     """Return the best Dice of logits at `grid` that are interpolated to the patch.
+
+    Where a network pads the patch to `padded_size`, its logits are interpolated to that and
+    cropped: so are these, and voxels that padding adds count nowhere.
 
     The logits themselves are fitted to the label map, without any network: 200 steps of Adam from
     the averaged label map, on nnU-Net's kind of loss, whose softmax grows sharper while the
@@ -59,11 +63,13 @@ def resolution_cap(target: Target, grid: Grid) -> Cap:
     2 x 2 logits brute force found 0.82 where fitting finds 0.80 (a block wider than a cell), and
     0.79 for 0.70 (a diagonal band narrower than one).
     """
-    if grid == target.grid:
-        return Cap(grid, dict.fromkeys(target.present, 1.0), 1.0)
-    part, coarse = _around_foreground(target, grid)
-    wanted = part.wanted[None].float()
-    averaged = F.interpolate(wanted, size=coarse, mode="area")
+    padded_size = padded_size or target.grid
+    if grid == padded_size:
+        return Cap(target.grid, dict.fromkeys(target.present, 1.0), 1.0)
+    part, coarse = _around_foreground(_padded(target, padded_size), grid)
+    wanted, valid = part.wanted[None].float(), part.valid[None, None].float()
+    averaged = F.interpolate(wanted * valid, size=coarse, mode="area")
+    averaged /= F.interpolate(valid, size=coarse, mode="area").clamp(min=1e-6)
     logits = averaged.clamp(min=1e-2).log()
     if not part.exclusive:
         logits -= (1 - averaged).clamp(min=1e-2).log()
@@ -113,6 +119,17 @@ def _scored(target: Target, averaged: Tensor) -> Tensor:
     """Return averaged masks at full size, as logits that `Target.dice` can decide."""
     full = resize(averaged, target.grid)[0]
     return full if target.exclusive else full - 0.5
+
+
+def _padded(target: Target, size: Grid) -> Target:
+    """Return the target of the padded patch, whose far end counts nowhere."""
+    if size == target.grid:
+        return target
+    end = far_end(target.grid, size)
+    wanted = F.pad(target.wanted, end)
+    if target.exclusive:
+        wanted[0] |= ~wanted.any(0)
+    return Target(wanted, F.pad(target.valid, end), target.names, target.exclusive)
 
 
 def _around_foreground(target: Target, grid: Grid) -> tuple[Target, Grid]:

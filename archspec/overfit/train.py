@@ -58,7 +58,7 @@ def overfit(
     """
     torch.manual_seed(seed)
     target = patch.target.to(torch.device(device))
-    cap = resolution_cap(target, head_grid(planned))
+    cap = resolution_cap(target, head_grid(planned), padded_size=planned.padded_size)
     net = build_plan(planned).to(device)
     # one patch is no batch to batch norm where the coarsest grid has one position
     copies = 2 if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()) else 1
@@ -121,7 +121,7 @@ def _unweighted(net: Any) -> set[str]:
 
 def _unweighted_head(planned: Plan) -> str | None:
     """Return the path of the head whose output nnU-Net's loss weighs 0, the coarsest of several."""
-    weights = enumerate(output_weights(planned.spec.deep_supervision.heads))
+    weights = enumerate(output_weights(len(planned.output_grids)))
     return next((f"decoder.seg_layers.{i}" for i, weight in weights if weight == 0), None)
 
 

@@ -36,6 +36,25 @@ def test_quarter_resolution_loses_thin_structures(radius: float, low: float, hig
     assert resolution_cap(target, PATCH).mean == 1.0
 
 
+@pytest.mark.parametrize("regions", [False, True])
+def test_padding_takes_nothing_and_gives_nothing(regions: bool) -> None:
+    """At the patch's end cells that are partly inside can be filled; those outside cost nothing."""
+    labels: dict[str, object] = {"background": 0, "vessel": [1] if regions else 1}
+    whole = tube(2.5)[:, :, 3]
+    cut = whole[:8, :14]
+    assert cut[-1].any()
+    target = Target.of(cut, labels)
+    cap = resolution_cap(target, (3, 4), padded_size=(12, 16))
+    assert cap.grid == (3, 4) and 0.7 < cap.mean < 1
+    inside = np.pad(np.ones(cut.shape, bool), ((0, 4), (0, 2)))
+    ignoring = Target.of(np.where(inside, whole, 2), {**labels, "ignore": 2})
+    same = resolution_cap(ignoring, (3, 4))
+    assert (cap.mean, cap.averaged) == pytest.approx((same.mean, same.averaged), abs=1e-6)
+    far = resolution_cap(target, (6, 8), padded_size=(24, 32))
+    assert far.mean == pytest.approx(cap.mean, abs=0.02), "whole cells of padding change nothing"
+    assert resolution_cap(target, (12, 16), padded_size=(12, 16)).mean == 1.0
+
+
 def test_thick_structures_lose_little() -> None:
     assert resolution_cap(Target.of(tube(5.0), LABELS), (3, 4, 6)).mean > 0.95
 
