@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import optuna
 from optuna.trial import TrialState
 
 from archspec.nnunet.dataset import find_dataset
 from archspec.training.devices import devices_for
-from blocks.base import SpecError
+from blocks.base import Grid, SpecError
 from search.retrain.confirm import confirm
 from search.retrain.confirmation import Confirmation
 from search.retrain.retrain import Progress
@@ -39,6 +40,9 @@ def run(
     max_params: float | None = None,
     max_memory: str | None = None,
     test_share: float | None = None,
+    patch_size: Grid | Literal["exact"] | None = None,
+    batch_size: int | None = None,
+    stages_from_dataset: bool = False,
     confirm_seeds: int | None = None,
     control: bool = False,
     jobs: int = 1,
@@ -52,7 +56,8 @@ def run(
 ) -> optuna.Study:
     """Search a space for the front of validation Dice against FLOPs; return the Optuna study.
 
-    The parameters are the options of `archspec search`, and its verbs go on with the folder `out`:
+    The parameters are the options of `archspec search`, `patch_size` and `batch_size` those of
+    `--patch` and `--batch`, and its verbs go on with the folder `out`:
     `report`, `best`, `confirm`. `data` is the id or name of a dataset that nnU-Net preprocessed.
     Trials train in processes of their own, so a script calls this below
     `if __name__ == "__main__":`, as multiprocessing asks of it.
@@ -66,6 +71,9 @@ def run(
         max_params=max_params,
         max_memory=max_memory,
         test_share=test_share,
+        patch_size=patch_size,
+        batch_size=batch_size,
+        stages_from_dataset=stages_from_dataset or None,
     )
     settings = [f"{path}={value}" for _, path, value in given.paths()]
     loaded = _loaded(space, (*overrides, *settings))

@@ -17,7 +17,7 @@ from archspec.cli.options import (
     PlansName,
     Threads,
 )
-from archspec.cli.specs import Json, Overrides, Spec
+from archspec.cli.specs import Json, Overrides, Spec, patch_sizes, planned_at
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +41,9 @@ def ablate(
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of a training.")] = 1000,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each network.")] = 3,
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 2,
+    patch: Annotated[
+        str | None, typer.Option(help="Patch size in voxels instead of the dataset's: 96,96,96")
+    ] = None,
     jobs: Jobs = 1,
     threads: Threads = 1,
     device: Device = "auto",
@@ -58,7 +61,6 @@ def ablate(
     Goes on where an earlier call ended; writes ablation.json into the folder.
     """
     from archspec.network.input_sizes import OF_SPEC
-    from archspec.network.resolve import resolve
     from archspec.nnunet.dataset import find_dataset
     from blocks.base import SpecError
     from search.retrain.variants import variants_json, variants_of, variants_text
@@ -66,7 +68,8 @@ def ablate(
     dataset = None
     if data is not None:
         dataset = find_dataset(data, configuration=configuration, plans_name=plans)
-    planned = resolve(spec, dataset.sizes if dataset else OF_SPEC, overrides=overrides or ())
+        dataset = dataset.with_patch(patch_sizes(patch))
+    planned = planned_at(patch, spec, overrides, dataset.sizes if dataset else OF_SPEC)
     variants = variants_of(planned, only=only)
     if dry_run:
         print(json.dumps(variants_json(variants)) if json_ else variants_text(variants))
@@ -87,7 +90,13 @@ def ablate(
             variants,
             dataset,
             folder=folder,
-            trainings=Trainings(steps=steps, seeds=seeds, batch_size=batch, test_share=test_share),
+            trainings=Trainings(
+                steps=steps,
+                seeds=seeds,
+                batch_size=batch,
+                test_share=test_share,
+                patch_size=patch_sizes(patch),
+            ),
             host=TrainingHost(
                 devices=devices_for(device, jobs),
                 threads=threads,

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from archspec.cli.options import Data
+from archspec.cli.options import Data, StagesFromDataset
 from archspec.cli.refusal import with_options
-from archspec.cli.specs import EXACT, Overrides, Spec, patch_sizes
+from archspec.cli.specs import Overrides, Spec, patch_or_exact
 
 _WIDTH = 80
 
@@ -41,9 +41,7 @@ def export(
     fit_memory: Annotated[
         str | None, typer.Option(help="Shrink batch, then patch, until training fits, e.g. 24GB")
     ] = None,
-    stages_from_dataset: Annotated[
-        bool, typer.Option("--stages-from-dataset", help="Fit strides and kernels to the spacing.")
-    ] = False,
+    stages_from_dataset: StagesFromDataset = False,
     recipe: Annotated[str, typer.Option(help="Train as the spec or as nnunet says.")] = "spec",
     force: Annotated[bool, typer.Option("--force", help="Replace existing plans.")] = False,
 ) -> None:
@@ -57,7 +55,7 @@ def export(
         configuration=configuration,
         base_plans=base_plans,
         plans_name=plans_name,
-        patch_size="exact" if patch == EXACT else patch_sizes(patch),
+        patch_size=patch_or_exact(patch),
         batch_size=batch,
         fit_memory=fit_memory,
         stages_from_dataset=stages_from_dataset,

@@ -25,6 +25,7 @@ from archspec.cli import (
     report,
     search,
     specs,
+    validate,
 )
 from archspec.cli.refusal import refusal_lines
 from archspec.cli.usage import usage_line
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 for _group in (
     specs,
+    validate,
     compare,
     fidelity,
     search,

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archspec.cli.refusal import OPTIONS
 from blocks.errors import Place, Problem, SpecError
 
 if TYPE_CHECKING:
+    from archspec.nnunet.dataset import PreprocessedDataset
     from search.space.settings import GivenSettings
     from search.space.space import Space
 
@@ -23,8 +25,39 @@ Jobs = Annotated[int, typer.Option(min=1, help="Worker processes; on CUDA one pe
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads per worker.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
 Configuration = Annotated[str, typer.Option(help="nnU-Net configuration.")]
+UsualConfiguration = Annotated[
+    str | None, typer.Option(help="nnU-Net configuration. Default: 3d_fullres, or 2d.")
+]
 PlansName = Annotated[str, typer.Option(help="Plans the data were preprocessed with.")]
+StagesFromDataset = Annotated[
+    bool,
+    typer.Option("--stages-from-dataset", help="Fit strides, kernels and stages to the spacing."),
+]
 Fold = Annotated[int, typer.Option(min=0, help="Fold: which cases validate.")]
+
+
+def check_fitting(stages_from_dataset: bool, data: str | None) -> None:
+    """Refuse to fit stages to no dataset.
+
+    Raises:
+        SpecError: see above.
+    """
+    if stages_from_dataset and data is None:
+        raise SpecError("`stages_from_dataset` needs `data`, whose spacing they are fitted to")
+
+
+def dataset_for(
+    ndim: int, data: str, configuration: str | None, plans: str
+) -> "PreprocessedDataset":
+    """Return the dataset; by default the usual configuration for networks with so many axes.
+
+    Raises:
+        SpecError: as `find_dataset`.
+    """
+    from archspec.nnunet.dataset import find_dataset, usual_configuration
+
+    chosen = configuration or usual_configuration(data, ndim=ndim, plans_name=plans)
+    return find_dataset(data, configuration=chosen, plans_name=plans)
 
 
 def space_with_options(space: str, overrides: Sequence[str], given: "GivenSettings") -> "Space":
@@ -38,7 +71,8 @@ def space_with_options(space: str, overrides: Sequence[str], given: "GivenSettin
     options = {}
     for name, path, value in given.paths():
         text = f"{value:.12g}" if isinstance(value, float) else value
-        options[f"{path}={text}"] = Place(f"--{name.replace('_', '-')}", kind="option", value=text)
+        option = OPTIONS.get(name, name).replace("_", "-")
+        options[f"{path}={text}"] = Place(f"--{option}", kind="option", value=text)
     try:
         return load_space(space, overrides=(*overrides, *options))
     except SpecError as error:

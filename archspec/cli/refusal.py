@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 
 from blocks.errors import Place, Problem, SpecError, render
 
-_OPTIONS = {
+OPTIONS = {
     "patch_size": "patch",
     "batch_size": "batch",
     "plans_name": "plans",
@@ -43,7 +43,7 @@ def _options(command: TyperCommand) -> dict[str, str]:
         for param in command.params
         if param.opts and param.opts[0].startswith("-")
     }
-    known = {argument: own[name] for argument, name in _OPTIONS.items() if name in own}
+    known = {argument: own[name] for argument, name in OPTIONS.items() if name in own}
     return {**known, **own}
 
 

@@ -14,9 +14,11 @@ from archspec.cli.options import (
     Fold,
     Jobs,
     PlansName,
+    StagesFromDataset,
     Threads,
 )
-from archspec.cli.specs import Overrides
+from archspec.cli.refusal import with_options
+from archspec.cli.specs import Overrides, patch_or_exact
 from archspec.spec.find import space_tree
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def _known_space(space: str) -> str:
 
 
 def search(
+    context: typer.Context,
     space: Annotated[
         str,
         typer.Argument(
@@ -66,6 +69,16 @@ def search(
         float | None,
         typer.Option(help="Share of the cases that neither train nor choose, e.g. 0.2."),
     ] = None,
+    patch: Annotated[
+        str | None,
+        typer.Option(
+            help="Patch size in voxels instead of the dataset's: 96,96,96; exact refuses to pad.",
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Batch size instead of the space's.")
+    ] = None,
+    stages_from_dataset: StagesFromDataset = False,
     confirm_seeds: Annotated[
         int | None,
         typer.Option(
@@ -123,6 +136,9 @@ def search(
         max_params=max_params,
         max_memory=max_memory,
         test_share=test_share,
+        patch_size=patch_or_exact(patch),
+        batch_size=batch,
+        stages_from_dataset=stages_from_dataset or None,
     )
     loaded = space_with_options(space, overrides or (), given)
     if control:
@@ -137,7 +153,8 @@ def search(
     devices = devices_for(device, jobs)
     host = TrainingHost(devices=devices, threads=threads, fold=fold, seed=seed, plans=plans)
     if dry_run:
-        _show_samples(loaded, dataset, trials, host, seconds_per_step)
+        page = _samples(loaded, dataset, trials, host, seconds_per_step)
+        print(with_options(page, context))
         seeds = num_seeds(confirm_seeds, held_out=bool(loaded.settings.test_share))
         if seeds:
             print(
@@ -214,22 +231,22 @@ def _show_end(out: Path, found: "Searched") -> None:
     print(f"next: archspec report {out}")
 
 
-def _show_samples(
+def _samples(
     space: "Space",
     dataset: "PreprocessedDataset | None",
     trials: int | None,
     host: "TrainingHost",
     seconds_per_step: float | None,
-) -> None:
-    """Print ten networks of the space at the dataset's sizes, or at the space's own."""
+) -> str:
+    """Return ten networks of the space at the dataset's sizes, or at the space's own."""
     from archspec.network.input_sizes import OF_SPEC
     from search.space.dry_run import dry_run
 
     found = dry_run(
         space,
-        dataset.sizes if dataset else OF_SPEC,
+        dataset.with_patch(space.settings.given_patch).sizes if dataset else OF_SPEC,
         device=host.devices[0],
         seconds_per_step=seconds_per_step,
         seed=host.seed,
     )
-    print(found.text(trials or 40, len(host.devices)))
+    return found.text(trials or 40, len(host.devices))

@@ -1,12 +1,22 @@
-"""Verbs about specs: list, validate, describe."""
+"""Verbs about specs: list, describe."""
 
 import json
+import sys
 import textwrap
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from archspec.cli.options import (
+    DataOrNone,
+    PlansName,
+    StagesFromDataset,
+    UsualConfiguration,
+    check_fitting,
+    dataset_for,
+)
+from archspec.cli.refusal import with_options
 from archspec.spec.bundled import bundled, bundled_names
 from archspec.spec.find import list_specs, load_tree
 
@@ -25,7 +35,8 @@ def known(spec: str) -> str:
     return spec
 
 
-def _known_or_space(spec: str) -> str:
+def known_or_space(spec: str) -> str:
+    """Return the name or file if a spec or a space can be read there, as `known` does."""
     return spec if spec in bundled_names("search") else known(spec)
 
 
@@ -56,7 +67,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     app.command("list")(list_)
-    app.command()(validate)
     app.command()(describe)
 
 
@@ -74,32 +84,14 @@ def list_(
     print(textwrap.fill(spaces, 80, subsequent_indent="  ", break_on_hyphens=False))
 
 
-def validate(
-    spec: Annotated[
-        str, typer.Argument(help="A bundled name or a YAML file.", callback=_known_or_space)
-    ],
-    overrides: Overrides = None,
-    patch: Patch = None,
-) -> None:
-    """Check a spec at its own patch size or --patch, or a search space with all its members."""
-    from search.space.space import is_space, load_space
-
-    if is_space(spec):
-        space = load_space(spec, overrides=tuple(overrides or ()))
-        holes = space.holes()
-        count = f"{len(holes)} hole{'s' * (len(holes) > 1)}"
-        print(f"{space.name}: ok, a search space with {count}, {space.size().text()}")
-        for hole in holes:
-            print(f"  {hole.name}: {hole.kind} {list(hole.options)}")
-        return
-    planned = planned_at(patch, spec, overrides)
-    grids = " -> ".join(str(list(stage.out.grid)) for stage in planned.stages)
-    print(f"{planned.spec.name}: ok, patch {planned.patch_text} -> {grids}")
-
-
 def describe(
+    context: typer.Context,
     specs: Specs,
     overrides: Overrides = None,
+    data: DataOrNone = None,
+    configuration: UsualConfiguration = None,
+    plans: PlansName = "nnUNetPlans",
+    stages_from_dataset: StagesFromDataset = False,
     in_channels: Annotated[int | None, typer.Option(min=1)] = None,
     num_classes: Annotated[int | None, typer.Option(min=1)] = None,
     patch: Patch = None,
@@ -114,30 +106,45 @@ def describe(
 ) -> None:
     """Say what networks are and cost, without building them; several are compared.
 
-    Networks are compared at --patch, or else at the first one's input, where all have as many
-    axes. With --gpu-memory the exit code is 1 if one does not fit.
+    Sizes are the spec's own, with --data the dataset's; --patch and the others given win. Networks
+    are compared at --patch, or else at the first one's input, where all have as many axes. With
+    --gpu-memory the exit code is 1 if one does not fit.
     """
     from archspec.costs.describe import describe_plans
     from archspec.costs.diff import check_dimensions
     from archspec.costs.fit import memory_size
-    from archspec.network.input_sizes import InputSizes
+    from archspec.network.input_sizes import OF_SPEC
     from archspec.network.plan import Plan
+    from archspec.network.stages import fitted
+    from archspec.nnunet.sizes import dimension_notes
     from archspec.spec.load import load
 
+    check_fitting(stages_from_dataset, data)
     available = None if gpu_memory is None else memory_size(gpu_memory)
-    plans: list[Plan] = []
+    base, dataset = OF_SPEC, None
+    if data is not None:
+        ndim = len(load(specs[0], overrides=overrides or ()).patch_size)
+        dataset = dataset_for(ndim, data, configuration, plans)
+        base = replace(dataset.sizes, fit_stages=stages_from_dataset)
+    planned: list[Plan] = []
     for spec in specs:
-        first = plans[0] if plans else None
-        if first is not None and patch is None:
-            own = load(spec, overrides=overrides or ()).patch_size
-            check_dimensions(specs[0], first.patch_size, spec, own)
-        sizes = InputSizes(
-            in_channels=in_channels or (first.in_channels if first else None),
-            num_classes=num_classes or (first.num_classes if first else None),
-            patch_size=first.patch_size if first else None,
+        first = planned[0] if planned else None
+        own = load(spec, overrides=overrides or ())
+        if first is not None and patch is None and dataset is None:
+            check_dimensions(specs[0], first.patch_size, spec, own.patch_size)
+        asked = first.sizes if first else base
+        sizes = replace(
+            base,
+            in_channels=in_channels or asked.in_channels,
+            num_classes=num_classes or asked.num_classes,
+            patch_size=patch_sizes(patch) or asked.patch_size,
         )
-        plans.append(planned_at(patch, spec, overrides, sizes))
-    found = describe_plans(plans, batch=batch, available=available)
+        planned.append(planned_at(patch, spec, overrides, sizes))
+        notes = dimension_notes(own, dataset) if dataset else []
+        notes += [fitted(own, sizes).note] if sizes.fit_stages else []
+        for note in notes:
+            print(f"note: {with_options(note, context)}", file=sys.stderr)
+    found = describe_plans(planned, batch=batch, available=available)
     print(json.dumps(found.to_json()) if json_ else found.text(kinds=kinds))
     if not found.fits:
         raise typer.Exit(1)
@@ -163,6 +170,15 @@ def planned_at(
     return resolve(spec, asked, overrides=overrides or ())
 
 
+def patch_or_exact(text: str | None) -> 'tuple[int, ...] | Literal["exact"] | None':
+    """Return the sizes of '96,96,96', or `exact`.
+
+    Raises:
+        SpecError: as `patch_sizes`.
+    """
+    return "exact" if text == EXACT else patch_sizes(text)
+
+
 def patch_sizes(text: str | None) -> tuple[int, ...] | None:
     """Return the sizes of '96,96,96'; None for `exact`, which is the size that is given already.
 
@@ -177,5 +193,5 @@ def patch_sizes(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(size) for size in text.split(",")) if text else None
     except ValueError:
         raise SpecError(
-            "must be sizes with commas, e.g. 96,96,96, or exact", where=argument("patch", text)
+            "must be sizes with commas, e.g. 96,96,96, or exact", where=argument("patch_size", text)
         ) from None

@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 
 from archspec.nnunet.commands import preprocess_command
+from archspec.nnunet.dataset import PATCHES as PATCHES  # it is a file of the data, checked here
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.splits import NUM_FOLDS, SPLITS, check_fold, stored_folds
 from blocks.errors import Place, Problem, SpecError
-
-PATCHES = "patches.npz"
-"""Lies where the cases of a preprocessed dataset would; see `search/trials/patch_set.py`."""
 
 _BLOSC, _NUMPY, _PROPERTIES = ".b2nd", ".npz", ".pkl"
 _NAMED = 3

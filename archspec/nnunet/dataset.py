@@ -4,13 +4,17 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from archspec.network.input_sizes import InputSizes
 from archspec.nnunet.labels import check_labels, num_foreground_labels, num_segmentation_heads
-from blocks.base import SpecError
+from blocks.base import Grid, SpecError
+from blocks.errors import argument
+
+PATCHES = "patches.npz"
+"""Lies where the cases of a preprocessed dataset would; see `search/trials/patch_set.py`."""
 
 _VARIABLE = "nnUNet_preprocessed"
 
@@ -73,6 +77,29 @@ class PreprocessedDataset:
             spacing=self.spacing,
         )
 
+    def with_patch(self, patch_size: Grid | None) -> "PreprocessedDataset":
+        """Return the dataset as if nnU-Net had planned this patch; None changes nothing.
+
+        Batches, sliding windows and networks then have this size, for all read it here.
+
+        Raises:
+            SpecError: another number of axes, or stored patches, which have a size already.
+        """
+        if patch_size is None or patch_size == self.patch_size:
+            return self
+        where = argument("patch_size", patch_size)
+        if len(patch_size) != len(self.patch_size):
+            raise SpecError(f"{self.configuration} has {len(self.patch_size)} axes", where=where)
+        if (self.data_folder / PATCHES).is_file():
+            raise SpecError(
+                f"{self.name} holds stored patches of {list(self.patch_size)} voxels", where=where
+            )
+        changed = {"patch_size": list(patch_size)}
+        configurations = self.plans.get("configurations", {})
+        own = {**configurations.get(self.configuration, {}), **changed}
+        plans = {**self.plans, "configurations": {**configurations, self.configuration: own}}
+        return replace(self, plans=plans, settings={**self.settings, **changed})
+
     @property
     def data_folder(self) -> Path:
         """Return where the preprocessed cases of this configuration lie."""
@@ -109,6 +136,17 @@ def configuration_names(dataset: int | str, *, plans_name: str = "nnUNetPlans") 
     plans = _plans(folder, plans_name)
     found = plans.get("configurations")
     return list(found) if isinstance(found, dict) else []
+
+
+def usual_configuration(dataset: int | str, *, ndim: int, plans_name: str = "nnUNetPlans") -> str:
+    """Return the usual configuration for networks with so many axes, else that of the other number.
+
+    Raises:
+        SpecError: as `find_dataset`.
+    """
+    usual = ["3d_fullres", "2d"] if ndim == 3 else ["2d", "3d_fullres"]
+    there = configuration_names(dataset, plans_name=plans_name)
+    return next((name for name in usual if name in there), usual[0])
 
 
 def find_configurations(

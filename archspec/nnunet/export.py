@@ -15,12 +15,12 @@ from archspec.nnunet.commands import check_recipe, commands, environment, recipe
 from archspec.nnunet.contract import check_contract, network_arguments
 from archspec.nnunet.dataset import (
     PreprocessedDataset,
-    configuration_names,
     dataset_id,
     find_configurations,
+    usual_configuration,
 )
 from archspec.nnunet.names import RESULTS, check_free, check_name, default_plans_name
-from archspec.nnunet.sizes import Network, SizeWishes, settle
+from archspec.nnunet.sizes import Network, SizeWishes, dimension_notes, settle
 from archspec.spec.load import SpecLike, load
 from archspec.spec.schema import ArchSpec
 from blocks.base import Grid
@@ -122,9 +122,7 @@ def _configurations(
     """Return what was asked for, or the usual one of the spec's dimension, else of another."""
     if given:
         return [given] if isinstance(given, str) else list(dict.fromkeys(given))
-    usual = ["3d_fullres", "2d"] if len(spec.patch_size) == 3 else ["2d", "3d_fullres"]
-    there = configuration_names(dataset, plans_name=base_plans)
-    return [next((name for name in usual if name in there), usual[0])]
+    return [usual_configuration(dataset, ndim=len(spec.patch_size), plans_name=base_plans)]
 
 
 def _in_dimension_of(
@@ -134,14 +132,10 @@ def _in_dimension_of(
 
     Sizes that are one integer serve in 2-D and 3-D; the plan refuses lists of another length.
     """
-    own, theirs = len(spec.patch_size), {len(one.patch_size) for one in found}
-    if own in theirs or len(theirs) > 1:
+    notes = dimension_notes(spec, found[0])
+    if not notes or len({len(one.patch_size) for one in found}) > 1:
         return spec, []
-    note = (
-        f"{spec.name} is {own}-D as it is written; built in {theirs.pop()}-D, as "
-        f"{found[0].configuration} is"
-    )
-    return spec.model_copy(update={"patch_size": found[0].patch_size}), [note]
+    return spec.model_copy(update={"patch_size": found[0].patch_size}), notes
 
 
 def _of_dimension(

@@ -10,7 +10,7 @@ from archspec.network.stages import fitted
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.schema import ArchSpec
 from blocks.base import Grid
-from blocks.errors import SpecError, argument
+from blocks.errors import SpecError
 
 _AXES = {2: "HW", 3: "DHW"}
 _MIN_BATCH = 2
@@ -51,12 +51,7 @@ def settle(
     Raises:
         SpecError: the network cannot be planned at that patch, or nothing fits.
     """
-    patch = dataset.patch_size if wishes.patch_size is None else wishes.patch_size
-    if len(patch) != len(dataset.patch_size):
-        raise SpecError(
-            f"{dataset.configuration} has {len(dataset.patch_size)} axes",
-            where=argument("patch_size", patch),
-        )
+    patch = dataset.with_patch(wishes.patch_size).patch_size
     batch = dataset.batch_size if wishes.batch_size is None else wishes.batch_size
     if batch < 1:
         raise SpecError(f"must be at least 1, but is {batch}", field="batch_size")
@@ -70,6 +65,17 @@ def settle(
         planned, batch, note = _fitted(planned, batch, wishes.fit_memory, stock_recipe)
         notes.append(note)
     return Network(dataset, planned, batch, (*_differences(planned, batch, dataset), *notes))
+
+
+def dimension_notes(spec: ArchSpec, dataset: PreprocessedDataset) -> list[str]:
+    """Return a line where the spec is written with another number of axes than the dataset has."""
+    own, theirs = len(spec.patch_size), len(dataset.patch_size)
+    if own == theirs:
+        return []
+    return [
+        f"{spec.name} is {own}-D as it is written; built in {theirs}-D, as {dataset.configuration} "
+        "is"
+    ]
 
 
 def _plan(spec: ArchSpec, dataset: PreprocessedDataset, patch: Grid, *, exact: bool) -> Plan:
@@ -156,7 +162,7 @@ def _differences(planned: Plan, batch: int, dataset: PreprocessedDataset) -> lis
             "the dataset wins"
         )
     if planned.padded_size != planned.patch_size:
-        notes.append(_padding_note(planned))
+        notes.append(padding_note(planned))
     if planned.heads_left_out:
         notes.append(
             f"deep_supervision: {planned.heads_left_out} of {spec.deep_supervision.heads} heads "
@@ -169,7 +175,8 @@ def _differences(planned: Plan, batch: int, dataset: PreprocessedDataset) -> lis
     return notes
 
 
-def _padding_note(planned: Plan) -> str:
+def padding_note(planned: Plan) -> str:
+    """Return a line about a patch that is padded; from much padding on, with what may need less."""
     text = f"patch_size: {planned.patch_text} inside the network"
     if planned.padding < MUCH_PADDING:
         return text

@@ -14,7 +14,7 @@ from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.splits import split_cases
 from archspec.spec.hashing import is_hash_of, trial_hash
 from archspec.spec.schema import ArchSpec
-from blocks.base import SpecError
+from blocks.base import Grid, SpecError
 from search.retrain.ablation import AblatedPart, Ablation, AblationSettings, Saving, SeedDice
 from search.retrain.noise import Entrant, dice_differences, matrix, shared_cases
 from search.retrain.retrain import Outcome, Progress, Retraining, retrain
@@ -30,12 +30,16 @@ _RUNGS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Trainings:
-    """How each network is trained: `seeds` times; `test_share` of the cases are held out."""
+    """How each network is trained: `seeds` times; `test_share` of the cases are held out.
+
+    `patch_size` replaces the dataset's; the variants are planned for it.
+    """
 
     steps: int
     seeds: int = 3
     batch_size: int = 2
     test_share: float = 0.0
+    patch_size: Grid | None = None
 
 
 def ablate(
@@ -57,6 +61,7 @@ def ablate(
             leaves too few cases.
     """
     fold, seed = host.fold, host.seed
+    dataset = dataset.with_patch(trainings.patch_size)
     check_data(dataset, fold=fold)
     split = split_cases(dataset, fold=fold, test_share=trainings.test_share, seed=seed)
     settings = AblationSettings(
@@ -69,6 +74,7 @@ def ablate(
         batch_size=trainings.batch_size,
         seed=seed,
         convention=CONVENTION,
+        patch_size=None if trainings.patch_size is None else list(trainings.patch_size),
     )
     _check_folder(folder, settings, variants.original.spec)
     everyone = [variants.original, *variants.others]

@@ -23,6 +23,8 @@ class AblationSettings:
     batch_size: int
     seed: int
     convention: str
+    patch_size: list[int] | None = None
+    """The patch that replaced the dataset's, if one did."""
 
 
 @dataclass(frozen=True)

@@ -52,12 +52,12 @@ def confirm(
     if not points:
         raise SpecError("no trial has finished yet", where=folder)
     front = [finished[index] for index in points]
-    dataset = find_dataset(
-        record.dataset, configuration=record.configuration, plans_name=host.plans
-    )
-    check_data(dataset, fold=record.fold)
     # nothing is stopped here, and earlier releases had stoppers that are gone
     search = read_settings(folder / RECORD, {**record.settings, "stopper": "none"})
+    dataset = find_dataset(
+        record.dataset, configuration=record.configuration, plans_name=host.plans
+    ).with_patch(search.given_patch)
+    check_data(dataset, fold=record.fold)
     held_out = _test_cases(folder, record, dataset)
     settings = WorkerSettings(
         dataset, record.fold, search.batch_size, host.threads, held_out=held_out

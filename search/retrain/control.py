@@ -23,7 +23,10 @@ from search.study.storage import open_run
 
 _LEVEL = 0.95
 _SAME = ("dataset", "configuration", "fold", "convention", "earlier_stopper")
-_SAME_SETTINGS = ("steps", "batch_size", "rungs", "eta", "stopper", "limits", "match")
+_SAME_SETTINGS = (
+    *("steps", "batch_size", "patch_size", "stages_from_dataset"),
+    *("rungs", "eta", "stopper", "limits", "match"),
+)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """What a search would try and what it would take, without a study and without training."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import optuna
@@ -25,7 +26,10 @@ _MAX_DRAWS = 200
 
 @dataclass(frozen=True)
 class Sample:
-    """One network, and the limits that it exceeds; `spec` is that of an anchor beside the space."""
+    """One network, and the limits that it exceeds.
+
+    `spec` is that of an anchor beside the space; `fitted` says what fits its stages to the dataset.
+    """
 
     values: dict[str, Any]
     planned: Plan
@@ -34,6 +38,7 @@ class Sample:
     memory: int
     over: tuple[Excess, ...]
     spec: str | None = None
+    fitted: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -43,6 +48,7 @@ class Sample:
             "params": self.params,
             "memory": self.memory,
             "over": [asdict(excess) for excess in self.over],
+            "fitted": self.fitted,
         }
 
     def lines(self, holes: Sequence[str]) -> list[str]:
@@ -124,6 +130,7 @@ class DryRun:
         lines += ["anchors, tried first"] if self.anchors else []
         for anchor in self.anchors:
             lines += [anchor] if isinstance(anchor, str) else anchor.lines(names)
+        lines += self._fitted()
         over = sum(bool(one.over) for one in self.samples)
         remarks = [
             f"{self.num_draws - self.num_invalid} of {self.num_draws} draws were valid networks; "
@@ -136,6 +143,18 @@ class DryRun:
         ]
         lines += ["", *(line for text in remarks for line in textwrap.wrap(text, 80))]
         return "\n".join(lines)
+
+    def _fitted(self) -> list[str]:
+        """Return each way in which stages were fitted, and how many of the networks above."""
+        shown = [*self.samples, *(one for one in self.anchors if not isinstance(one, str))]
+        counts = Counter(one.fitted for one in shown if one.fitted is not None)
+        return [
+            line
+            for note, count in counts.most_common()
+            for line in textwrap.wrap(
+                f"{count} of {len(shown)}: {note}", 80, subsequent_indent="  "
+            )
+        ]
 
 
 def dry_run(
@@ -169,7 +188,8 @@ def dry_run(
             continue
         key = trial_hash(planned.spec)
         if key not in samples:
-            samples[key] = _sample(trial, planned, settings, amp=amp)
+            note = space.stages_note(trial, sizes)
+            samples[key] = replace(_sample(trial, planned, settings, amp=amp), fitted=note)
     drawn = list(samples.values())
     if not drawn:
         raise SpecError(
@@ -179,7 +199,8 @@ def dry_run(
     for anchor in _anchors(space):
         try:
             planned = space.draw(anchor, sizes, device=device)
-            anchors.append(_sample(anchor, planned, settings, amp=amp))
+            note = space.stages_note(anchor, sizes)
+            anchors.append(replace(_sample(anchor, planned, settings, amp=amp), fitted=note))
         except SpecError as error:
             anchors.append(f"invalid: {error.line}")
     seconds, measured = seconds_per_step, "given"

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from archspec.costs.fit import memory_size
 from archspec.spec.training import Positive
-from blocks.base import ComponentSpec, Count, SpecError
+from blocks.base import ComponentSpec, Count, Grid, SpecError
 from search.space.holes import Hole, Value
 
 StopperName = Literal["pash", "none"]
@@ -20,6 +20,17 @@ def _check_memory(value: object) -> object:
     except SpecError:
         raise ValueError(f"must be a size such as 12GB or 11.5GiB, got {value!r}") from None
     return value
+
+
+def _check_patch(value: object) -> object:
+    sizes = tuple(value) if isinstance(value, list | tuple) else ()
+    if value is None or value == "exact":
+        return value
+    if len(sizes) not in (2, 3) or any(type(size) is not int or size < 1 for size in sizes):
+        raise ValueError(
+            f"must be 2 or 3 sizes in voxels, e.g. [96, 96, 96], or exact, got {value!r}"
+        )
+    return sizes
 
 
 class LimitSettings(ComponentSpec):
@@ -107,7 +118,10 @@ def _is_positive(value: object) -> bool:
 class SearchSettings(ComponentSpec):
     """How trials train and which are tried first; the section `search` of a space file.
 
-    `steps` are optimizer steps of `batch_size` patches. The validation cases are scored at every
+    `steps` are optimizer steps of `batch_size` patches. `patch_size`, in voxels, replaces the
+    dataset's; `exact` takes that as it is, and a network that would pad it is invalid.
+    `stages_from_dataset` fits the stages of every network to the dataset's spacing, as on export,
+    before anything else is asked of it. The validation cases are scored at every
     one of `rungs` rungs, each with `eta` times the steps of the one before, the last at the end
     (eta 1 spaces them evenly); `validate_every` steps scores them in between too, and rungs are
     judged by the mean of up to three scores. Each anchor gives values to some holes; the others
@@ -128,6 +142,15 @@ class SearchSettings(ComponentSpec):
     holes: dict[str, Any] = Field(default_factory=dict)
     match: MatchSpec | None = None
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    patch_size: Annotated[
+        tuple[int, ...] | Literal["exact"] | None, BeforeValidator(_check_patch)
+    ] = None
+    stages_from_dataset: bool = False
+
+    @property
+    def given_patch(self) -> Grid | None:
+        """Return the patch that replaces the dataset's, where one does."""
+        return None if isinstance(self.patch_size, str) else self.patch_size
 
     @property
     def rung_steps(self) -> tuple[int, ...]:
@@ -151,15 +174,27 @@ class GivenSettings:
     max_params: float | None = None
     max_memory: str | None = None
     test_share: float | None = None
+    patch_size: Grid | Literal["exact"] | None = None
+    batch_size: int | None = None
+    stages_from_dataset: bool | None = None
 
     def paths(self) -> list[tuple[str, str, str | float]]:
-        """Return (name, path in the space, value) of those that were given."""
+        """Return (name, path in the space, value as YAML writes it) of those that were given."""
         paths = {
             "stopper": "search.stopper",
             "max_gflops": "search.limits.gflops",
             "max_params": "search.limits.params",
             "max_memory": "search.limits.memory",
             "test_share": "search.test_share",
+            "patch_size": "search.patch_size",
+            "batch_size": "search.batch_size",
+            "stages_from_dataset": "search.stages_from_dataset",
         }
         found = [(name, path, getattr(self, name)) for name, path in paths.items()]
-        return [one for one in found if one[-1] is not None]
+        return [(name, path, _as_yaml(value)) for name, path, value in found if value is not None]
+
+
+def _as_yaml(value: Any) -> str | float:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(list(value)) if isinstance(value, tuple | list) else value

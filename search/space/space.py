@@ -31,9 +31,10 @@ from pydantic import ValidationError
 from archspec.network.input_sizes import OF_SPEC, InputSizes
 from archspec.network.plan import Plan, plan
 from archspec.network.resolve import plan_source
+from archspec.network.stages import fitted
 from archspec.spec.bundled import bundled_names
 from archspec.spec.find import space_tree
-from archspec.spec.load import apply_overrides, in_order, located, validate
+from archspec.spec.load import apply_overrides, in_order, load, located, validate
 from archspec.spec.messages import mistakes
 from archspec.spec.migrations import upgrade
 from archspec.spec.schema import ArchSpec
@@ -67,7 +68,9 @@ class Space:
         return validate(self._filled({}, trial))
 
     def draw(self, trial: BaseTrial, sizes: InputSizes = OF_SPEC, *, device: str = "cpu") -> Plan:
-        """Draw a spec, match its widths where the settings ask for it, and plan it for the sizes.
+        """Draw a spec, fit its stages and match its widths as the settings ask, and plan it.
+
+        It is planned for the sizes, or the settings' patch. Its spec is the one that is trained.
 
         A trial of a spec anchor gives that spec. `device` is where a latency to match is timed.
 
@@ -75,13 +78,33 @@ class Space:
             SpecError: the combination is not a valid spec, does not fit the sizes, or cannot be
                 matched.
         """
+        sizes = self.sizes(sizes)
         if anchor_spec_of(trial) is not None:
             amp = device.startswith("cuda")
             return plan_anchor(trial, self.source, self.settings, sizes, amp=amp)
         spec, match = self.suggest(trial), self.settings.match
         if match is not None:
+            spec = fitted(spec, sizes).spec if sizes.fit_stages else spec
             spec = match_spec(spec, match.drawn(trial), sizes, device=device)
         return plan(spec, sizes)
+
+    def sizes(self, given: InputSizes = OF_SPEC) -> InputSizes:
+        """Return what networks are planned for: the sizes given, with what the settings say."""
+        settings = self.settings
+        return replace(
+            given,
+            patch_size=settings.given_patch or given.patch_size,
+            exact=given.exact or settings.patch_size == "exact",
+            fit_stages=given.fit_stages or settings.stages_from_dataset,
+        )
+
+    def stages_note(self, trial: BaseTrial, sizes: InputSizes = OF_SPEC) -> str | None:
+        """Return what fits the stages of the trial's network, None where nothing is to fit them."""
+        sizes = self.sizes(sizes)
+        if not sizes.fit_stages:
+            return None
+        anchor = anchor_spec_of(trial)
+        return fitted(self.suggest(trial) if anchor is None else load(anchor), sizes).note
 
     def anchors(self) -> list[dict[str, Value]]:
         """Return the parameters of the anchors in the space, complete, as Optuna enqueues them."""
@@ -229,14 +252,23 @@ def _validate_members(space: Space) -> None:
         )
     for index, anchor in enumerate(space.settings.anchors):
         check_anchor(space.source, index, anchor, holes)
+    check_members(space)
+    _check_budgets(space)
+
+
+def check_members(space: Space, sizes: InputSizes = OF_SPEC) -> None:
+    """Refuse a space of whose members, or anchors, one cannot be planned at the sizes.
+
+    Raises:
+        SpecError: the first such member, located.
+    """
     places = space._places()
     chosen = [{**above, hole.name: option} for hole, above in places for option in hole.options]
     for index, values in enumerate(chosen):
         if values not in chosen[:index]:
-            plan_source(space._filled(values, None))
+            plan_source(space._filled(values, None), sizes)
     for anchor in space.anchors():
-        plan_source(space._filled(anchor, None))
-    _check_budgets(space)
+        plan_source(space._filled(anchor, None), sizes)
 
 
 def _check_budgets(space: Space) -> None:

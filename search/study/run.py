@@ -57,7 +57,8 @@ def run(
     """
     folder, dataset, host = task.folder, task.dataset, task.host
     before, space = read_run(folder), with_kept_settings(folder, task.space)
-    task = replace(task, space=space)
+    dataset = dataset.with_patch(space.settings.given_patch)
+    task = replace(task, space=space, dataset=dataset)
     check_data(dataset, fold=host.fold)
     held_out = _test_cases(task)
     record = RunRecord(

@@ -22,7 +22,7 @@ from search.study.task import SearchTask
 from search.trials.host import TrainingHost
 
 CASES = [f"case_{number}" for number in range(12)]
-ONLY_THE_VERBS = {"dry_run", "seconds_per_step"}
+ONLY_THE_VERBS = {"context", "dry_run", "seconds_per_step"}
 
 
 @pytest.fixture
@@ -55,7 +55,10 @@ def launch(
 
 def test_parameters_are_the_options_of_the_verb() -> None:
     verb = inspect.signature(archspec.cli.search.search).parameters
-    function = inspect.signature(search.run).parameters
+    function = {
+        {"patch_size": "patch", "batch_size": "batch"}.get(name, name): parameter
+        for name, parameter in inspect.signature(search.run).parameters.items()
+    }
     assert set(function) - {"on_event"} == set(verb) - ONLY_THE_VERBS
     for name in set(function) - {"on_event", "data", "trials", "out", "overrides"}:
         assert function[name].default == verb[name].default, name
@@ -79,16 +82,21 @@ def test_the_verb_and_the_function_ask_for_the_same(
     monkeypatch.setattr(search.launch, "run_task", ask)
     options = {"jobs": 2, "threads": 3, "fold": 1, "seed": 4, "plans": "mine", "confirm_seeds": 5}
     options |= {"max_gflops": 1.5, "max_params": 2e6, "max_memory": "12GB", "test_share": 0.25}
+    sizes = {"patch_size": (16, 16, 24), "batch_size": 3, "stages_from_dataset": True}
     with pytest.raises(SpecError, match="no more"):
-        launch(resume=True, stopper="none", **options)
+        launch(resume=True, stopper="none", **options, **sizes)
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     given = [word.replace("_", "-") if isinstance(word, str) else word for word in words]
+    given += ["--patch", "16,16,24", "--batch", 3, "--stages-from-dataset"]
     fixed = ("--data", 901, "--trials", 2, "--out", tmp_path / "run", "--device", "cpu")
     code, _, err = cli(
         "search", tmp_path / "space.yaml", *fixed, "--resume", "--stopper", "none", *given
     )
     assert code == 2 and "no more" in err
     assert asked[0] == asked[1]
+    settings = asked[0][1]
+    assert (settings.patch_size, settings.batch_size) == ((16, 16, 24), 3)
+    assert settings.stages_from_dataset
     assert asked[0][2] == TrainingHost(
         devices=("cpu", "cpu"), threads=3, fold=1, seed=4, plans="mine"
     )
@@ -110,6 +118,46 @@ def test_options_reach_the_run(launch: Callable[..., Any], tmp_path: Path) -> No
     assert (record["seed"], settings["steps"], settings["stopper"]) == (3, 9, "none")
     assert settings["limits"] == {"gflops": 50, "params": 2e6, "memory": "12GB"}
     assert not (tmp_path / "run" / search.retrain.confirm.RESULT).exists()
+
+
+def test_a_patch_holds_for_the_whole_run(
+    launch: Callable[..., Any],
+    fakes: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Networks, batches and windows of search, resumed search and confirmation have it."""
+    seen: list[PreprocessedDataset] = []
+
+    def pool(settings: Any, jobs: Any) -> Any:
+        seen.append(settings.dataset)
+        return fakes.FakePool()
+
+    monkeypatch.setattr(search.study.run, "WorkerPool", pool)
+    real = search.retrain.confirm.retrain
+
+    def retrain(jobs: Any, *, settings: Any, **rest: Any) -> Any:
+        seen.append(settings.dataset)
+        return real(jobs, settings=settings, **rest)
+
+    monkeypatch.setattr(search.retrain.confirm, "retrain", retrain)
+    study, record = launch(patch_size=(16, 24, 32), batch_size=3, stages_from_dataset=True)
+    small = study.trials[0].user_attrs["flops"]
+    assert record["settings"]["patch_size"] == [16, 24, 32]
+    out = tmp_path / "run"
+    with pytest.raises(SpecError, match="settings differ"):
+        launch(resume=True, patch_size=(16, 16, 16))
+    task = search.launch.SearchTask(
+        search.load_space(tmp_path / "space.yaml"), search.launch.find_dataset(901), out, 4
+    )
+    search.launch.run_task(task, resume=True, confirm_seeds=1)
+    assert len(seen) == 3 and {one.patch_size for one in seen} == {(16, 24, 32)}
+    assert seen[0].plans["configurations"]["3d_fullres"]["patch_size"] == [16, 24, 32]
+    sessions = (out / "sessions.jsonl").read_text(encoding="utf-8").split("\n")
+    sizes = [json.loads(line)["input"]["patch_size"] for line in sessions if line]
+    assert sizes == [[16, 24, 32]] * 2
+    plain, _ = launch(out=tmp_path / "plain")
+    assert small == pytest.approx(3 * plain.trials[0].user_attrs["flops"], rel=0.01)
 
 
 @pytest.mark.parametrize(("asked", "seeds"), [(None, 3), (2, 2), (0, 0)])
