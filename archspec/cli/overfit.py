@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archspec.cli.options import Configuration, Data, Device, PlansName
+from archspec.cli.options import Configuration, Data, Device, PlansName, StagesFromDataset
 from archspec.cli.specs import Json, Overrides, Spec
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def overfit(
+    context: typer.Context,
     spec: Spec,
     data: Data,
     case: Annotated[
@@ -31,8 +32,12 @@ def overfit(
     ] = None,
     overrides: Overrides = None,
     patch: Annotated[
-        str | None, typer.Option(help="Patch size in voxels, e.g. 96,96,96; default: the dataset's")
+        str | None,
+        typer.Option(
+            help="Patch size in voxels instead of the dataset's: 96,96,96; exact refuses to pad."
+        ),
     ] = None,
+    stages_from_dataset: StagesFromDataset = False,
     steps: Annotated[int, typer.Option(min=1, help="Steps at most.")] = 2000,
     minutes: Annotated[float | None, typer.Option(min=0, help="Minutes at most.")] = None,
     configuration: Configuration = "3d_fullres",
@@ -46,9 +51,12 @@ def overfit(
     The exit code is 1 if that is not reached, or if the loss is not a number.
     """
     from archspec.cli.display import OverfitDisplay
-    from archspec.cli.specs import patch_sizes
+    from archspec.cli.refusal import with_options
+    from archspec.cli.specs import EXACT, patch_sizes
     from archspec.network.resolve import resolve
+    from archspec.network.stages import fitted
     from archspec.nnunet.dataset import find_dataset
+    from archspec.nnunet.sizes import dimension_notes, padding_note
     from archspec.overfit.patch import fixed_patch
     from archspec.overfit.train import overfit as train
     from archspec.spec.load import load
@@ -57,26 +65,33 @@ def overfit(
 
     target = device_named(device)
     dataset = find_dataset(data, configuration=configuration, plans_name=plans)
-    own = load(spec, overrides=overrides or ()).patch_size
-    wanted = patch_sizes(patch) or dataset.patch_size
-    if len(own) != len(wanted):
+    loaded = load(spec, overrides=overrides or ())
+    own, wanted = loaded.patch_size, patch_sizes(patch) or dataset.patch_size
+    if len(wanted) not in (len(own), len(dataset.patch_size)):
         raise SpecError(
             f"a {len(own)}-D network, but the patch {list(wanted)} has {len(wanted)} sizes",
             where=spec,
             suggestion=f"use another --configuration, or --patch with {len(own)} sizes",
         )
-    # what a head can reach is computed for whole cells of its grid, which a padded patch has not
-    sizes = replace(dataset.sizes, patch_size=wanted, exact=True)
+    sizes = replace(dataset.sizes, patch_size=wanted, exact=patch == EXACT)
+    if stages_from_dataset:
+        sizes = replace(sizes, spacing=dataset.spacing[-len(wanted) :], fit_stages=True)
     planned = resolve(spec, sizes, overrides=overrides or ())
     chosen = fixed_patch(dataset, planned.patch_size, case=case)
-    if patch is None and own != wanted:
-        print(
-            f"note: patch_size: the spec says {list(own)}, the dataset has {list(wanted)}; "
-            "the dataset wins, and --patch over both",
-            file=sys.stderr,
+    notes = dimension_notes(loaded, dataset) if len(wanted) != len(own) else []
+    if patch is None and own != wanted and not notes:
+        notes.append(
+            f"patch_size: the spec says {list(own)}, the dataset has {list(wanted)}; "
+            "the dataset wins, and --patch over both"
         )
+    if planned.padded_size != planned.patch_size:
+        notes.append(padding_note(planned))
+    if sizes.fit_stages:
+        notes.append(fitted(loaded, sizes).note)
     if chosen.padding > _MOSTLY:
-        print(f"note: {_padding(planned, chosen)}", file=sys.stderr)
+        notes.append(_padding(planned, chosen))
+    for note in notes:
+        print(f"note: {with_options(note, context)}", file=sys.stderr)
     with OverfitDisplay(steps) as display:
         try:
             found = train(
