@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shlex
+from dataclasses import replace
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import pytest
 from typer.main import get_group
 
 from archspec.cli.main import app
-from archspec.cli.specs import patch_sizes
 from archspec.network.input_sizes import InputSizes
 from archspec.network.resolve import resolve
 
@@ -25,6 +25,12 @@ INLINE = [
 ]
 COMMANDS = [line for line in (*LINES, *INLINE) if line.startswith("archspec ")]
 NNUNET = sorted(set(re.findall(r"nnUNetv2_\w+", CARDS)))
+PLANNED = {
+    4: InputSizes(patch_size=(40, 56, 40), spacing=(1.0, 1.0, 1.0)),
+    9: InputSizes(patch_size=(64, 192, 160), spacing=(1.6, 0.79, 0.79)),
+    27: InputSizes(patch_size=(16, 256, 224), spacing=(5.0, 1.5625, 1.5625)),
+}
+"""What nnU-Net 2.8.1 plans for 3d_fullres of the datasets, spacing in mm."""
 
 
 def test_cards_hold_commands() -> None:
@@ -41,7 +47,10 @@ def test_command_parses(line: str) -> None:
     given = context.params
     specs = given.get("specs") or [given[key] for key in ("spec",) if key in given]
     for spec in specs:
-        sizes = InputSizes(patch_size=patch_sizes(given.get("patch")))
+        assert given.get("patch") is None, "the dataset's patch serves"
+        data = given.get("data") or given.get("dataset")
+        sizes = InputSizes() if data is None else PLANNED[int(data)]
+        sizes = replace(sizes, fit_stages=bool(given.get("stages_from_dataset")))
         planned = resolve(spec, sizes, overrides=given["overrides"] or ())
         assert planned.patch_size
 
