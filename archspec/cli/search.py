@@ -241,10 +241,13 @@ def _samples(
     """Return ten networks of the space at the dataset's sizes, or at the space's own."""
     from archspec.network.input_sizes import OF_SPEC
     from search.space.dry_run import dry_run
+    from search.space.first import with_plans
 
+    if dataset is not None:
+        dataset = dataset.with_patch(space.settings.given_patch)
     found = dry_run(
-        space,
-        dataset.with_patch(space.settings.given_patch).sizes if dataset else OF_SPEC,
+        with_plans(space, dataset) if dataset else space,
+        dataset.sizes if dataset else OF_SPEC,
         device=host.devices[0],
         seconds_per_step=seconds_per_step,
         seed=host.seed,

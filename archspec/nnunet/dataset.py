@@ -133,7 +133,7 @@ def configuration_names(dataset: int | str, *, plans_name: str = "nnUNetPlans") 
         SpecError: as `find_dataset`.
     """
     folder = _find_folder(_root(), dataset)
-    plans = _plans(folder, plans_name)
+    plans = read_plans(folder, plans_name)
     found = plans.get("configurations")
     return list(found) if isinstance(found, dict) else []
 
@@ -158,7 +158,7 @@ def find_configurations(
         SpecError: as `find_dataset`.
     """
     folder = _find_folder(_root(), dataset)
-    plans, plans_path = _plans(folder, plans_name), folder / f"{plans_name}.json"
+    plans, plans_path = read_plans(folder, plans_name), folder / f"{plans_name}.json"
     if not (folder / "dataset.json").is_file():
         command = _plan_command(folder.name)
         raise SpecError("no such file", where=folder / "dataset.json", suggestion=f"run {command}")
@@ -176,7 +176,12 @@ def find_configurations(
     return found
 
 
-def _plans(folder: Path, plans_name: str) -> dict[str, Any]:
+def read_plans(folder: Path, plans_name: str) -> dict[str, Any]:
+    """Return the plans of that name of a preprocessed dataset.
+
+    Raises:
+        SpecError: no such file, or not JSON; it names the plans that are there.
+    """
     path = folder / f"{plans_name}.json"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*Plans*.json"))) or "none"

@@ -6,7 +6,12 @@ from typing import Any
 
 from archspec.network.plan import plan
 from archspec.nnunet.arch_kwargs import PlannedNetwork, read_architecture
-from archspec.nnunet.dataset import find_configurations, resolved
+from archspec.nnunet.dataset import (
+    PreprocessedDataset,
+    find_configurations,
+    read_plans,
+    resolved,
+)
 from archspec.spec.bundled import bundled
 from archspec.spec.load import load
 from archspec.spec.schema import SCHEMA_VERSION, ArchSpec
@@ -51,15 +56,25 @@ def tree_of_dataset(dataset: int | str, *, plans_name: str, configuration: str) 
         SpecError: as `from_plans`.
     """
     (found,) = find_configurations(dataset, (configuration,), plans_name=plans_name)
+    return tree_beside(found, plans_name)
+
+
+def tree_beside(dataset: PreprocessedDataset, plans_name: str) -> dict[str, Any]:
+    """Return the network of the dataset's configuration in the plans of that name beside its own.
+
+    Raises:
+        SpecError: no such plans or configuration there, or a network that no spec can say.
+    """
+    plans = read_plans(dataset.folder, plans_name)
     try:
         return tree_of_plans(
-            found.plans,
-            configuration,
-            in_channels=found.num_channels,
-            num_classes=found.num_classes,
+            plans,
+            dataset.configuration,
+            in_channels=dataset.num_channels,
+            num_classes=dataset.num_classes,
         )
     except SpecError as error:
-        raise error.at(found.folder / f"{plans_name}.json") from None
+        raise error.at(dataset.folder / f"{plans_name}.json") from None
 
 
 def spec_of_plans(

@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.pareto import pareto_front
+from search.space.references import reference_of
 from search.study.earlier import flops_of_constraints
 from search.study.end import End
 from search.study.record import RunRecord
@@ -57,6 +58,8 @@ class ReportTrial:
     """One trial; what is not known of it is None.
 
     `anchor` says that it, or the lost trial it goes on with, is tried because the space names it.
+    `network` is what it trains in place of a network of the space: a spec, or one of the dataset's
+    `plans`, narrowed or whole as it says.
     `dice` is the validation Dice at the end, of a stopped trial the one it was judged by, at
     `step`. `seconds` are those of training up to there, validation not counted, and 0 for a lost
     trial that another number goes on with, which counts them. `cause` is the reason without what
@@ -67,6 +70,8 @@ class ReportTrial:
     state: State
     choices: dict[str, Any]
     anchor: bool
+    network: str = ""
+    plans: str | None = None
     dice: float | None = None
     scores: dict[str, float] = field(default_factory=dict)
     costs: TrialCosts = TrialCosts()
@@ -146,6 +151,7 @@ def _read(folder: Path, trial: FrozenTrial, heir: int | None, run: RunRecord) ->
     dice = trial.values[0] if done else None
     if end is End.STOPPED and last is not None:
         dice = last.dice
+    reference = reference_of(trial)
     flops = known.flops
     if flops is None:
         flops = flops_of_constraints(trial.constraints, run.max_gflops)
@@ -156,6 +162,8 @@ def _read(folder: Path, trial: FrozenTrial, heir: int | None, run: RunRecord) ->
         _state(trial, end),
         dict(trial.params),
         anchor=False,
+        network=known.network or (reference.label if reference else ""),
+        plans=reference.name if reference and reference.kind == "plans" else None,
         dice=dice,
         scores={name: score for name, score in (scores or {}).items() if name != "mean"},
         costs=TrialCosts(flops, known.macs, known.scan_flops, known.params),

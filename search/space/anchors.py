@@ -1,10 +1,11 @@
-"""Anchors: what a space tries first, values for its holes or whole specs beside it."""
+"""Anchors: what a space tries first, values for its holes or whole networks from beside it."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from optuna.trial import BaseTrial, FixedTrial, FrozenTrial
+from optuna.trial import BaseTrial, FixedTrial
 
 from archspec.costs.flops import cost_plan
 from archspec.network.input_sizes import OF_SPEC, InputSizes
@@ -12,55 +13,72 @@ from archspec.network.plan import Plan, plan
 from archspec.network.stages import fit_stages
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
-from archspec.spec.yaml_file import Source
+from archspec.spec.yaml_file import NodePath, Source
 from blocks.base import SpecError
 from search.space.fill import Filler
 from search.space.holes import Hole, Value
 from search.space.limits import check_limits
+from search.space.references import (
+    NO_PLANS,
+    PLANS_KEY,
+    SPEC_KEY,
+    WIDTH_KEY,
+    PlannedNetworks,
+    Reference,
+    marked_as_scaled,
+    reference_of,
+)
 from search.space.scale import scale_down
 from search.space.settings import LimitSettings, SearchSettings
 
-SPEC_KEY = "spec"
-"""The key of an anchor that names a spec."""
-ANCHOR_SPEC = "anchor_spec"
-"""The user attribute that names the spec of a trial: its parameters do not say what it trains."""
 _OF_SPACE = ("in_channels", "num_classes", "patch_size", "training")
 """What a spec anchor takes from the space: all trials train alike, on the same patches."""
 
 
-@dataclass(frozen=True)
-class SpecAnchor:
-    """A bundled spec or a file, and the parameters of the holes in the space's `training`."""
+_OWN: Mapping[str | None, tuple[tuple[str, ...], str]] = {
+    None: ((), "no such hole"),
+    "spec": ((SPEC_KEY,), "a spec takes the recipe's holes only"),
+    "plans": ((PLANS_KEY, WIDTH_KEY), "a planned network takes the recipe's holes only"),
+}
+"""By what an anchor names: its keys that are no holes, and why others are refused."""
 
-    name: str
+
+@dataclass(frozen=True)
+class Anchor:
+    """What is tried first: parameters, and the network that it trains in place of one drawn.
+
+    The parameters are complete, as Optuna enqueues them; beside a network they are those of the
+    holes in the space's `training`. `index` is its place in the settings.
+    """
+
+    index: int
     params: dict[str, Value]
+    reference: Reference | None = None
 
     @property
-    def attributes(self) -> dict[str, str]:
+    def attributes(self) -> dict[str, Any]:
         """Return the user attributes of its trial."""
-        return {ANCHOR_SPEC: self.name}
+        return {} if self.reference is None else self.reference.attributes
 
     def trial(self) -> FixedTrial:
         """Return a trial that draws it, without a study."""
         trial = FixedTrial(self.params)
-        trial.set_user_attr(ANCHOR_SPEC, self.name)
+        if self.reference is not None:
+            self.reference.name_in(trial)
         return trial
 
 
-def anchor_spec_of(trial: BaseTrial | FrozenTrial) -> str | None:
-    """Return the spec that the trial trains in place of one drawn."""
-    name: str | None = trial.user_attrs.get(ANCHOR_SPEC)
-    return name
-
-
-def spec_anchors(source: Source, settings: SearchSettings) -> list[SpecAnchor]:
-    """Return the anchors that are specs; holes of the recipe take what is given, or their first."""
+def network_anchors(source: Source, settings: SearchSettings) -> list[Anchor]:
+    """Return the anchors that name a network; holes of the recipe take what is given, or their
+    first.
+    """
     found = []
-    for given in settings.anchors:
-        if SPEC_KEY in given:
+    for index, given in enumerate(settings.anchors):
+        reference = Reference.of_anchor(given)
+        if reference is not None:
             params: dict[str, Value] = {}
             _outside(source, lambda hole, g=given, p=params: _pick(hole, g, p))  # type: ignore[misc]
-            found.append(SpecAnchor(str(given[SPEC_KEY]), params))
+            found.append(Anchor(index, params, reference))
     return found
 
 
@@ -70,18 +88,25 @@ def plan_anchor(
     settings: SearchSettings,
     sizes: InputSizes = OF_SPEC,
     *,
+    networks: PlannedNetworks = NO_PLANS,
     amp: bool = False,
 ) -> Plan:
-    """Plan the trial's spec with the sizes and the recipe of the space, whose tree `source` holds.
+    """Plan the trial's network with the sizes and the recipe of the space, whose tree `source` has.
 
-    Its widths are scaled down by one factor where it exceeds a limit. Where it does not suit the
-    patch, its strides are fitted to the spacing, as nnU-Net does.
+    Its widths are scaled down by one factor where it exceeds a limit. Where a spec does not suit
+    the patch, its strides are fitted to the spacing, as nnU-Net does; what nnU-Net planned stays as
+    planned, but for widths, of which its title tells.
 
     Raises:
-        SpecError: no such spec, or it cannot be planned at these sizes.
+        SpecError: no such spec or plan, or it cannot be planned at these sizes.
     """
-    own = load(str(anchor_spec_of(trial)))
+    reference = reference_of(trial)
+    assert reference is not None, "the trial of an anchor that names a network"
+    own = networks.spec(reference) if reference.kind == "plans" else load(reference.name)
     outside = _outside(source, lambda hole: hole.suggest(trial))
+    if reference.kind == "plans":  # sizes and stages are the dataset's already
+        sizes = replace(sizes, fit_stages=False)
+        outside = {key: value for key, value in outside.items() if key == "training"}
     spec = load({**own.tree(), "claims": (), "training": {}, **outside})
 
     def planned(spec: ArchSpec) -> Plan:
@@ -94,6 +119,10 @@ def plan_anchor(
         found = check_limits(settings.limits, cost, batch=settings.batch_size, amp=amp)
         return all(one.constraint <= 0 for one in found)
 
+    if reference.kind == "plans":
+        found = scale_down(spec, planned, keeps)
+        narrower = found.spec.encoder != spec.encoder
+        return marked_as_scaled(found, reference) if narrower else found
     try:
         plan(spec, replace(sizes, exact=True))
     except SpecError:
@@ -107,36 +136,56 @@ def check_anchor(
 ) -> None:
     """Refuse an anchor whose values no hole can take, or whose spec cannot be trained.
 
+    A planned network is looked at once there is a dataset.
+
     Raises:
         SpecError: one line, located.
     """
     path = ("search", "anchors", index)
+    reference = Reference.of_anchor(anchor)
     known = {hole.name: hole for hole in holes}
-    if SPEC_KEY in anchor:
+    if reference is not None:
         in_recipe: list[Hole] = []
         _outside(source, lambda hole: in_recipe.append(hole) or hole.options[0])  # type: ignore[func-returns-value]
         known = {hole.name: hole for hole in in_recipe}
+    own, beside = _OWN[None if reference is None else reference.kind]
+    if PLANS_KEY in own:
+        _check_plans(source, path, anchor)
     for name, value in anchor.items():
         where = source.where((*path, name))
-        if name == SPEC_KEY:
+        if name in own:
             continue
         if name not in known:
-            beside = (
-                "a spec takes the recipe's holes only" if SPEC_KEY in anchor else "no such hole"
-            )
             raise SpecError(f"anchor {name}: {beside} ({', '.join(known) or 'none'})", where=where)
         if not _takes(known[name], value):
             raise SpecError(
                 f"anchor {name}: {value!r} is not in {list(known[name].options)}", where=where
             )
-    if SPEC_KEY in anchor:
+    if SPEC_KEY in own:
         try:
             settings = SearchSettings(anchors=(dict(anchor),))
-            plan_anchor(spec_anchors(source, settings)[0].trial(), source, settings)
+            plan_anchor(network_anchors(source, settings)[0].trial(), source, settings)
         except SpecError as error:
             raise SpecError(
                 f"anchor spec: {error.line}", where=source.where((*path, SPEC_KEY))
             ) from None
+
+
+def _check_plans(source: Source, path: NodePath, anchor: Mapping[str, Any]) -> None:
+    """Refuse names that no file beside a dataset's plans can have, and widths of no network."""
+    name, width = anchor[PLANS_KEY], anchor.get(WIDTH_KEY)
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+        raise SpecError(
+            f"anchor {PLANS_KEY}: must be the name of nnU-Net's plans, e.g. nnUNetPlans, but is "
+            f"{name!r}",
+            where=source.where((*path, PLANS_KEY)),
+        )
+    if WIDTH_KEY in anchor and (type(width) is not int or width < 1):
+        raise SpecError(
+            f"anchor {WIDTH_KEY}: must be an integer of at least 1, the width of the first stage, "
+            f"but is {width!r}",
+            where=source.where((*path, WIDTH_KEY)),
+        )
 
 
 def _takes(hole: Hole, value: Any) -> bool:

@@ -7,8 +7,8 @@ from archspec.spec.load import load
 from archspec.spec.tree import node_at
 from archspec.spec.yaml_file import Source
 from blocks.base import SpecError
-from search.space.anchors import SPEC_KEY
 from search.space.holes import hole_kind
+from search.space.references import Reference
 from search.space.space import Space
 
 _KINDS = ("conv", "identity")
@@ -16,6 +16,8 @@ _KINDS = ("conv", "identity")
 
 def control_space(space: Space) -> Space:
     """Return the space for the control search, with the anchors that still are in it.
+
+    nnU-Net's planned networks are: they have convolutions alone.
 
     Raises:
         SpecError: the space has no other mixer than convolution and identity.
@@ -31,17 +33,16 @@ def control_space(space: Space) -> Space:
     changed = replace(space, source=Source(source.name, tree, source.marks))
     options = {hole.name: hole for hole in changed.holes()}
 
-    def in_space(anchor: dict[str, Any]) -> bool:
+    def stays(anchor: dict[str, Any]) -> bool:
+        reference = Reference.of_anchor(anchor)
+        if reference is not None:
+            return reference.kind == "plans" or _is_local_spec(reference.name)
         return all(
             name in options and (options[name].kind != "choice" or value in options[name].options)
             for name, value in anchor.items()
         )
 
-    kept = tuple(
-        anchor
-        for anchor in space.settings.anchors
-        if (_is_local_spec(anchor[SPEC_KEY]) if SPEC_KEY in anchor else in_space(anchor))
-    )
+    kept = tuple(anchor for anchor in space.settings.anchors if stays(anchor))
     return replace(changed, settings=space.settings.model_copy(update={"anchors": kept}))
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import optuna
-from optuna.trial import BaseTrial, FixedTrial
+from optuna.trial import BaseTrial
 
 from archspec.costs.flops import CONVENTION, cost_plan
 from archspec.costs.measure import profile_plan
@@ -16,8 +16,9 @@ from archspec.network.input_sizes import OF_SPEC, InputSizes
 from archspec.network.plan import Plan
 from archspec.spec.hashing import trial_hash
 from blocks.base import SpecError
-from search.space.anchors import anchor_spec_of, spec_anchors
+from search.space.first import first_of, invalid_text, left_out
 from search.space.limits import Excess, check_limits
+from search.space.references import Reference, reference_of
 from search.space.settings import SearchSettings
 from search.space.space import Space
 
@@ -28,7 +29,7 @@ _MAX_DRAWS = 200
 class Sample:
     """One network, and the limits that it exceeds.
 
-    `spec` is that of an anchor beside the space; `fitted` says what fits its stages to the dataset.
+    `reference` is what an anchor names; `fitted` says what fits its stages to the dataset.
     """
 
     values: dict[str, Any]
@@ -37,12 +38,15 @@ class Sample:
     params: int
     memory: int
     over: tuple[Excess, ...]
-    spec: str | None = None
+    reference: Reference | None = None
     fitted: str | None = None
 
     def to_json(self) -> dict[str, Any]:
+        named: dict[str, str | None] = {"spec": None, "plans": None}
+        if self.reference is not None:
+            named[self.reference.kind] = self._label
         return {
-            "spec": self.spec,
+            **named,
             "values": self.values,
             "flops": self.flops,
             "params": self.params,
@@ -54,12 +58,16 @@ class Sample:
     def lines(self, holes: Sequence[str]) -> list[str]:
         """Return a row of costs and the holes' values, or the spec's widths; then what is over."""
         label = ", ".join(_short(self.values.get(hole, "-")) for hole in holes)
-        if self.spec is not None:
+        if self.reference is not None:
             widths = ", ".join(str(stage.out.channels) for stage in self.planned.stages)
-            label = f"{self.spec}, widths {widths}"
+            label = f"{self._label}, widths {widths}"
         row = f"{self.flops / 1e9:8.3f}{self.params:13,}{self.memory / 1e9:11.3f}  "
         lines = textwrap.wrap(label, 80, initial_indent=row, subsequent_indent=" " * len(row))
         return [*lines, *(f"{'':10}{excess.text}" for excess in self.over)]
+
+    @property
+    def _label(self) -> str:
+        return "" if self.reference is None else self.reference.label_of(self.planned.spec)
 
 
 @dataclass(frozen=True)
@@ -168,6 +176,8 @@ def dry_run(
 ) -> DryRun:
     """Draw networks at random and cost them; time a step of one unless its seconds are given.
 
+    Anchors that name networks of a dataset's plans need them: `with_plans(space, dataset)`.
+
     Raises:
         SpecError: no valid network was drawn.
     """
@@ -196,13 +206,15 @@ def dry_run(
             f"{draws} draws gave no valid network", where=space.name, suggestion=mistakes[0]
         )
     anchors: list[Sample | str] = []
-    for anchor in _anchors(space):
+    for anchor in first_of(space):
+        fixed = anchor.trial()
         try:
-            planned = space.draw(anchor, sizes, device=device)
-            note = space.stages_note(anchor, sizes)
-            anchors.append(replace(_sample(anchor, planned, settings, amp=amp), fitted=note))
+            planned = space.draw(fixed, sizes, device=device)
+            note = space.stages_note(fixed, sizes)
+            anchors.append(replace(_sample(fixed, planned, settings, amp=amp), fitted=note))
         except SpecError as error:
-            anchors.append(f"invalid: {error.line}")
+            anchors.append(invalid_text(anchor, error))
+    anchors += left_out(space)
     seconds, measured = seconds_per_step, "given"
     if seconds is None:
         step = profile_plan(
@@ -217,13 +229,8 @@ def _sample(trial: BaseTrial, planned: Plan, settings: SearchSettings, *, amp: b
     memory = training_memory(planned, batch=batch, amp=amp).total
     found = check_limits(settings.limits, cost, batch=batch, amp=amp)
     over = tuple(excess for excess in found if excess.constraint > 0)
-    spec = anchor_spec_of(trial)
-    return Sample(trial.params, planned, cost.flops, cost.params, memory, over, spec)
-
-
-def _anchors(space: Space) -> list[FixedTrial]:
-    specs = spec_anchors(space.source, space.settings)
-    return [*map(FixedTrial, space.anchors()), *(anchor.trial() for anchor in specs)]
+    reference = reference_of(trial)
+    return Sample(trial.params, planned, cost.flops, cost.params, memory, over, reference)
 
 
 def _median(samples: list[Sample]) -> Sample:

@@ -126,7 +126,9 @@ class SearchSettings(ComponentSpec):
     (eta 1 spaces them evenly); `validate_every` steps scores them in between too, and rungs are
     judged by the mean of up to three scores. Each anchor gives values to some holes; the others
     take their first or lowest one. An anchor `{spec: unet}` is that spec, with the recipe of the
-    space, and narrower where it exceeds a limit. `holes` opens nodes by their paths. `match` scales
+    space, and narrower where it exceeds a limit; `{plans: nnUNetPlans}` is so the network that
+    nnU-Net planned for the dataset, and `{plans: nnUNetPlans, width: 8}` that of 8 features in the
+    first stage, the others narrower alike. `holes` opens nodes by their paths. `match` scales
     the widths of every network that is drawn until it costs what all cost. `test_share` of the
     cases neither train nor validate: `archspec confirm` scores them.
     """

@@ -40,20 +40,27 @@ from archspec.spec.migrations import upgrade
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import Source, compose, read_text
 from blocks.base import SpecError
-from search.space.anchors import SPEC_KEY, anchor_spec_of, check_anchor, plan_anchor
+from search.space.anchors import check_anchor, plan_anchor
 from search.space.fill import Filler
 from search.space.holes import Hole, SpaceSize, Value, has_hole, size_of
 from search.space.match import match_spec
+from search.space.references import NO_PLANS, PlannedNetworks, Reference, reference_of
 from search.space.settings import SearchSettings
 from search.space.shorthand import expand_anchor, expand_overrides, put_holes, resolve_ties
 
 
 @dataclass(frozen=True)
 class Space:
-    """A loaded space; every member of every hole has been validated alone."""
+    """A loaded space; every member of every hole has been validated alone.
+
+    `networks` are those of its anchors that a dataset's plans hold; `bundled` says that it comes
+    with the package, for any dataset.
+    """
 
     source: Source
     settings: SearchSettings
+    bundled: bool = False
+    networks: PlannedNetworks = NO_PLANS
 
     @property
     def name(self) -> str:
@@ -70,18 +77,18 @@ class Space:
     def draw(self, trial: BaseTrial, sizes: InputSizes = OF_SPEC, *, device: str = "cpu") -> Plan:
         """Draw a spec, fit its stages and match its widths as the settings ask, and plan it.
 
-        It is planned for the sizes, or the settings' patch. Its spec is the one that is trained.
-
-        A trial of a spec anchor gives that spec. `device` is where a latency to match is timed.
+        It is planned for the sizes, or the settings' patch. Its spec is the one that is trained. A
+        trial of an anchor that names a network gives that. `device` is where a latency to match
+        is timed.
 
         Raises:
             SpecError: the combination is not a valid spec, does not fit the sizes, or cannot be
                 matched.
         """
         sizes = self.sizes(sizes)
-        if anchor_spec_of(trial) is not None:
-            amp = device.startswith("cuda")
-            return plan_anchor(trial, self.source, self.settings, sizes, amp=amp)
+        if reference_of(trial) is not None:
+            amp, networks = device.startswith("cuda"), self.networks
+            return plan_anchor(trial, self.source, self.settings, sizes, networks=networks, amp=amp)
         spec, match = self.suggest(trial), self.settings.match
         if match is not None:
             spec = fitted(spec, sizes).spec if sizes.fit_stages else spec
@@ -103,14 +110,16 @@ class Space:
         sizes = self.sizes(sizes)
         if not sizes.fit_stages:
             return None
-        anchor = anchor_spec_of(trial)
-        return fitted(self.suggest(trial) if anchor is None else load(anchor), sizes).note
+        reference = reference_of(trial)
+        if reference is None:
+            return fitted(self.suggest(trial), sizes).note
+        return fitted(load(reference.name), sizes).note if reference.kind == "spec" else None
 
     def anchors(self) -> list[dict[str, Value]]:
         """Return the parameters of the anchors in the space, complete, as Optuna enqueues them."""
         anchors: list[dict[str, Value]] = []
         for given in self.settings.anchors:
-            if SPEC_KEY in given:
+            if Reference.of_anchor(given) is not None:
                 continue
             chosen: dict[str, Value] = {}
             validate(self._filled(given, None, chosen))
@@ -203,7 +212,8 @@ def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
     tree = {key: value for key, value in source.tree.items() if key != "search"}
     source = resolve_ties(Source(source.name, tree, source.marks))
     _check_sizes(source)
-    space = _with_anchors(Space(source, settings.model_copy(update={"holes": {}})))
+    settings = settings.model_copy(update={"holes": {}})
+    space = _with_anchors(Space(source, settings, bundled=str(path) in list_spaces()))
     _validate_members(space)
     return space
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import optuna
 from optuna.trial import BaseTrial, FrozenTrial
 
-from search.space.anchors import anchor_spec_of
+from search.space.references import reference_of
 from search.study.end import End
 from search.study.trial_record import TrialRecord, end_of
 
@@ -27,7 +27,7 @@ class Ledger:
     """How many trials have ended, what was drawn, and which networks are trained or being trained.
 
     A network is known by its hash, and by what was drawn for it, which a release that changes the
-    hash leaves as it is: its parameters, and a spec that it trains in place of what they fill.
+    hash leaves as it is: its parameters, and a network that it trains in place of what they fill.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Ledger:
 
     def draw(self, trial: AnyTrial) -> None:
         """Note that the trial's parameters were drawn, for better or worse."""
-        if anchor_spec_of(trial) is None:  # a spec is none of the space's combinations
+        if reference_of(trial) is None:  # another network is none of the space's combinations
             self._drawn.add(_key(trial))
 
     def start(self, digest: str, trial: AnyTrial) -> None:
@@ -74,4 +74,4 @@ class Ledger:
 
 
 def _key(trial: AnyTrial) -> str:
-    return repr((anchor_spec_of(trial), sorted(trial.params.items())))
+    return repr((reference_of(trial), sorted(trial.params.items())))

@@ -6,7 +6,7 @@ All changes of the study happen here, in one process.
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.space.anchors import anchor_spec_of, spec_anchors
+from search.space.anchors import Anchor
+from search.space.first import first_of, invalid, left_out
+from search.space.references import reference_of
 from search.study.draw import Drawing
 from search.study.end import End
 from search.study.ledger import Ledger
@@ -83,24 +85,35 @@ class SearchLoop:
         Raises:
             SpecError: another driver lives.
         """
-        for params in self.space.anchors():
-            self.study.enqueue_trial(params, skip_if_exists=True)
-        self._queue_specs()
+        queued = self._queue_anchors()
         recover(self.study)
         self._read_study()
+        self._tell_untried(queued)
 
-    def _queue_specs(self) -> None:
-        """Queue anchors that are specs; Optuna's own check would take those of one recipe for one.
+    def _queue_anchors(self) -> list[Anchor]:
+        """Queue the anchors that never were, and return them.
 
-        Lost ones are queued again with their attributes, so that one trial of each is enough.
+        Optuna's own check would take those that name networks for one if they have one recipe. Lost
+        ones are queued again with their attributes, so that one trial of each is enough.
         """
-        known = [
-            (anchor_spec_of(trial), queued_params(trial))
-            for trial in self.study.get_trials(deepcopy=False)
-        ]
-        for anchor in spec_anchors(self.space.source, self.space.settings):
-            if (anchor.name, anchor.params) not in known:
-                self.study.enqueue_trial(anchor.params, user_attrs=anchor.attributes)
+        trials = self.study.get_trials(deepcopy=False)
+        known = [(reference_of(trial), queued_params(trial)) for trial in trials]
+        queued = []
+        for anchor in first_of(self.space):
+            before, own = len(self.study.get_trials(deepcopy=False)), anchor.reference is None
+            if own or (anchor.reference, anchor.params) not in known:
+                self.study.enqueue_trial(
+                    anchor.params, user_attrs=anchor.attributes, skip_if_exists=own
+                )
+            if len(self.study.get_trials(deepcopy=False)) > before:
+                queued.append(anchor)
+        return queued
+
+    def _tell_untried(self, queued: Sequence[Anchor]) -> None:
+        """Tell of anchors that will not be tried, before hours of training and not after."""
+        sizes, device = self.dataset.sizes, self.drawing.device
+        for text in (*left_out(self.space), *invalid(self.space, queued, sizes, device=device)):
+            self._emit("note", -1, text)
 
     def _read_study(self) -> None:
         trials = self.study.get_trials(deepcopy=False)
@@ -150,7 +163,8 @@ class SearchLoop:
         folder.mkdir(parents=True, exist_ok=True)
         first_heartbeat(self.study, trial)  # before `host`: a trial of a host must be able to age
         name = f"{self.space.name}-{trial.number:04d}"
-        if anchor_spec_of(trial) is not None:
+        reference = reference_of(trial)
+        if reference is not None:
             name = f"{name}-{spec.name}"
         named = spec.model_copy(update={"name": name})
         write_text(folder / "spec.yaml", dump(named.tree()))
@@ -166,6 +180,7 @@ class SearchLoop:
             macs=cost.macs,
             scan_flops=cost.scan_flops,
             params=cost.params,
+            network=None if reference is None else reference.label_of(spec),
             windows_per_volume=windows,
             flops_per_volume=windows and windows * cost.flops,
             host=this_host(),

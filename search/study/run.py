@@ -20,6 +20,7 @@ from archspec.nnunet.check_data import check_data
 from archspec.nnunet.splits import split_cases
 from archspec.spec.yaml_file import dump
 from blocks.errors import SpecError, reason
+from search.space.first import with_plans
 from search.space.space import Space
 from search.study.loop import Event, SearchLoop
 from search.study.record import (
@@ -52,14 +53,16 @@ def run(
     keeps its settings where the space does not give them.
 
     Raises:
-        SpecError: the data cannot be trained on, the folder exists and `resume` is off, another
-            search uses it, its space, dataset or fold differ, or nothing can be written there.
+        SpecError: the data cannot be trained on, their plans lack a network that an anchor names,
+            the folder exists and `resume` is off, another search uses it, its space, dataset or
+            fold differ, or nothing can be written there.
     """
     folder, dataset, host = task.folder, task.dataset, task.host
     before, space = read_run(folder), with_kept_settings(folder, task.space)
     dataset = dataset.with_patch(space.settings.given_patch)
-    task = replace(task, space=space, dataset=dataset)
     check_data(dataset, fold=host.fold)
+    space = with_plans(space, dataset)
+    task = replace(task, space=space, dataset=dataset)
     held_out = _test_cases(task)
     record = RunRecord(
         space=json.loads(json.dumps(space.source.tree)),

@@ -41,7 +41,8 @@ class TrialRecord:
     Fields are called as the attributes are, which never change. `reason`, `rejected` and `lost` say
     why the trial ended to people: nothing is decided by them. `resumed_from` is the trial that it
     goes on with, `origin` the first of those, `retried_at` the step at which a worker was lost.
-    `other` holds the attributes of other rooms (`anchors.ANCHOR_SPEC`) and of later releases.
+    `network` is what it trains in place of a network of the space, for people. `other` holds the
+    attributes of other rooms (`references.ANCHOR_SPEC`) and of later releases.
     """
 
     seed: int | None = None
@@ -50,6 +51,7 @@ class TrialRecord:
     macs: int | None = None
     scan_flops: int | None = None
     params: int | None = None
+    network: str | None = None
     windows_per_volume: int | None = None
     flops_per_volume: int | None = None
     host: str | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import BaseTrial, FixedTrial, TrialState
 
 from archspec import plan
 from archspec.costs.flops import cost_plan
@@ -18,8 +18,9 @@ from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
 from archspec.spec.yaml_file import Source, dump
 from blocks.base import SpecError
-from search.space.anchors import SpecAnchor, anchor_spec_of, plan_anchor
+from search.space.anchors import Anchor, plan_anchor
 from search.space.control import control_space
+from search.space.references import Reference, reference_of
 from search.space.settings import SearchSettings
 from search.space.space import Space, load_space
 from search.study.ledger import ended
@@ -30,6 +31,15 @@ MakeLoop = Callable[..., SearchLoop]
 
 SPECS = ("small-unet", "mamba-unet")
 BOTH = [{"spec": name} for name in SPECS]
+
+
+def named(spec: str) -> FixedTrial:
+    return Anchor(0, {}, Reference("spec", spec)).trial()
+
+
+def spec_of(trial: BaseTrial) -> str | None:
+    reference = reference_of(trial)
+    return None if reference is None else reference.name
 
 
 def with_specs(tree: dict[str, Any], *anchors: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -45,7 +55,7 @@ def loaded(folder: Path, tree: dict[str, Any]) -> Space:
 def test_every_spec_is_scaled_to_a_limit_and_no_further(some_spec: str) -> None:
     name = some_spec
     source = Source("space", {"patch_size": (64, 64, 64), "training": {"lr": 0.5}})
-    trial, sizes = SpecAnchor(name, {}).trial(), InputSizes(in_channels=1, num_classes=2)
+    trial, sizes = named(name), InputSizes(in_channels=1, num_classes=2)
     whole = plan_anchor(trial, source, SearchSettings(), sizes)
     assert arch_hash(whole.spec) == arch_hash(load(name)), "no limit, no change"
     assert (whole.in_channels, whole.patch_size, whole.spec.training.lr) == (1, (64, 64, 64), 0.5)
@@ -64,12 +74,12 @@ def test_every_spec_is_scaled_to_a_limit_and_no_further(some_spec: str) -> None:
 def test_what_no_width_keeps_comes_back_narrow() -> None:
     source = Source("space", {"patch_size": (32, 32, 32)})
     settings = SearchSettings.model_validate({"limits": {"params": 1}})
-    found = plan_anchor(SpecAnchor("small-unet", {}).trial(), source, settings)
+    found = plan_anchor(named("small-unet"), source, settings)
     assert {stage.width for stage in found.spec.encoder.stages} == {4}
 
 
 def test_a_spec_that_does_not_suit_the_patch_has_its_strides_fitted() -> None:
-    trial, source = SpecAnchor("unet", {}).trial(), Source("space", {"patch_size": (20, 96, 96)})
+    trial, source = named("unet"), Source("space", {"patch_size": (20, 96, 96)})
     with pytest.raises(SpecError, match="must divide"):
         plan(load("unet"), patch_size=(20, 96, 96), exact=True)
     found = plan_anchor(trial, source, SearchSettings(), InputSizes(spacing=(5.0, 1.0, 1.0)))
@@ -86,7 +96,7 @@ def test_specs_are_queued_once_and_trained_by_the_recipe_of_the_space(
     given = (*BOTH, {"spec": "small-unet", "training.lr": 0.2}, {})
     tree = with_specs(space_tree, *given, training=rate)
     loop = make_loop(study, 99, tree)
-    waiting = [(anchor_spec_of(t), queued_params(t)) for t in study.trials]
+    waiting = [(spec_of(t), queued_params(t)) for t in study.trials]
     assert waiting[1:] == [
         ("small-unet", {"training.lr": 0.1}),
         ("mamba-unet", {"training.lr": 0.1}),
@@ -100,7 +110,7 @@ def test_specs_are_queued_once_and_trained_by_the_recipe_of_the_space(
     loop.drive(pool)
     assert "every one of the 12 combinations was drawn" in events[-1].text
     assert len(pool.tasks) == len(ended(study)) == 12 + 3
-    trained = {trial.number: trial for trial in study.trials if anchor_spec_of(trial)}
+    trained = {trial.number: trial for trial in study.trials if spec_of(trial)}
     assert len(trained) == 3
     for task in pool.tasks:
         if task.number not in trained:
@@ -137,7 +147,7 @@ def test_a_lost_spec_is_gone_on_with_as_what_it_is(
     heirs = {
         t.user_attrs["resumed_from"]: t for t in study.trials if "resumed_from" in t.user_attrs
     }
-    assert [anchor_spec_of(heirs[number]) for number in (0, 1)] == list(SPECS)
+    assert [spec_of(heirs[number]) for number in (0, 1)] == list(SPECS)
     assert {t.state for t in heirs.values()} == {TrialState.COMPLETE}
     stages = [len(task.tree["encoder"]["stages"]) for task in pool.tasks]
     assert stages == [4, 4]
@@ -159,12 +169,12 @@ def test_tpe_goes_on_beside_trials_without_parameters(
     pool = fakes.FakePool()
     study = fakes.run_fake(path, tmp_path / "run", 25, pool)
     assert isinstance(study.sampler, optuna.samplers.TPESampler)
-    specs = [trial for trial in study.trials if anchor_spec_of(trial)]
+    specs = [trial for trial in study.trials if spec_of(trial)]
     assert [trial.params for trial in specs] == [{}, {}]
     assert len(ended(study)) == len(pool.tasks) == 25
     resumed = fakes.run_fake(path, tmp_path / "run", 30, fakes.FakePool())
     assert len(ended(resumed)) == 30
-    assert sum(anchor_spec_of(trial) is not None for trial in resumed.trials) == 2
+    assert sum(spec_of(trial) is not None for trial in resumed.trials) == 2
 
 
 def test_a_control_keeps_the_specs_that_are_local(

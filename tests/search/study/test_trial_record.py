@@ -178,7 +178,7 @@ def test_what_is_unknown_stays_when_a_lost_trial_is_queued_again(study: optuna.S
 PLACES = {
     "search/study/trial_record.py": {"user_attrs", "set_user_attr"},
     "search/study/storage.py": {"set_trial_user_attr"},
-    "search/space/anchors.py": {"user_attrs", "set_user_attr"},
+    "search/space/references.py": {"user_attrs", "set_user_attr"},
 }
 """Where attributes of trials are read and written; a space knows its own one, by a constant."""
 _WORDS = set().union(*PLACES.values())
@@ -220,7 +220,7 @@ def found_in(root: Path) -> dict[str, set[str]]:
 
 def test_attributes_of_trials_are_named_in_one_file() -> None:
     assert found_in(ROOT) == PLACES
-    assert not list(literals(ROOT / "search/space/anchors.py"))
+    assert not list(literals(ROOT / "search/space/references.py"))
 
 
 def test_a_name_elsewhere_is_found(tmp_path: Path) -> None:
