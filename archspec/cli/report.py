@@ -20,16 +20,28 @@ def register(app: typer.Typer) -> None:
 
 def report(
     run: Run,
+    baseline: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A finished nnU-Net training to draw beside the front: its fold, e.g. "
+            "nnUNet_results/Dataset004_X/nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0. May be "
+            "repeated."
+        ),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, write nothing.")] = False,
 ) -> None:
-    """Write report.html, pareto.png and two tables into the run folder; print the front."""
+    """Write report.html, pareto.png and two tables into the run folder; print the front.
+
+    Where anchors trained nnU-Net's planned network, whole and narrowed, that curve is the line to
+    beat; --baseline adds what nnU-Net itself trained, by the summary of its validation.
+    """
     from search.report.write import front_table, report_json, write_report
 
     if json_:
-        print(json.dumps(report_json(run)))
+        print(json.dumps(report_json(run, baseline or ())))
         return
-    files = write_report(run)
-    print(front_table(run))
+    files = write_report(run, baseline or ())
+    print(front_table(run, baseline or ()))
     for file in files:
         print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
 

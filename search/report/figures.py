@@ -1,10 +1,13 @@
 """The interactive figures of all trials: the Pareto front, and what a step costs in seconds."""
 
+import html
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from search.report.baseline import Baseline
 from search.report.confirmed import Confirmed
+from search.report.curve import WidthCurve
 from search.report.plotly import (
     DICE,
     GFLOPS,
@@ -29,6 +32,9 @@ COLORS: dict[State, str] = {
 """The states that are drawn, in the order of the legend."""
 AGAIN = "#009E73"
 """The colour of the front trained again."""
+PLANNED = "#CC79A7"
+"""The colour of what nnU-Net planned or trained."""
+TRAINED = "finished nnU-Net training"
 SYMBOLS: dict[State, str] = {
     "front": "circle",
     "dominated": "circle",
@@ -41,10 +47,15 @@ WITHOUT_DICE: tuple[State, ...] = ("over limit", "failed")
 _WIDTH_OF_LABEL = 0.04  # of the axis; labels closer than this would cover each other
 
 
-def pareto_figure(trials: Sequence[ReportTrial], confirmed: Confirmed | None = None) -> Figure:
+def pareto_figure(
+    trials: Sequence[ReportTrial],
+    confirmed: Confirmed | None = None,
+    curves: Sequence[WidthCurve] = (),
+    baselines: Sequence[Baseline] = (),
+) -> Figure:
     """Return Dice against GFLOPs; below it, at their FLOPs, the trials that have no Dice.
 
-    `confirmed` adds the front as it was trained again.
+    `confirmed` adds the front as it was trained again, `curves` and `baselines` the lines to beat.
     """
     scored = [t for t in trials if t.gflops and t.dice is not None and t.state in COLORS]
     others = [t for t in trials if t.gflops and t.dice is None and t.state in WITHOUT_DICE]
@@ -53,10 +64,16 @@ def pareto_figure(trials: Sequence[ReportTrial], confirmed: Confirmed | None = N
     marks = confirmed.marks() if confirmed is not None else []
     heights = [t.dice or 0.0 for t in scored]
     heights += [end for _, _, mean, spread in marks for end in (mean - spread, mean + spread)]
+    heights += [baseline.dice for baseline in baselines]
     y: Axis = {"title": {"text": DICE}, "range": list(dice_range(heights))}
     data = [
         _points(state, [t for t in scored if t.state == state], _gflops, _dice)
         for state in ("dominated", "stopped")
+    ]
+    data += [_curve_line(curve) for curve in curves]
+    data += [
+        {**_baseline_line(baseline, x["range"]), "showlegend": index == 0}
+        for index, baseline in enumerate(baselines)
     ]
     front = front_of(scored)
     data.append(_front_line(front, x["range"], y["range"]))
@@ -91,6 +108,42 @@ def pareto_figure(trials: Sequence[ReportTrial], confirmed: Confirmed | None = N
             found = [t for t in others if t.state == state]
             data.append({**_points(state, found, _gflops, lambda t: t.state), "yaxis": "y2"})
     return figure([trace for trace in data if trace["x"]], layout)
+
+
+def _curve_line(curve: WidthCurve) -> dict[str, Any]:
+    """Return what nnU-Net planned, by width: each point called what it is, the last to its left."""
+    sides = ["bottom right"] * (len(curve.points) - 1) + ["bottom left"]
+    return {
+        **_points("front", curve.points, _gflops, _dice),
+        "mode": "lines+markers+text",
+        "name": html.escape(f"{curve.plans} by width: to beat"),
+        "line": {"color": PLANNED, "width": 2, "dash": "dash"},
+        "marker": {"symbol": "square", "color": PLANNED, "size": 8},
+        "text": [html.escape(curve.label(point)) for point in curve.points],
+        "textposition": sides[-len(curve.points) :],
+        "textfont": {"color": PLANNED, "size": 12},
+        "hovertext": [hover_text(point) for point in curve.points],
+        "hovertemplate": "%{hovertext}<extra></extra>",
+    }
+
+
+def _baseline_line(baseline: Baseline, x_range: Sequence[float]) -> dict[str, Any]:
+    """Return its Dice as a level, its name at the left end."""
+    told = html.escape(baseline.text())
+    return {
+        "type": "scatter",
+        "mode": "lines+text",
+        "name": TRAINED,
+        "x": [10**end for end in x_range],
+        "y": [baseline.dice] * 2,
+        "customdata": [None, None],
+        "text": [html.escape(baseline.short_label), ""],
+        "textposition": "top right",
+        "textfont": {"color": PLANNED, "size": 11},
+        "hovertext": [told, told],
+        "hovertemplate": "%{hovertext}<extra></extra>",
+        "line": {"color": PLANNED, "width": 1.5, "dash": "dot"},
+    }
 
 
 def _again(confirmed: Confirmed) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from search.report.baseline import Baseline
 from search.report.confirmed import Confirmed
+from search.report.curve import Standing, width_curves
 from search.report.figures import latency_figure, pareto_figure
 from search.report.panels import classes_figure, flops_figure, hypervolume_figure
 from search.report.plotly import Figure
@@ -28,6 +30,7 @@ def render_page(
     trials: Sequence[ReportTrial],
     sessions: Sequence[dict[str, Any]],
     confirmed: Confirmed | None = None,
+    baselines: Sequence[Baseline] = (),
 ) -> str:
     """Return the HTML; equal for equal arguments.
 
@@ -43,8 +46,9 @@ def render_page(
     front = front_of(trials)
     shown = confirmed if confirmed is not None and confirmed.current else None
     history = hypervolume_history(trials, record.max_gflops)
+    curves = width_curves(trials)
     figures: dict[str, Figure | None] = {
-        "pareto": pareto_figure(trials, shown),
+        "pareto": pareto_figure(trials, shown, [one for one in curves if one.points], baselines),
         "hypervolume": hypervolume_figure(history),
         "flops": flops_figure(front, [differences.flops_by_kind(trial) for trial in front]),
         "latency": latency_figure(trials),
@@ -65,6 +69,8 @@ def render_page(
         front=front,
         confirmed=shown,
         stale=confirmed is not None and shown is None,
+        standings=[Standing.of(curve, trials) for curve in curves],
+        baselines=baselines,
         anchors=[trial for trial in trials if trial.anchor],
         classes=list(dict.fromkeys(name for t in front for name in t.scores)),
         entries=[_entry(differences, trial) for trial in trials if trial.spec is not None],

@@ -23,6 +23,8 @@ STEP_SECONDS = "seconds per training step"
 def hover_text(trial: ReportTrial) -> str:
     """Return the text of the box, escaped where it is not ours: plotly.js reads HTML in it."""
     lines = [f"<b>trial {trial.number}</b>, {trial.state}{', anchor' * trial.anchor}"]
+    if trial.network:
+        lines.append(html.escape(_short(trial.network)))
     if trial.dice is not None:
         lines.append(f"Dice {trial.dice:.4f} at step {trial.step:,}")
     costs = [f"{trial.gflops:.4g} GFLOPs"] if trial.gflops else []

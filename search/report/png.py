@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from search.report.baseline import Baseline
 from search.report.confirmed import Confirmed
-from search.report.figures import AGAIN, COLORS, WITHOUT_DICE
+from search.report.curve import WidthCurve
+from search.report.figures import AGAIN, COLORS, PLANNED, TRAINED, WITHOUT_DICE
 from search.report.plotly import apart, dice_range, log_range, log_ticks
 from search.report.trials import ReportTrial, State, front_of
 
@@ -19,20 +21,33 @@ _MARKERS: dict[State, str] = {
 }
 
 
-def draw(trials: Sequence[ReportTrial], png: Path, confirmed: Confirmed | None = None) -> None:
+def draw(
+    trials: Sequence[ReportTrial],
+    png: Path,
+    confirmed: Confirmed | None = None,
+    curves: Sequence[WidthCurve] = (),
+    baselines: Sequence[Baseline] = (),
+) -> None:
     """Write the PNG: Dice against GFLOPs, and a strip with the trials that have no Dice.
 
-    `confirmed` adds the front as it was trained again, if it is of this front. It looks the same
-    whatever a matplotlibrc says, or nnU-Net, whose plots enlarge the fonts of the whole process.
+    `confirmed` adds the front as it was trained again, if it is of this front, `curves` and
+    `baselines` the lines to beat. It looks the same whatever a matplotlibrc says, or nnU-Net, whose
+    plots enlarge the fonts of the whole process.
     """
     import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        _draw(trials, png, confirmed)
+        _draw(trials, png, confirmed, curves, baselines)
 
 
-def _draw(trials: Sequence[ReportTrial], png: Path, confirmed: Confirmed | None) -> None:
+def _draw(
+    trials: Sequence[ReportTrial],
+    png: Path,
+    confirmed: Confirmed | None,
+    curves: Sequence[WidthCurve],
+    baselines: Sequence[Baseline],
+) -> None:
     from matplotlib.figure import Figure
 
     scored = [t for t in trials if t.gflops and t.dice is not None and t.state in COLORS]
@@ -43,7 +58,22 @@ def _draw(trials: Sequence[ReportTrial], png: Path, confirmed: Confirmed | None)
     grid = picture.subplots(len(rows), 1, sharex=True, height_ratios=rows, squeeze=False)[:, 0]
     costs = [t.gflops or 1.0 for t in [*scored, *others]]
     shown = confirmed if confirmed is not None and confirmed.current else None
-    _draw_scored(grid[0], scored, log_range(costs), shown)
+    for curve in curves:
+        _draw_curve(grid[0], curve)
+    for index, baseline in enumerate(baselines):
+        label = "" if index else TRAINED
+        grid[0].axhline(baseline.dice, color=PLANNED, linestyle=":", label=label)
+        grid[0].annotate(
+            _plain(baseline.short_label),
+            (0, baseline.dice),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 3),
+            textcoords="offset points",
+            color=PLANNED,
+            fontsize="x-small",
+        )
+    lines = [baseline.dice for baseline in baselines]
+    _draw_scored(grid[0], scored, log_range(costs), shown, lines)
     if names:
         _draw_others(grid[1], others, names)
     bottom = grid[-1]
@@ -62,9 +92,10 @@ def _draw_scored(
     scored: Sequence[ReportTrial],
     span: tuple[float, float],
     confirmed: Confirmed | None,
+    lines: Sequence[float],
 ) -> None:
     marks = confirmed.marks() if confirmed is not None else []
-    heights = [t.dice or 0.0 for t in scored]
+    heights = [*lines, *(t.dice or 0.0 for t in scored)]
     heights += [end for _, _, mean, spread in marks for end in (mean - spread, mean + spread)]
     bottom, top = dice_range(heights)
     states: tuple[State, State] = ("dominated", "stopped")
@@ -120,6 +151,30 @@ def _draw_scored(
     axes.legend(
         loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small"
     )
+
+
+def _draw_curve(axes: Any, curve: WidthCurve) -> None:
+    """Draw what nnU-Net planned, by width; the name of the last point goes to its left."""
+    x = [point.gflops or 1.0 for point in curve.points]
+    y = [point.dice or 0.0 for point in curve.points]
+    label = _plain(f"{curve.plans} by width: to beat")
+    axes.plot(x, y, "s--", markersize=5, color=PLANNED, label=label)
+    for index, point in enumerate(curve.points):
+        last = index == len(curve.points) - 1
+        axes.annotate(
+            _plain(curve.label(point)),
+            (x[index], y[index]),
+            xytext=(-7 if last else 5, -15),
+            textcoords="offset points",
+            ha="right" if last else "left",
+            color=PLANNED,
+            fontsize="small",
+        )
+
+
+def _plain(text: str) -> str:
+    """Return the text as matplotlib shows it, which reads formulas between dollars."""
+    return text.replace("$", r"\$")
 
 
 def _draw_others(axes: Any, others: Sequence[ReportTrial], names: Sequence[State]) -> None:

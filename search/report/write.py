@@ -11,7 +11,9 @@ from archspec.files import write_text
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError
+from search.report.baseline import read_baselines
 from search.report.confirmed import read_confirmed
+from search.report.curve import Standing, width_curves
 from search.report.page import render_page
 from search.report.png import draw
 from search.report.summary import budget, hypervolume_history, reasons
@@ -79,9 +81,12 @@ def _why_empty(trials: Sequence[ReportTrial]) -> str:
     return "no trial has finished yet" + (f": {', '.join(told)}" if told else "")
 
 
-def front_table(folder: Path) -> str:
-    """Return the front as text, and below it what training it again showed, where that is known."""
-    trials, _ = _open(folder)
+def front_table(folder: Path, baselines: Sequence[Path] = ()) -> str:
+    """Return the front as text, and below it how it stands to what nnU-Net planned and trained.
+
+    And what training it again showed, where that is known. `baselines` as in `write_report`.
+    """
+    trials, record = _open(folder)
     front = front_of(trials)
     names = _score_names(front)
     lines = ["trial   GFLOPs     params   Dice  " + "  ".join(names)]
@@ -89,27 +94,31 @@ def front_table(folder: Path) -> str:
         scores = "  ".join(f"{trial.scores[name]:.3f}".rjust(len(name)) for name in names)
         costs = f"{trial.gflops:9.3f}{trial.costs.params:11,}"
         lines.append(f"{trial.number:5}{costs}{trial.dice:7.3f}  {scores}")
+    told = [Standing.of(curve, trials).text() for curve in width_curves(trials)]
+    told += [one.text() for one in read_baselines(baselines, record, read_sessions(folder))]
+    lines += ["", *told] if told else []
     confirmed = read_confirmed(folder, front)
     if confirmed is not None:
         lines += ["", confirmed.found.text() if confirmed.current else STALE]
     return "\n".join(lines)
 
 
-def report_json(folder: Path) -> dict[str, Any]:
+def report_json(folder: Path, baselines: Sequence[Path] = ()) -> dict[str, Any]:
     """Return plain data: all trials as in trials.csv, hypervolume, budget, reasons, sessions.
 
     `confirmed` is what confirmed.json holds, or null; its `current` says that it is of this front.
+    `curves` are nnU-Net's planned networks by width, and `baselines` as in `write_report`.
 
     Raises:
-        SpecError: no run there, or no trial has finished.
+        SpecError: no run there, no trial has finished, or a baseline cannot be read.
     """
     trials, record = _finished(folder)
-    front = front_of(trials)
+    front, sessions = front_of(trials), read_sessions(folder)
     again = read_confirmed(folder, front)
     history = hypervolume_history(trials, record.max_gflops)
     return {
         "run": record.to_json(),
-        "sessions": read_sessions(folder),
+        "sessions": sessions,
         "front": [trial.number for trial in front],
         "confirmed": None if again is None else {"current": again.current, **again.found.to_json()},
         "trials": _rows(trials),
@@ -122,24 +131,31 @@ def report_json(folder: Path) -> dict[str, Any]:
             {"state": state, "reason": reason, "trials": count}
             for state, reason, count in reasons(trials)
         ],
+        "curves": [Standing.of(curve, trials).to_json() for curve in width_curves(trials)],
+        "baselines": [one.to_json() for one in read_baselines(baselines, record, sessions)],
     }
 
 
-def write_report(folder: Path) -> list[Path]:
+def write_report(folder: Path, baselines: Sequence[Path] = ()) -> list[Path]:
     """Write pareto.csv, trials.csv, pareto.png and report.html; return their paths.
 
-    Written again on every call: they are views of the study, not data.
+    Written again on every call: they are views of the study, not data. `baselines` are finished
+    trainings of nnU-Net to draw beside the front, each by its fold's folder (or the validation
+    folder, or `summary.json` in it).
 
     Raises:
-        SpecError: no run there, or no trial has finished.
+        SpecError: no run there, no trial has finished, or a baseline cannot be read.
     """
     trials, record = _finished(folder)
+    sessions = read_sessions(folder)
+    beside = read_baselines(baselines, record, sessions)
     files = [folder / name for name in ("pareto.csv", "trials.csv", "pareto.png", "report.html")]
     confirmed = read_confirmed(folder, front_of(trials))
-    page = render_page(record, trials, read_sessions(folder), confirmed)
+    page = render_page(record, trials, sessions, confirmed, beside)
     write_text(files[0], _csv(_rows(front_of(trials))))
     write_text(files[1], _csv(_rows(trials)))
-    draw(trials, files[2], confirmed)
+    curves = [curve for curve in width_curves(trials) if curve.points]
+    draw(trials, files[2], confirmed, curves, beside)
     write_text(files[3], page)
     return files
 
@@ -182,6 +198,7 @@ def _row(trial: ReportTrial, classes: list[str], holes: list[str]) -> dict[str, 
         "step": trial.step,
         "state": trial.state,
         "anchor": trial.anchor,
+        "network": trial.network,
         "seed": trial.seed,
         "reason": trial.reason,
     }

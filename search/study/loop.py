@@ -190,6 +190,7 @@ class SearchLoop:
         self.live[trial.number] = trial
         self.ledger.start(key, trial)
         text = f"{cost.flops / 1e9:.3f} GFLOPs, {cost.params:,} parameters"
+        text = text if told.network is None else f"{told.network}, {text}"
         if record.resumed_from is not None:
             text += f", goes on with trial {record.resumed_from}"
         self._emit("start", trial.number, text)

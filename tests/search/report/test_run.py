@@ -226,7 +226,8 @@ def test_columns_are_those_of_every_row(run: Path) -> None:
     rows = rows_of(run)
     assert list(rows[0]) == [
         *("trial", "dice", "gflops", "gmac", "scan_gflops", "params", "seconds"),
-        *("seconds_per_step", "step", "state", "anchor", "seed", "reason", "organ", CLASS),
+        *("seconds_per_step", "step", "state", "anchor", "network", "seed", "reason"),
+        *("organ", CLASS),
         *(key for key in rows[0] if key.startswith(("encoder", "decoder"))),
     ]
     assert [row["trial"] for row in rows if row["anchor"] == "True"] == ["0", "1"]
