@@ -61,8 +61,7 @@ def selective_scan(
     boundaries = _float32(u, batch, directions, max(2, segments), channels, states)
     boundaries[:, :, segments:] = 0
     out = u.new_empty(batch, length, channels)
-    single = directions == 1 or u.dtype == torch.float32
-    total = out if single else _float32(u, batch, length, channels)
+    total = _total(out, directions)
     ends = sums = boundaries
     with _device(u):
         if chunks > 1:
@@ -132,6 +131,7 @@ def selective_scan_backward(
     dD, dbias = (_float32(u, directions, batch, chunks, channels) for _ in range(2))
     tiles = SEGMENT // SCAN_STEPS
     parallel = min(chunks, max(1, SLOTS // (batch * d_blocks)))
+    total = dz if z is None else _total(dz, directions)
     scratch = _float32(u, batch * d_blocks * parallel, tiles, block_n, BLOCK_D)
     ends = sums = boundaries
     gate = u if z is None else z
@@ -153,7 +153,7 @@ def selective_scan_backward(
         for k in range(directions):
             triton_backward.scan_backward[(d_blocks, parallel, batch)](
                 *(grad, u, delta, A, B, C, D, delta_bias, gate, table, ends, boundaries),
-                *(scratch, du, ddelta, dz, dA, part_B, part_C, dD, dbias, k),
+                *(scratch, du, ddelta, total, dz, dA, part_B, part_C, dD, dbias, k),
                 *(length, channels, states, directions, chunks, chunk, boundaries.shape[2]),
                 *(*grad.stride(), *u.stride(), *delta.stride(), *B.stride(), *C.stride()),
                 *_strides(z),
@@ -269,3 +269,9 @@ def _strides(z: Tensor | None) -> tuple[int, ...]:
 
 def _float32(like: Tensor, *shape: int) -> Tensor:
     return like.new_empty(shape, dtype=torch.float32)
+def _total(result: Tensor, directions: int) -> Tensor:
+    """Return where y is added over directions: float32, since large ones may cancel."""
+    exact = directions == 1 or result.dtype == torch.float32
+    return result if exact else _float32(result, *result.shape)
+
+

@@ -128,6 +128,7 @@ def scan_backward(
     scratch,
     du,
     ddelta,
+    total,
     dz,
     dA,
     dB,
@@ -172,9 +173,9 @@ def scan_backward(
 ):
     """Write the gradients of direction k, chunk by chunk.
 
-    dB and dC are partial over blocks of channels, dA, dD and dbias over chunks. `dz` gathers y
-    over the directions, and the last one turns it into the gradient. A program takes several
-    chunks one after the other, to use its scratch again.
+    dB and dC are partial over blocks of channels, dA, dD and dbias over chunks. `total` gathers y
+    over the directions, and from it the last one writes dz. A program takes several chunks one
+    after the other, to use its scratch again.
     """
     d_block = tl.program_id(0)
     b = tl.program_id(2).to(tl.int64)
@@ -197,6 +198,7 @@ def scan_backward(
     B += b * B_b + wide_k * B_k
     C += b * C_b + wide_k * C_k
     z += b * z_b
+    total += b * length * channels
     dz += b * length * channels
     du += bk * length * channels
     ddelta += bk * length * channels
@@ -265,12 +267,13 @@ def scan_backward(
                         if HAS_Z:
                             # silu' = s + silu (1 - s), s the sigmoid; y is computed again.
                             y = tl.sum(h * reads[:, None], 0) + direct * value
-                            y += load_row(dz, row, channels, d, below(d, channels, k > 0))
+                            y += load_row(total, row, channels, d, below(d, channels, k > 0))
                             gate = load_row(z, row, z_l, d * z_d, in_d)
                             s = sigmoid(gate)
                             slope = dy * y * s * (1.0 + gate * (1.0 - s))
-                            slope = tl.where(k == directions - 1, slope, y)
-                            tl.store(dz + at * channels + d, slope, mask=in_d)
+                            place, is_last = at * channels + d, k == directions - 1
+                            tl.store(total + place, y, mask=below(d, channels, k < directions - 1))
+                            tl.store(dz + place, slope, mask=below(d, channels, is_last))
                             dy = dy * gate * s
                         tl.store(dC + at * states + n, tl.sum(h * dy[None, :], 1), mask=in_n)
                         g += reads[:, None] * dy[None, :]

@@ -101,11 +101,14 @@ def check(names: Sequence[str], found: Sequence[Tensor], wanted: Sequence[Tensor
         assert error < TOLERANCES[one.dtype], f"{name}: relative error {error:.1e}"
 
 
-def compare_scan(inputs: list[Tensor | None], orders: Sequence[int]) -> None:
+def compare_scan(
+    inputs: list[Tensor | None], orders: Sequence[int], *, grad_scale: float = 1.0
+) -> None:
     out, boundaries = triton_backend.selective_scan(*inputs, orders)
     leaves = wide_leaves(inputs)
     want = expected_scan(*leaves, orders=orders)
-    grad = torch.randn(want.shape, generator=torch.Generator().manual_seed(0)).to(out)
+    grad = torch.randn(want.shape, generator=torch.Generator().manual_seed(0))
+    grad = (grad * grad_scale).to(out)
     found = triton_backend.selective_scan_backward(grad, *inputs, boundaries, orders)
     present = [t for t in leaves if t is not None]
     wanted = torch.autograd.grad(want, present, grad.double())
@@ -131,6 +134,28 @@ def compare_conv(x: Tensor, weight: Tensor, bias: Tensor, orders: Sequence[int])
     check(("out", *CONV_NAMES), (out, *found), (want.detach(), *wanted))
 
 
+def make_cancelling(
+    batch: int,
+    length: int,
+    channels: int,
+    states: int,
+    dtype: torch.dtype,
+    *,
+    scale: float = 1.0,
+    device: str = "cpu",
+) -> list[Tensor | None]:
+    """Return inputs of two directions in the same order, whose y cancel down to about 1 / 64."""
+    u, delta, A, B, C, D, bias, z = make_scan(
+        batch, length, channels, states, 1, dtype=dtype, device=device
+    )
+    twice = [t.expand(-1, 2, *t.shape[2:]) for t in (scale * u, delta, B)]
+    A, bias = (t.expand(2, *t.shape[1:]) for t in (A, bias))
+    # exact in every dtype: C and D are powers of two in one direction, and 1/64 less in the other
+    signs = torch.tensor([scale, -scale * (1 - 2**-6)], device=device)
+    C = C.sign() * signs.to(C).view(1, 2, 1, 1)
+    return [twice[0], twice[1], A, twice[2], C, D.sign() * signs[:, None], bias, z]
+
+
 def make_conv(
     batch: int, length: int, channels: int, width: int, directions: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,7 +172,7 @@ def make_conv(
         ((1, 66, 3, 4), (1, -1, 2), True, torch.float32),
         ((2, 5, 33, 1), (5, -1), False, torch.float32),
         ((1, 6, 2, 5), (3, 1), True, torch.float16),
-        ((1, 1, 1, 2), (1,), True, torch.bfloat16),
+        ((1, 2, 3, 16), (1,), True, torch.bfloat16),
     ],
     ids=str,
 )
@@ -155,6 +180,52 @@ def test_scan(
     sizes: tuple[int, int, int, int], orders: tuple[int, ...], gate: bool, dtype: torch.dtype
 ) -> None:
     compare_scan(make_scan(*sizes, len(orders), gate=gate, dtype=dtype), orders)
+
+
+@interpreted
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_directions_that_cancel(dtype: torch.dtype) -> None:
+    compare_scan(make_cancelling(1, 4, 3, 3, dtype), (1, 1))
+
+
+@interpreted
+def test_sums_over_directions_above_float16() -> None:
+    inputs = make_cancelling(1, 2, 3, 2, torch.float16, scale=2.0**8)
+    alone = [t if t is None or i in (2, 5, 6) else t[:, :1] for i, t in enumerate(inputs[:7])]
+    alone = [t[:1] if i in (2, 5, 6) else t for i, t in enumerate(alone)]
+    one = expected_scan(*wide_leaves([*alone, None]), orders=(1,))
+    assert one.abs().max() > torch.finfo(torch.float16).max
+    compare_scan(inputs, (1, 1), grad_scale=2.0**-8)
+
+
+@interpreted
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("length", "states", "dtype"),
+    [(1, 64, torch.float16), (64, 1, torch.float16), (65, 3, torch.bfloat16)],
+    ids=str,
+)
+def test_directions_that_cancel_over_segments(length: int, states: int, dtype: torch.dtype) -> None:
+    compare_scan(make_cancelling(1, length, 3, states, dtype), (1, 1))
+
+
+@interpreted
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("length", "states", "dtype"),
+    [
+        (1, 3, torch.float16),
+        (63, 16, torch.bfloat16),
+        (128, 1, torch.bfloat16),
+        (129, 16, torch.float16),
+        (130, 64, torch.bfloat16),
+    ],
+    ids=str,
+)
+def test_values_near_the_largest_of_float16(length: int, states: int, dtype: torch.dtype) -> None:
+    u, delta, A, B, C, D, *rest = make_scan(1, length, 3, states, 1, dtype=dtype)
+    u = u.clamp(-1, 1) * torch.finfo(torch.float16).max  # type: ignore[union-attr]
+    compare_scan([u, delta, A, B, C / 64, D / 64, *rest], (-1,), grad_scale=2.0**-8)
 
 
 @interpreted
@@ -226,6 +297,10 @@ class TestOnGpu:
     ) -> None:
         inputs = make_scan(*sizes, len(orders), gate=gate, dtype=dtype, device="cuda")
         compare_scan(inputs, orders)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+    def test_directions_that_cancel(self, dtype: torch.dtype) -> None:
+        compare_scan(make_cancelling(1, 130, 33, 16, dtype, device="cuda"), (1, 1))
 
     @pytest.mark.parametrize("programs", [1, 4, 64])
     def test_scan_with_longer_chunks(self, programs: int, monkeypatch: pytest.MonkeyPatch) -> None:

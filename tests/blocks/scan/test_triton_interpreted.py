@@ -17,8 +17,8 @@ pytestmark = [
 FOLDER = Path(__file__).parent
 
 
-def run_interpreted(*files: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", "-p", "no:cacheprovider"]
+def run_interpreted(*files: str, marked: str = "not gpu and not long") -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-m", marked, "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, "-k", "triton", *(str(FOLDER / file) for file in files)],
         cwd=FOLDER.parents[2],
@@ -34,6 +34,11 @@ def test_kernels() -> None:
 
 
 @pytest.mark.long
+def test_kernels_at_the_ends_of_segments() -> None:
+    run_interpreted("test_triton.py", marked="long and not gpu")
+
+
+@pytest.mark.long
 def test_golden_scans_every_shape_and_tom_layers() -> None:
-    run_interpreted("test_golden.py", "test_causal_conv.py")
-    run_interpreted("test_backends.py", "../mixers/test_tom.py")
+    run_interpreted("test_golden.py", "test_causal_conv.py", marked="not gpu")
+    run_interpreted("test_backends.py", "../mixers/test_tom.py", marked="not gpu")
