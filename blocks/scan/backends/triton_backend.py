@@ -29,6 +29,8 @@ SCAN_STEPS = 4
 SCAN_REGISTERS = 128
 CONV_ROWS = 32
 CONV_CHUNK = 2048
+FUSED = {"enable_fp_fusion": True}
+"""Options of every launch; Triton 3.10 fuses no multiplications and additions unless told."""
 
 
 def selective_scan(
@@ -54,6 +56,7 @@ def selective_scan(
     batch, directions, length, channels = u.shape
     states = A.shape[-1]
     A, D, delta_bias = A.contiguous(), D.contiguous(), delta_bias.contiguous()
+    B, C = _aligned(B, C)
     table = order_table(orders, length, u.device)
     chunk, chunks, d_blocks = _chunks(batch, length, channels)
     block_n, warps = _block_n(states)
@@ -75,6 +78,7 @@ def selective_scan(
                 BLOCK_D=BLOCK_D,
                 STEPS=ENDS_STEPS,
                 num_warps=warps,
+                **FUSED,
             )
             _combine(ends, sums, A, reverse=False)
         for k in range(directions):
@@ -90,6 +94,7 @@ def selective_scan(
                 STEPS=SCAN_STEPS,
                 maxnreg=SCAN_REGISTERS,
                 num_warps=warps,
+                **FUSED,
             )
     return out, boundaries
 
@@ -120,18 +125,19 @@ def selective_scan_backward(
     check_gradient(grad, (batch, length, channels), u)
     A, D, delta_bias = A.contiguous(), D.contiguous(), delta_bias.contiguous()
     boundaries = boundaries.contiguous()
+    B, C = _aligned(B, C)
     table = order_table(orders, length, u.device)
     chunk, chunks, d_blocks = _chunks(batch, length, channels)
     block_n, warps = _block_n(states)
     du, ddelta, dB, dC = (t.new_empty(t.shape) for t in (u, delta, B, C))
     dz = grad.new_empty(0) if z is None else z.new_empty(z.shape)
+    total = dz if z is None else _total(dz, directions)
     part_B = _float32(u, d_blocks, batch, length, states)
     part_C = torch.empty_like(part_B)
     dA = _float32(u, directions, batch, chunks, channels, states)
     dD, dbias = (_float32(u, directions, batch, chunks, channels) for _ in range(2))
     tiles = SEGMENT // SCAN_STEPS
     parallel = min(chunks, max(1, SLOTS // (batch * d_blocks)))
-    total = dz if z is None else _total(dz, directions)
     scratch = _float32(u, batch * d_blocks * parallel, tiles, block_n, BLOCK_D)
     ends = sums = boundaries
     gate = u if z is None else z
@@ -148,6 +154,7 @@ def selective_scan_backward(
                 BLOCK_D=BLOCK_D,
                 STEPS=ENDS_STEPS,
                 num_warps=warps,
+                **FUSED,
             )
             _combine(ends, sums, A, reverse=True)
         for k in range(directions):
@@ -163,6 +170,7 @@ def selective_scan_backward(
                 BLOCK_D=BLOCK_D,
                 STEPS=SCAN_STEPS,
                 num_warps=warps,
+                **FUSED,
             )
             dB[:, k] = part_B.sum(0)
             dC[:, k] = part_C.sum(0)
@@ -190,6 +198,7 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, orders: Sequence[int]
             WIDTH=weight.shape[-1],
             BLOCK_L=CONV_ROWS,
             BLOCK_D=BLOCK_D,
+            **FUSED,
         )
     return out
 
@@ -219,6 +228,7 @@ def causal_conv1d_backward(
             WIDTH=width,
             BLOCK_L=CONV_ROWS,
             BLOCK_D=BLOCK_D,
+            **FUSED,
         )
         triton_conv.conv_backward_weight[(chunks * d_blocks, batch * directions)](
             *(grad, x, weight, bias, table, dweight, dbias, length, channels, directions),
@@ -227,6 +237,7 @@ def causal_conv1d_backward(
             BLOCK_W=triton.next_power_of_2(width),
             BLOCK_L=CONV_ROWS,
             BLOCK_D=BLOCK_D,
+            **FUSED,
         )
     return dx, dweight.sum((0, 2)), dbias.sum((0, 2))
 
@@ -240,6 +251,7 @@ def _combine(ends: Tensor, sums: Tensor, A: Tensor, *, reverse: bool) -> None:
         BLOCK=block,
         ROWS=16,
         num_warps=2,
+        **FUSED,
     )
 
 
@@ -258,6 +270,25 @@ def _block_n(states: int) -> tuple[int, int]:
     return block_n, max(1, block_n // 16)
 
 
+def _aligned(B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+    """Return B and C so that vector loads fit their rows.
+
+    A layer's rows of steps, B and C are 35 to 56 wide: read in place, in every kernel, each state
+    would be a load of its own.
+    """
+    states = B.shape[-1]
+    if B.dtype != C.dtype or states % 16 or all(_vectors_fit(t) for t in (B, C)):
+        return B, C
+    B, C = torch.stack((B, C))
+    return B, C
+
+
+def _vectors_fit(t: Tensor) -> bool:
+    return (
+        t.data_ptr() % 16 == 0 and t.stride(-1) == 1 and all(s % 16 == 0 for s in t.stride()[:-1])
+    )
+
+
 def _device(tensor: Tensor) -> AbstractContextManager[object]:
     """Launch on the tensor's GPU, not on the current one."""
     return torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
@@ -267,11 +298,11 @@ def _strides(z: Tensor | None) -> tuple[int, ...]:
     return (0, 0, 0) if z is None else z.stride()
 
 
-def _float32(like: Tensor, *shape: int) -> Tensor:
-    return like.new_empty(shape, dtype=torch.float32)
 def _total(result: Tensor, directions: int) -> Tensor:
     """Return where y is added over directions: float32, since large ones may cancel."""
     exact = directions == 1 or result.dtype == torch.float32
     return result if exact else _float32(result, *result.shape)
 
 
+def _float32(like: Tensor, *shape: int) -> Tensor:
+    return like.new_empty(shape, dtype=torch.float32)

@@ -4,8 +4,8 @@
 
 L is cut into chunks that run in parallel: `chunk_ends` scans each from zero, `combine` carries
 states from chunk to chunk, `scan` runs each again from its true state. A program keeps a tile of
-(states, channels) in registers; channels lie along the lanes, so that the sum over states needs no
-lane to talk to another.
+(states, channels) in registers. As compiled for 16 x 32 and one warp, 4 groups of 8 lanes hold 4
+states and 4 channels each per lane, so that the sum over states crosses lanes twice (SHFL).
 
 Legend: h (N, D) state, dt time step, k direction, j position in scan order, row token that the
 position reads, d channel, n state.
