@@ -1,6 +1,7 @@
 """What this installation can do: versions, devices, and every scan backend really run."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import textwrap
@@ -9,8 +10,10 @@ from typing import Any
 
 import torch
 
-from blocks.errors import SpecError, render
+from archspec.files import write_text
+from blocks.errors import SpecError, reason, render
 from blocks.scan import dispatch
+from blocks.scan.tuned import CHOICES, choice_key, tuned_choices, tuned_file
 
 DISTRIBUTIONS = (
     "archspec-seg",
@@ -24,6 +27,11 @@ DISTRIBUTIONS = (
     "optuna",
     "timm",
 )
+
+TUNED_LENGTH, TUNED_CHANNELS = 32**3, 192
+"""SegMamba's second stage: long enough that the time is the kernels' and not the launches'."""
+MARGIN = 1.1
+"""How many times as long Triton must take before another backend is preferred to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,76 @@ def diagnose() -> Diagnosis:
         forced=os.environ.get(dispatch.VARIABLE) or None,
         scans={device: _scans(device, trouble) for device in devices},
         trouble=trouble,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """The scan that is used from now on with each model of GPU; `problem` of those not timed."""
+
+    file: str
+    milliseconds: dict[str, dict[str, float]]
+    problems: dict[str, dict[str, str]]
+    used: dict[str, str]
+
+    def text(self) -> str:
+        """Return lines of at most 80 columns."""
+        lines = []
+        for model, used in self.used.items():
+            times = [f"{name} {ms:.2f} ms" for name, ms in self.milliseconds[model].items()]
+            faults = [f"{name} does not work ({why})" for name, why in self.problems[model].items()]
+            lines += _wrapped(f"{model}: {', '.join(times + faults)}: {used} is used", 2)
+        return "\n".join([*lines, *_wrapped(f"written to {self.file}", 2)])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `archspec doctor --tune --json` prints."""
+        return asdict(self)
+
+
+def tune() -> Tuning:
+    """Time the scans that are worth it on each model of GPU here, and keep the faster one.
+
+    Triton's is used unless another takes clearly less time: near a tie noise would choose.
+
+    Raises:
+        SpecError: there is no GPU, or the choice cannot be written.
+    """
+    if not torch.cuda.is_available():
+        raise SpecError("only a GPU has several fast scans to choose from, and PyTorch sees none")
+    devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    models = {torch.cuda.get_device_name(device): device for device in reversed(devices)}
+    choices = tuned_choices()
+    tuning = Tuning(str(tuned_file()), {}, {}, {})
+    for model, device in models.items():
+        problems = {name: dispatch.why_not(name, device) for name in CHOICES}
+        times = {
+            name: 1e3 * _tuned_seconds(name, device)
+            for name, problem in problems.items()
+            if problem is None
+        }
+        choices.pop(choice_key(device), None)
+        if len(times) > 1:
+            best = min(times, key=lambda name: times[name] * (1 if name == "triton" else MARGIN))
+            choices[choice_key(device)] = best
+        tuning.milliseconds[model] = times
+        tuning.problems[model] = {n: why for n, why in problems.items() if why is not None}
+        tuning.used[model] = choices.get(choice_key(device), "triton")
+    try:
+        tuned_file().parent.mkdir(parents=True, exist_ok=True)
+        write_text(tuned_file(), json.dumps(choices, indent=2) + "\n")
+    except OSError as error:
+        raise SpecError(f"cannot be written: {reason(error)}", where=tuned_file()) from error
+    return tuning
+
+
+def _tuned_seconds(name: str, device: torch.device) -> float:
+    return dispatch.seconds(
+        name,
+        device,
+        length=TUNED_LENGTH,
+        channels=TUNED_CHANNELS,
+        dtype=torch.bfloat16,
+        repeats=9,
     )
 
 

@@ -19,8 +19,16 @@ def doctor(
     configuration: Configuration = "3d_fullres",
     plans: PlansName = "nnUNetPlans",
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune", help="Time Triton's scan and mamba-ssm's on each GPU; use the faster."
+        ),
+    ] = False,
 ) -> None:
     """Print versions and devices, and run every scan backend; exit code 1 if one needs mending.
+
+    Without --tune GPUs use Triton's scan where it works, however fast others are.
 
     With --data it reads all cases of that dataset instead. The exit code is 2 if one cannot be
     used, and 1 if a fold trains on a case and validates on one with the same image.
@@ -33,6 +41,12 @@ def doctor(
         print(json.dumps(seen.to_json(), indent=2) if json_ else seen.text())
         if seen.faults or seen.copies:
             raise typer.Exit(2 if seen.faults else 1)
+        return
+    if tune:
+        from archspec.doctor import tune as tune_scans
+
+        tuning = tune_scans()
+        print(json.dumps(tuning.to_json(), indent=2) if json_ else tuning.text())
         return
     from archspec.doctor import diagnose
 

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from blocks.scan.capture import refuse_in_capture
 from blocks.scan.orders import REVERSE
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
@@ -25,12 +26,17 @@ _NEVER = 2**31 - 1
 
 
 def order_table(orders: Sequence[int], length: int, device: torch.device) -> Tensor:
-    """Return the (K, 3) int32 table of slices, step and first; kept, to copy it only once."""
+    """Return the (K, 3) int32 table of slices, step and first; kept, to copy it only once.
+
+    Raises:
+        RuntimeError: it is not kept yet, and a CUDA graph is being captured.
+    """
     return _order_table(tuple(orders), length, device)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache  # without a limit: a captured CUDA graph reads its table for ever
 def _order_table(orders: tuple[int, ...], length: int, device: torch.device) -> Tensor:
+    refuse_in_capture(device)
     rows = [
         (_NEVER, -1, length - 1) if order == REVERSE else (order, length // order, 0)
         for order in orders
