@@ -24,12 +24,12 @@ class _Nvml:
 
     source = "NVML, the whole card"
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         import pynvml
 
         pynvml.nvmlInit()
         self._nvml = pynvml
-        uuid = str(torch.cuda.get_device_properties().uuid)
+        uuid = str(torch.cuda.get_device_properties(device).uuid)
         self._handle = pynvml.nvmlDeviceGetHandleByUUID(
             uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
         )
@@ -80,6 +80,6 @@ def energy_counter(device: torch.device, rapl: Path = _RAPL) -> EnergyCounter | 
     if device.type not in ("cpu", "cuda"):
         return f"unavailable: no counter for {device.type}"
     try:
-        return _Nvml() if device.type == "cuda" else _Rapl(rapl)
+        return _Nvml(device) if device.type == "cuda" else _Rapl(rapl)
     except Exception as error:  # whatever a driver raises
         return f"unavailable: {error}"

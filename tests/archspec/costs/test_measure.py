@@ -1,10 +1,13 @@
 """`archspec profile` really runs, and says what it could not measure."""
 
+import importlib.machinery
 import json
 import subprocess
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -134,6 +137,29 @@ def test_energy_goes_on_where_one_package_s_counter_wraps(tmp_path: Path) -> Non
         assert counter.joules() - start == joules
     (tmp_path / "intel-rapl:1" / "energy_uj").write_text("5000000\n")
     assert counter.joules() - start == 14.0
+
+
+def test_energy_is_that_of_the_device_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVML and PyTorch count GPUs in different orders, so that they meet at the identifier."""
+    joules = {"GPU-first": 1.0, "GPU-second": 2.0}
+    nvml = types.ModuleType("pynvml")
+    nvml.__spec__ = importlib.machinery.ModuleSpec("pynvml", None)
+    nvml.nvmlInit = lambda: None  # type: ignore[attr-defined]
+    nvml.nvmlDeviceGetHandleByUUID = lambda uuid: uuid  # type: ignore[attr-defined]
+    nvml.nvmlDeviceGetTotalEnergyConsumption = (  # type: ignore[attr-defined]
+        lambda handle: 1e3 * joules[handle]
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+
+    def properties(device: torch.device | None = None) -> SimpleNamespace:
+        index = 0 if device is None else device.index
+        return SimpleNamespace(uuid=("first", "second")[index])
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    for index in range(2):
+        counter = energy_counter(torch.device("cuda", index))
+        assert not isinstance(counter, str)
+        assert counter.joules() == index + 1
 
 
 def test_energy_that_cannot_be_read(tmp_path: Path) -> None:
