@@ -31,9 +31,10 @@ from torch import nn
 
 from archspec.nnunet.dataset import find_dataset
 from archspec.phantom.reach import ReachTask
+from archspec.training.losses import DivergedError
 from search.space.space import Space, load_space
 from search.trials.nnunet_data import Batch, TrialData
-from search.trials.train import DivergedError, Rung, TrialTask, train
+from search.trials.train import Rung, TrialTask, train
 
 HERE = Path(__file__).parent
 SPACE = HERE / "spaces" / "search_curves.yaml"

@@ -1,6 +1,10 @@
-"""From a device's name on the command line to the device."""
+"""From a device's name on the command line to the device, and how convolutions run on it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from torch.backends import cudnn
 
 from blocks.errors import SpecError, argument
 
@@ -40,3 +44,20 @@ def devices_for(name: str, jobs: int) -> tuple[str, ...]:
     if named.type == "cuda" and named.index is None:
         return tuple(f"cuda:{i}" for i in range(min(jobs, torch.cuda.device_count())))
     return (str(named),) * jobs
+
+
+@contextmanager
+def timed_convolutions(device: torch.device) -> Iterator[None]:
+    """Let cuDNN time its algorithms at every new shape and keep the fastest, as nnU-Net does.
+
+    A training sees few shapes, many times. Which algorithm wins may differ between runs, and with
+    it the last bits; `cudnn.deterministic`, where somebody set it, still holds. Nothing on a CPU.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before, cudnn.benchmark = cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before

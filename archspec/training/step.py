@@ -42,8 +42,8 @@ class Stepper:
         self._optimizer = build_optimizer(net, recipe)
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
-    def step(self, loss_of: nn.Module, batch: Batch, number: int, total: int) -> float:
-        """Take step `number` of `total` and return its loss."""
+    def step(self, loss_of: nn.Module, batch: Batch, number: int, total: int) -> Tensor:
+        """Take step `number` of `total` and return its loss, on the device: none waits for it."""
         images, target = (_moved(part, self._device) for part in batch)
         set_rate(self._optimizer, self._recipe, number, total)
         self._optimizer.zero_grad(set_to_none=True)
@@ -54,7 +54,7 @@ class Stepper:
         clip_gradients(self._net, self._recipe)
         self._scaler.step(self._optimizer)  # left out where a scaled gradient overflowed
         self._scaler.update()
-        return float(loss.detach())
+        return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -72,7 +72,9 @@ class Stepper:
 
 
 def _moved(part: Tensor | list[Tensor], device: torch.device) -> Any:
-    """Copy to the device, without waiting where the memory is page-locked."""
+    """Copy to the device, without waiting: from page-locked memory where that is a GPU."""
     if isinstance(part, list):
-        return [one.to(device, non_blocking=True) for one in part]
+        return [_moved(one, device) for one in part]
+    if device.type == "cuda" and part.device.type == "cpu" and not part.is_pinned():
+        part = part.pin_memory()
     return part.to(device, non_blocking=True)

@@ -156,7 +156,7 @@ def train(
             began = _now()
             batch = next(batches)
             loaded = _now()
-            run.losses.append(run.stepper.step(loss_of, batch, step, total))
+            run.losses.append(float(run.stepper.step(loss_of, batch, step, total)))
             run.averaged.update_parameters(run.net)
             run.batch_times.append(_since(began, loaded))
             run.step_times.append(_since(loaded, _now()))

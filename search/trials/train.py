@@ -1,7 +1,6 @@
 """Train one spec: optimizer steps in segments, each ending at a rung with a score and a file."""
 
 import json
-import math
 import pickle
 import random
 import time
@@ -18,7 +17,10 @@ from archspec.files import replacing
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan
 from archspec.network.segnet import SegNet
+from archspec.training.devices import timed_convolutions
+from archspec.training.losses import Losses
 from archspec.training.step import Stepper, autocast_dtype
+from archspec.training.waits import Waits
 from blocks.errors import reason
 from search.trials.batches import Loading, load_batches
 from search.trials.cases import Cases, CaseScores
@@ -78,10 +80,6 @@ class Rung:
         return f"{self.seconds:.0f} s{busy}"
 
 
-class DivergedError(RuntimeError):
-    """The loss is not a number."""
-
-
 class StoppedError(Exception):
     """The driver stopped the trial at a rung."""
 
@@ -106,7 +104,7 @@ def train(
     never cut off.
 
     Raises:
-        DivergedError: the loss became NaN or infinite.
+        DivergedError: the loss became NaN or infinite; on a GPU that is seen some steps later.
         StoppedError: whoever is told of a rung may raise it.
         CheckpointError: a checkpoint cannot be written.
         LoadingError, RuntimeError: see `load_batches`.
@@ -124,31 +122,28 @@ def train(
     source = data.batches(planned.strides, deep_supervision=deep_supervision)
     total = task.rung_steps[-1]
     ahead = load_batches(source, range(done, total), seed=task.seed, loading=loading)
-    with closing(ahead) as batches:
+    with timed_convolutions(device), closing(ahead) as batches:
         for rung, end in enumerate(task.rung_steps, start=1):
             if end <= done:
                 continue
             seed_everything(task.seed + 7919 * rung)
-            started, waited, losses = time.monotonic(), 0.0, []
+            started, waits, losses = time.monotonic(), Waits(device), Losses(device, done)
             validations: list[float] = []
             _set_training(net, deep_supervision)
             for step in range(done, end):
-                asked = time.monotonic()
-                batch = next(batches)
-                waited += time.monotonic() - asked
-                losses.append(stepper.step(loss_of, batch, step, total))
-                if not math.isfinite(losses[-1]):
-                    raise DivergedError(f"loss is {losses[-1]} at step {step}")
+                losses.add(stepper.step(loss_of, waits.next(batches), step, total))
                 if task.validate_every and (step + 1) % task.validate_every == 0 and step + 1 < end:
+                    losses.read()
                     validations.append(_scores(net, data, device)["mean"])
                     _set_training(net, deep_supervision)
-            seconds = time.monotonic() - started
+            found = losses.read()
+            seconds, waited = time.monotonic() - started, waits.seconds()
             scores = _scores(net, data, device)
             smoothed = float(np.mean([*validations, scores["mean"]][-3:]))
             if last is not None:
                 seconds += last.seconds
                 waited += last.waited or 0.0
-            last = Rung(end, scores, float(np.mean(losses[-20:])), seconds, smoothed, waited)
+            last = Rung(end, scores, float(np.mean(found[-20:])), seconds, smoothed, waited)
             _save(task.folder, stepper, last)
             report(last)
             done = end

@@ -114,11 +114,11 @@ def _train(
     from archspec.network.plan import plan
     from archspec.nnunet.voxels import CaseError
     from archspec.spec.load import load
+    from archspec.training.losses import DivergedError
     from search.trials.batches import Loading
     from search.trials.faults import is_loader_lost, is_out_of_memory
     from search.trials.train import (
         CheckpointError,
-        DivergedError,
         StoppedError,
         score_trained,
         train,

@@ -1,13 +1,14 @@
 """Steps in float16 as on a GPU without bfloat16: scaled, clipped by the true norm, resumable."""
 
 import contextlib
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from archspec.spec.training import TrainingSpec
-from archspec.training.step import Stepper, autocast_dtype
+from archspec.training.step import Stepper, _moved, autocast_dtype
 
 RECIPE = TrainingSpec(
     optimizer="sgd", lr=0.1, weight_decay=0, clip=0.1, warmup=0, schedule="constant"
@@ -40,8 +41,8 @@ def test_a_step_is_that_of_float32(dtype: torch.dtype, factor: float) -> None:
     start, _ = make(None)
     expected, plain = make(None)
     found, stepper = make(dtype)
-    assert plain.step(Loss(factor), BATCH, 0, 10) == pytest.approx(
-        stepper.step(Loss(factor), BATCH, 0, 10), rel=0.01
+    assert float(plain.step(Loss(factor), BATCH, 0, 10)) == pytest.approx(
+        float(stepper.step(Loss(factor), BATCH, 0, 10)), rel=0.01
     )
     moved = (expected.weight - start.weight).norm()
     assert moved > 1e-3
@@ -89,3 +90,40 @@ def test_bfloat16_is_used_where_it_is_not_emulated(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     assert autocast_dtype(torch.device("cuda:0")) == expected
     assert autocast_dtype(CPU) is None
+
+
+def test_a_step_waits_for_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever reads a value fails: tensors on `meta` have none, and a GPU's are not there yet."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # no meta
+    device = torch.device("meta")
+    recipe = RECIPE.model_copy(update={"clip": 12.0})
+    stepper = Stepper(nn.Linear(4, 2).to(device), recipe, device=device, dtype=None)
+    loss = stepper.step(Loss(), (BATCH[0].to(device), BATCH[1].to(device)), 0, 10)
+    assert loss.shape == () and loss.is_meta and not loss.requires_grad
+
+
+class FakeTensor:
+    """What a tensor does on its way to a GPU."""
+
+    def __init__(self, *, pinned: bool, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.pinned = pinned
+
+    def is_pinned(self) -> bool:
+        return self.pinned
+
+    def pin_memory(self) -> "FakeTensor":
+        return FakeTensor(pinned=True)
+
+    def to(self, device: torch.device, *, non_blocking: bool) -> tuple[bool, bool]:
+        return self.pinned, non_blocking
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_batches_are_copied_to_a_gpu_from_pinned_memory(pinned: bool) -> None:
+    gpu, part = torch.device("cuda"), FakeTensor(pinned=pinned)
+    assert _moved([part, part], gpu) == [(True, True)] * 2  # type: ignore[list-item]
+    there: Any = FakeTensor(pinned=False, device="cuda")
+    assert _moved(there, gpu) == (False, True)
+    image = BATCH[0]
+    assert _moved(image, CPU) is image

@@ -21,7 +21,7 @@ from search.trials.host import TrainingHost
 _step = Stepper.step
 
 
-def logged_step(*args: Any) -> float:
+def logged_step(*args: Any) -> torch.Tensor:
     """Append the segment's seed, which only this trial and rung have; then take the step."""
     line = f"{torch.initial_seed()}\n".encode()
     file = os.open(os.environ["STEP_LOG"], os.O_APPEND | os.O_CREAT | os.O_WRONLY)

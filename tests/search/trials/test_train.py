@@ -15,12 +15,12 @@ from torch import Tensor
 
 from archspec.network.plan import plan
 from archspec.spec.load import load
+from archspec.training.losses import DivergedError
 from search.trials.batches import Loading
 from search.trials.train import (
     CHECKPOINT,
     METRICS,
     CheckpointError,
-    DivergedError,
     Rung,
     StoppedError,
     TrialTask,
