@@ -46,7 +46,10 @@ def profile(
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     patch: Annotated[str | None, typer.Option(help="Patch size in voxels, e.g. 96,96,96")] = None,
     batch: Annotated[int, typer.Option(min=1)] = 1,
-    amp: Annotated[bool, typer.Option("--amp", help="Train in mixed precision.")] = False,
+    amp: Annotated[
+        bool | None,
+        typer.Option("--amp/--no-amp", help="Mixed precision; left out, as trials: on a GPU."),
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1)] = 5,
     json_: Json = False,
 ) -> None:

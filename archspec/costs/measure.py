@@ -17,7 +17,7 @@ from archspec.costs.memory import training_memory
 from archspec.costs.profile import Energy, Estimated, Measured, Profile
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan
-from archspec.training.devices import device_named
+from archspec.training.devices import device_named, timed_convolutions
 from archspec.training.step import autocast_dtype
 from blocks.scan.dispatch import chosen
 
@@ -26,10 +26,16 @@ _PEAK = Path("/proc/self/clear_refs")
 
 
 def profile_plan(
-    planned: Plan, *, device: str = "cpu", batch: int = 1, amp: bool = False, repeats: int = 5
+    planned: Plan,
+    *,
+    device: str = "cpu",
+    batch: int = 1,
+    amp: bool | None = None,
+    repeats: int = 5,
 ) -> Profile:
     """Run forward passes and training steps; return medians beside the estimates.
 
+    With `amp` they are in mixed precision; None means as a trial trains on the device: on a GPU.
     A step is forward, cross-entropy against random labels, backward and SGD with momentum. Times
     are in seconds of the wall clock, memory in bytes, energy in joules of a step. On CPU memory is
     the growth of the process's resident set from before the network was built, where Linux tells
@@ -45,7 +51,9 @@ def profile_plan(
     x = torch.randn(batch, planned.in_channels, *planned.patch_size, device=target)
     labels = torch.randint(planned.num_classes, (batch, *planned.patch_size), device=target)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
-    dtype = autocast_dtype(target) or torch.bfloat16  # as training has it; a CPU only on request
+    trained = autocast_dtype(target)
+    amp = trained is not None if amp is None else amp
+    dtype = trained or torch.bfloat16
     scaler = torch.amp.GradScaler(target.type, enabled=amp and dtype == torch.float16)
 
     def forward() -> None:
@@ -60,18 +68,23 @@ def profile_plan(
         scaler.step(optimizer)
         scaler.update()
 
-    _reset_peak(target)
-    step()
-    peak = _peak(target, before)
-    seconds_forward = _times(forward, target, repeats)
-    counter = energy_counter(target)
-    start = 0.0 if isinstance(counter, str) else counter.joules()
-    seconds_step = _times(step, target, repeats)
-    energy = (
-        Energy(counter, None)
-        if isinstance(counter, str)
-        else Energy(counter.source, (counter.joules() - start) / repeats)
-    )
+    with timed_convolutions(target):
+        if target.type == "cuda":
+            step()  # cuDNN times its algorithms, in memory that no later step needs
+        _reset_peak(target)
+        step()
+        peak = _peak(target, before)
+        seconds_forward = _times(forward, target, repeats)
+        counter = energy_counter(target)
+        start = 0.0 if isinstance(counter, str) else counter.joules()
+        seconds_step = _times(step, target, repeats)
+        energy = (
+            Energy(counter, None)
+            if isinstance(counter, str)
+            else Energy(
+                counter.source, (counter.joules() - start) / (repeats + 1)
+            )  # one to warm up
+        )
     cost = cost_plan(planned)
     return Profile(
         name=planned.spec.name,

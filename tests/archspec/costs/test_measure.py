@@ -54,18 +54,43 @@ class Probe(nn.Module):
 
 
 @pytest.mark.parametrize("decided", [torch.float16, torch.bfloat16, None])
-@pytest.mark.parametrize("amp", [True, False])
+@pytest.mark.parametrize("amp", [True, False, None])
 def test_amp_is_in_the_precision_that_training_decides_on(
-    decided: torch.dtype | None, amp: bool, monkeypatch: pytest.MonkeyPatch
+    decided: torch.dtype | None, amp: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probe = Probe()
     monkeypatch.setattr(measure, "build_plan", lambda planned: probe)
     monkeypatch.setattr(measure, "autocast_dtype", lambda device: decided)
     planned = archspec.plan("small-unet", patch_size=(16, 16, 16))
     found = profile_plan(planned, amp=amp, repeats=1)
-    expected = (decided or torch.bfloat16) if amp else torch.float32
+    mixed = decided is not None if amp is None else amp
+    expected = (decided or torch.bfloat16) if mixed else torch.float32
     assert probe.seen == {expected}
-    assert found.amp == (str(expected).removeprefix("torch.") if amp else None)
+    assert found.amp == (str(expected).removeprefix("torch.") if mixed else None)
+
+
+def test_energy_is_shared_among_all_steps_that_ran(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The counter runs over the step that warms up too."""
+    steps: list[int] = []
+
+    class PerStep:
+        source = "so many joules a step"
+
+        def joules(self) -> float:
+            return 7.0 * len(steps)
+
+    class Counted(Probe):
+        def forward(self, x: Tensor) -> Tensor:
+            if torch.is_grad_enabled():
+                steps.append(1)
+            return super().forward(x)
+
+    monkeypatch.setattr(measure, "build_plan", lambda planned: Counted())
+    monkeypatch.setattr(measure, "energy_counter", lambda device: PerStep())
+    found = profile_plan(archspec.plan("small-unet", patch_size=(16, 16, 16)), repeats=3)
+    assert found.measured.energy.joules_per_step == 7.0
 
 
 def test_page_is_narrow_whatever_the_machine_says(
