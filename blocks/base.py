@@ -1,5 +1,6 @@
-"""What every component shares: shapes, and the spec base class."""
+"""What every component shares: shapes, bounds, and the spec base class."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -8,6 +9,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from blocks.errors import SpecError as SpecError  # a component needs no other import than this file
 
 Grid = tuple[int, ...]
+
+MAX_WIDTH = 16_384
+"""Channels of features, and classes."""
+MAX_KERNEL = 63
+"""Along one axis: of a kernel, a stride or a reduction."""
+MAX_STATE = 1024
+"""The state of a scan, and how many times its features are wider than the stage's."""
+MAX_BLOCKS = 1000
+"""Blocks of a network, the steps of its decoder included."""
+MAX_COUNT = 10**9
+"""What is only counted: steps, epochs, slices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +32,15 @@ class StageShape:
     @property
     def ndim(self) -> int:
         return len(self.grid)
+
+    @property
+    def positions(self) -> int:
+        return math.prod(self.grid)
+
+    @property
+    def elements(self) -> int:
+        """Return how many numbers one sample is."""
+        return self.channels * self.positions
 
 
 class ComponentSpec(BaseModel):
@@ -56,10 +77,17 @@ class NotWeights:
     label: bool = False
 
 
+def is_count(value: object, *, least: int = 1, most: int) -> bool:
+    """Say whether a value is an integer in these bounds; true and false are none."""
+    return type(value) is int and least <= value <= most
+
+
 def _check_axes(value: object) -> object:
     axes = value if isinstance(value, tuple) else (value,)
-    if not all(isinstance(axis, int) and not isinstance(axis, bool) and axis > 0 for axis in axes):
-        raise ValueError("must be a positive integer, or a list with one per axis")
+    if not all(is_count(axis, most=MAX_KERNEL) for axis in axes):
+        raise ValueError(
+            f"must be a positive integer, or a list with one per axis, at most {MAX_KERNEL} each"
+        )
     if isinstance(value, tuple) and len(axes) not in (2, 3):
         raise ValueError("a list must have 2 or 3 entries, one per axis")
     return value
@@ -86,9 +114,22 @@ class LayerSpec(ComponentSpec):
             SpecError: `field` is the field's name; the plan puts the path before it.
         """
 
+    def largest(self, at: StageShape) -> int:
+        """Return the elements of its largest tensor: a weight, or what it computes of one sample.
 
-Count = Annotated[int, Field(gt=0)]
+        The features of `at` themselves, which the plan knows, need no mention.
+        """
+        return at.elements
+
+
+Count = Annotated[int, Field(gt=0, le=MAX_COUNT)]
+Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
+Kernel = Annotated[int, Field(gt=0, le=MAX_KERNEL)]
+State = Annotated[int, Field(gt=0, le=MAX_STATE)]
+Depth = Annotated[int, Field(ge=0, le=MAX_BLOCKS)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
 Axes = Annotated[int | tuple[int, ...], BeforeValidator(_check_axes)]
+"""A kernel, a stride or a reduction: one for all axes, or one for each."""
 
 
 def per_axis(value: int | tuple[int, ...], ndim: int, *, where: str) -> Grid:

@@ -1,5 +1,7 @@
 """Mistakes of the user as data, and the one place where they become text."""
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,6 +9,10 @@ from typing import Literal, Self
 
 MAX_LINES = 10
 """Lines that one error has at most."""
+_MAX_PART = 800
+"""Letters that one part of a line has at most; what is longer is cut in its middle."""
+_MAX_DIGITS = 20
+_LONG_NUMBER = re.compile(rf"(?<![\w./-])\d{{{_MAX_DIGITS + 1},}}(?![/-])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,7 @@ class Place:
         if self.kind == "override":
             return f"-s {self.name}"
         if self.kind == "argument":
-            return f"{self.name}={self.value!r}"
+            return f"{self.name}={quoted(self.value)}"
         if self.kind == "option":
             return f"{self.name} {self.value}"
         numbers = [number for number in (self.line, self.column) if number is not None]
@@ -109,19 +115,55 @@ def render(problems: Sequence[Problem]) -> str:
 
 
 def _line(one: Problem) -> str:
-    text = "; ".join(
-        filter(
-            None,
-            (one.problem, one.allowed and f"allowed: {one.allowed}", one.suggestion),
-        )
-    )
+    parts = (one.problem, one.allowed and f"allowed: {one.allowed}", one.suggestion)
+    text = "; ".join(printable(part) for part in parts if part)
     if one.field:
-        text = f"{one.field}: {text}"
+        text = f"{printable(one.field)}: {text}"
     if one.where is None:
         return text
     at = one.where
     apart = at.line is not None or at.kind == "override" or (one.field and at.kind != "file")
-    return f"{at}{'  ' if apart else ': '}{text}"
+    return f"{printable(str(at))}{'  ' if apart else ': '}{text}"
+
+
+def printable(text: str) -> str:
+    """Return what a user, a file or a library wrote as part of one line that can be printed.
+
+    Line breaks and control characters are escaped, numbers and texts of any length are shortened.
+    """
+    if not text.isprintable():
+        text = "".join(
+            one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+        )
+    text = _LONG_NUMBER.sub(lambda found: _shortened(found[0][:6], len(found[0])), text)
+    if len(text) > _MAX_PART:
+        text = f"{text[: _MAX_PART // 2]}...{text[-_MAX_PART // 4 :]}"
+    return text
+
+
+def quoted(value: object) -> str:
+    """Return what `repr` does, of integers as well for which it has too many digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        pass
+    if isinstance(value, int):
+        return digits(value)
+    parts = map(quoted, value) if isinstance(value, tuple | list) else ()
+    return f"({', '.join(parts)})" if parts else f"a {type(value).__name__}"
+
+
+def digits(number: int) -> str:
+    """Return the number as text, shortened where it has more than 20 digits."""
+    size = abs(number)
+    if size < 10**_MAX_DIGITS:
+        return str(number)
+    count = math.floor(math.log10(size)) + 1  # `str` refuses thousands of digits
+    return "-" * (number < 0) + _shortened(str(size // 10 ** (count - 6)), count)
+
+
+def _shortened(first: str, count: int) -> str:
+    return f"{first}... ({count} digits)"
 
 
 def reason(error: BaseException) -> str:

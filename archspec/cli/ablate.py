@@ -9,12 +9,16 @@ import typer
 
 from archspec.cli.confirm import show_progress
 from archspec.cli.options import (
+    MAX_SEED,
+    Batch,
     Configuration,
     DataOrNone,
     Device,
     Fold,
     Jobs,
     PlansName,
+    Seeds,
+    Steps,
     Threads,
 )
 from archspec.cli.specs import Json, Overrides, Spec, patch_sizes, planned_at
@@ -38,9 +42,9 @@ def ablate(
     out: Annotated[
         Path | None, typer.Option(help="Folder to keep; default: ablation-NAME-DATASET.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of a training.")] = 1000,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each network.")] = 3,
-    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 2,
+    steps: Steps = 1000,
+    seeds: Seeds = 3,
+    batch: Batch = 2,
     patch: Annotated[
         str | None, typer.Option(help="Patch size in voxels instead of the dataset's: 96,96,96")
     ] = None,
@@ -53,7 +57,9 @@ def ablate(
     test_share: Annotated[
         float, typer.Option(min=0, max=0.99, help="Compare on this share of the cases instead.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of trainings and test part.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Seed of trainings and test part.")
+    ] = 0,
     json_: Json = False,
 ) -> None:
     """Train a network without its parts, one at a time, and say what each part is worth.

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from archspec.cli.options import MAX_COUNT, Batch
 from archspec.cli.specs import Json, Spec, known, planned_at
 
 
@@ -45,12 +46,12 @@ def profile(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     patch: Annotated[str | None, typer.Option(help="Patch size in voxels, e.g. 96,96,96")] = None,
-    batch: Annotated[int, typer.Option(min=1)] = 1,
+    batch: Batch = 1,
     amp: Annotated[
         bool | None,
         typer.Option("--amp/--no-amp", help="Mixed precision; left out, as trials: on a GPU."),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1)] = 5,
+    repeats: Annotated[int, typer.Option(min=1, max=MAX_COUNT)] = 5,
     json_: Json = False,
 ) -> None:
     """Measure forward pass, training step, memory and energy, beside the estimates."""

@@ -3,11 +3,11 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from archspec.cli.options import Device, Jobs, PlansName, Threads
+from archspec.cli.options import Device, Jobs, PlansName, Seeds, Threads
 from archspec.cli.report import Run
 from archspec.cli.specs import Json
 
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def confirm(
     run: Run,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each point of the front.")] = 3,
+    seeds: Seeds = 3,
     jobs: Jobs = 1,
     threads: Threads = 1,
     device: Device = "auto",

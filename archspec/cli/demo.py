@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from archspec.cli.options import MAX_COUNT, MAX_SEED, Jobs
+
 _MARKER = ".archspec-demo"
 _DATASET = 901
 _NAME = f"Dataset{_DATASET}_Reach"
@@ -27,10 +29,12 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to work in.")] = Path("archspec-demo"),
-    trials: Annotated[int, typer.Option(min=1, help="Trials of the search.")] = 8,
-    cases: Annotated[int, typer.Option(help="Training cases.")] = 80,
-    jobs: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of data, sampler and trainings.")] = 0,
+    trials: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Trials of the search.")] = 8,
+    cases: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Training cases.")] = 80,
+    jobs: Jobs = 2,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Seed of data, sampler and trainings.")
+    ] = 0,
     search_only: Annotated[bool, typer.Option(help="Stop after the report.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier demo.")] = False,
 ) -> None:

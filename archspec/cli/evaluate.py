@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from archspec.cli.options import MAX_SEED
 from archspec.cli.specs import Json
 
 
@@ -27,7 +28,7 @@ def evaluate(
     tolerance: Annotated[
         float, typer.Option(min=0, max=1e6, help="How far off a surface may be, in mm.")
     ] = 2.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the bootstrap.")] = 0,
     partial: Annotated[
         bool, typer.Option("--partial", help="Leave out references without a prediction.")
     ] = False,

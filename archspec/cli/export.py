@@ -9,6 +9,7 @@ import typer
 from archspec.cli.options import Data, StagesFromDataset
 from archspec.cli.refusal import with_options
 from archspec.cli.specs import Overrides, Spec, patch_or_exact
+from blocks.base import MAX_WIDTH
 
 _WIDTH = 80
 
@@ -36,7 +37,8 @@ def export(
         ),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Batch size instead of the dataset's.")
+        int | None,
+        typer.Option(min=1, max=MAX_WIDTH, help="Batch size instead of the dataset's."),
     ] = None,
     fit_memory: Annotated[
         str | None, typer.Option(help="Shrink batch, then patch, until training fits, e.g. 24GB")

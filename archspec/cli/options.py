@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archspec.cli.refusal import OPTIONS
+from blocks.base import MAX_COUNT as MAX_STEPS
+from blocks.base import MAX_WIDTH
 from blocks.errors import Place, Problem, SpecError
 
 if TYPE_CHECKING:
@@ -17,12 +19,23 @@ if TYPE_CHECKING:
     from search.space.settings import GivenSettings
     from search.space.space import Space
 
+MAX_COUNT = 10**6
+"""Trials, cases, repeats, hours: what only takes time."""
+MAX_SEED = 2**31 - 1
+_MAX_WORKERS = 1024
+
 _DATA = typer.Option(help="Dataset id or name, preprocessed by nnU-Net.")
 
 Data = Annotated[str, _DATA]
 DataOrNone = Annotated[str | None, _DATA]
-Jobs = Annotated[int, typer.Option(min=1, help="Worker processes; on CUDA one per GPU.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads per worker.")]
+Jobs = Annotated[
+    int,
+    typer.Option(min=1, max=_MAX_WORKERS, help="Worker processes; on CUDA one per GPU."),
+]
+Threads = Annotated[int, typer.Option(min=1, max=_MAX_WORKERS, help="CPU threads per worker.")]
+Batch = Annotated[int, typer.Option(min=1, max=MAX_WIDTH, help="Batch size.")]
+Seeds = Annotated[int, typer.Option(min=1, max=1000, help="Trainings of each network.")]
+Steps = Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Optimizer steps of a training.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
 Configuration = Annotated[str, typer.Option(help="nnU-Net configuration.")]
 UsualConfiguration = Annotated[
@@ -33,7 +46,7 @@ StagesFromDataset = Annotated[
     bool,
     typer.Option("--stages-from-dataset", help="Fit strides, kernels and stages to the spacing."),
 ]
-Fold = Annotated[int, typer.Option(min=0, help="Fold: which cases validate.")]
+Fold = Annotated[int, typer.Option(min=0, max=1000, help="Fold: which cases validate.")]
 
 
 def check_fitting(stages_from_dataset: bool, data: str | None) -> None:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archspec.cli.options import Configuration, Data, Device, PlansName, StagesFromDataset
+from archspec.cli.options import (
+    MAX_COUNT,
+    MAX_SEED,
+    MAX_STEPS,
+    Configuration,
+    Data,
+    Device,
+    PlansName,
+    StagesFromDataset,
+)
 from archspec.cli.specs import Json, Overrides, Spec
 
 if TYPE_CHECKING:
@@ -38,12 +47,16 @@ def overfit(
         ),
     ] = None,
     stages_from_dataset: StagesFromDataset = False,
-    steps: Annotated[int, typer.Option(min=1, help="Steps at most.")] = 2000,
-    minutes: Annotated[float | None, typer.Option(min=0, help="Minutes at most.")] = None,
+    steps: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Steps at most.")] = 2000,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, max=MAX_COUNT, help="Minutes at most.")
+    ] = None,
     configuration: Configuration = "3d_fullres",
     plans: PlansName = "nnUNetPlans",
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the network's weights.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Seed of the network's weights.")
+    ] = 0,
     json_: Json = False,
 ) -> None:
     """Train on one patch until the Dice is 0.99 of what the decoder's resolution allows.

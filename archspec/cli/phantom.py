@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archspec.cli.options import MAX_COUNT, MAX_SEED
+
 if TYPE_CHECKING:
     from archspec.phantom.task import Task
 
@@ -33,13 +35,19 @@ def phantom(
     ] = None,
     cases: Annotated[
         int | None,
-        typer.Option(help=f"Training cases; {_DEFAULT_CASES} where the level does not say."),
+        typer.Option(
+            max=MAX_COUNT,
+            help=f"Training cases; {_DEFAULT_CASES} where the level does not say.",
+        ),
     ] = None,
-    test_cases: Annotated[int, typer.Option(help="Test cases, in imagesTs and labelsTs.")] = 8,
+    test_cases: Annotated[
+        int, typer.Option(max=MAX_COUNT, help="Test cases, in imagesTs and labelsTs.")
+    ] = 8,
     distance: Annotated[
         int | None,
         typer.Option(
-            help="Reach only: voxels between landmark and twins, in a volume that grows with them."
+            max=MAX_COUNT,
+            help="Reach only: voxels between landmark and twins, in a volume that grows with them.",
         ),
     ] = None,
     control: Annotated[
@@ -52,7 +60,9 @@ def phantom(
     spacing: Annotated[
         str, typer.Option(help="Voxel size in mm, D,H,W; sizes in voxels do not change.")
     ] = "1,1,1",
-    seed: Annotated[int, typer.Option(help="Seed; equal seeds give equal files.")] = 0,
+    seed: Annotated[
+        int, typer.Option(max=MAX_SEED, help="Seed; equal seeds give equal files.")
+    ] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing dataset.")] = False,
     show: Annotated[
         bool,

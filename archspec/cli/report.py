@@ -49,7 +49,9 @@ def report(
 def best(
     run: Run,
     out: Annotated[Path, typer.Option("-o", "--out", help="The YAML file to write.")],
-    max_gflops: Annotated[float | None, typer.Option(help="Only networks up to this.")] = None,
+    max_gflops: Annotated[
+        float | None, typer.Option(min=0, max=1e12, help="Only networks up to this.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write the spec with the best validation Dice (among those within the limit)."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archspec.cli.options import (
+    MAX_COUNT,
+    MAX_SEED,
     Configuration,
     DataOrNone,
     Device,
@@ -20,6 +22,7 @@ from archspec.cli.options import (
 from archspec.cli.refusal import with_options
 from archspec.cli.specs import Overrides, patch_or_exact
 from archspec.spec.find import space_tree
+from blocks.base import MAX_WIDTH
 
 if TYPE_CHECKING:
     from archspec.nnunet.dataset import PreprocessedDataset
@@ -50,7 +53,10 @@ def search(
     ],
     data: DataOrNone = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Trials in all, resumed and stopped ones included.")
+        int | None,
+        typer.Option(
+            min=1, max=MAX_COUNT, help="Trials in all, resumed and stopped ones included."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
     overrides: Overrides = None,
@@ -76,13 +82,15 @@ def search(
         ),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Batch size instead of the space's.")
+        int | None,
+        typer.Option(min=1, max=MAX_WIDTH, help="Batch size instead of the space's."),
     ] = None,
     stages_from_dataset: StagesFromDataset = False,
     confirm_seeds: Annotated[
         int | None,
         typer.Option(
             min=0,
+            max=1000,
             help="Trainings of each point of the front at the end; default 3 where test cases are "
             "held out (--test-share), else 0.",
         ),
@@ -97,12 +105,15 @@ def search(
     configuration: Configuration = "3d_fullres",
     plans: PlansName = "nnUNetPlans",
     fold: Fold = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of sampler and trainings.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Seed of sampler and trainings.")
+    ] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show samples, their costs and the hours.")
     ] = False,
     seconds_per_step: Annotated[
-        float | None, typer.Option(min=0, help="For --dry-run, instead of timing a step.")
+        float | None,
+        typer.Option(min=0, max=MAX_COUNT, help="For --dry-run, instead of timing a step."),
     ] = None,
 ) -> None:
     """Search a space for the front of validation Dice against FLOPs.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from archspec.cli.options import (
+    Batch,
     DataOrNone,
     PlansName,
     StagesFromDataset,
@@ -19,6 +20,7 @@ from archspec.cli.options import (
 from archspec.cli.refusal import with_options
 from archspec.spec.bundled import bundled, bundled_names
 from archspec.spec.find import list_specs, load_tree
+from blocks.base import MAX_WIDTH
 
 if TYPE_CHECKING:
     from archspec.network.input_sizes import InputSizes
@@ -92,10 +94,10 @@ def describe(
     configuration: UsualConfiguration = None,
     plans: PlansName = "nnUNetPlans",
     stages_from_dataset: StagesFromDataset = False,
-    in_channels: Annotated[int | None, typer.Option(min=1)] = None,
-    num_classes: Annotated[int | None, typer.Option(min=1)] = None,
+    in_channels: Annotated[int | None, typer.Option(min=1, max=MAX_WIDTH)] = None,
+    num_classes: Annotated[int | None, typer.Option(min=1, max=MAX_WIDTH)] = None,
     patch: Patch = None,
-    batch: Annotated[int, typer.Option(min=1, help="Batch size of a training step.")] = 2,
+    batch: Batch = 2,
     gpu_memory: Annotated[
         str | None, typer.Option(help="Ask whether training under AMP fits, e.g. 12GB")
     ] = None,

@@ -7,10 +7,15 @@ from collections.abc import Collection, Sequence
 import typer
 from pydantic import ValidationError
 
+from blocks.errors import printable
+
 _RULES = {
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than_equal": "must be at most {le:g}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "finite_number": "must be a finite number",
     "int_parsing": "must be an integer",
+    "int_parsing_size": "must be an integer of fewer digits",
+    "int_from_float": "must be an integer",
     "float_parsing": "must be a number",
 }
 
@@ -36,6 +41,8 @@ def usage_line(error: typer.TyperException, words: Sequence[str], verbs: Collect
 def _rule(invalid: ValidationError) -> str:
     mistake = invalid.errors(include_url=False)[0]
     form = _RULES.get(mistake["type"])
-    rule = form and form.format(**mistake.get("ctx", {}))
+    context = mistake.get("ctx", {})
+    bounds = {name: f"{n:g}" if isinstance(n, float) else n for name, n in context.items()}
+    rule = form and form.format(**bounds)
     rule = rule or mistake["msg"].replace("Input should", "must", 1)
-    return f"{rule}, got {shlex.quote(str(mistake['input']))}"
+    return printable(f"{rule}, got {shlex.quote(str(mistake['input']))}")

@@ -23,6 +23,7 @@ from archspec.cli.specs import (
     patch_sizes,
     planned_at,
 )
+from blocks.base import MAX_WIDTH
 
 if TYPE_CHECKING:
     from archspec.network.plan import Plan
@@ -45,7 +46,8 @@ def validate(
     plans: PlansName = "nnUNetPlans",
     patch: Patch = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Batch size: says what training needs with it.")
+        int | None,
+        typer.Option(min=1, max=MAX_WIDTH, help="Batch size: says what training needs with it."),
     ] = None,
     stages_from_dataset: StagesFromDataset = False,
 ) -> None:

@@ -10,6 +10,7 @@ from blocks.base import Grid
 from blocks.errors import SpecError, argument
 
 UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30, "M": 10**6, "G": 10**9}
+_MOST = 10**15
 
 
 def memory_size(text: str, *, name: str = "gpu_memory") -> int:
@@ -20,9 +21,10 @@ def memory_size(text: str, *, name: str = "gpu_memory") -> int:
     """
     found = re.fullmatch(r"([0-9]+\.?[0-9]*) ?([A-Za-z]+)", text.strip())
     unit = UNITS.get(found[2].upper()) if found else None
-    if found is None or unit is None or float(found[1]) <= 0:
+    if found is None or unit is None or not 0 < float(found[1]) * unit <= _MOST:
         raise SpecError(
-            "must be a size such as 12GB, 11.5GiB or 8000MB", where=argument(name, text)
+            "must be a size such as 12GB, 11.5GiB or 8000MB, at most 1000000GB",
+            where=argument(name, text),
         )
     return int(float(found[1]) * unit)
 

@@ -7,13 +7,20 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+from archspec.network.bounds import (
+    blocks_problems,
+    input_problems,
+    stage_problems,
+    tensor_problems,
+)
 from archspec.network.input_sizes import OF_SPEC, InputSizes
 from archspec.network.stages import fitted
 from archspec.network.window import Window, next_size
+from archspec.spec.claims import MAX_PATCH_AXIS
 from archspec.spec.schema import ArchSpec, StageSpec
-from blocks.base import Grid, SpecError, StageShape
+from blocks.base import MAX_WIDTH, Grid, SpecError, StageShape, is_count
 from blocks.decoders.decoder import Heads, divides, plans_strides
-from blocks.errors import Problem
+from blocks.errors import Problem, quoted
 from blocks.layers.norm import OnePositionError, check_norm
 from blocks.wrappers.block import ConvBlockSpec
 
@@ -118,13 +125,18 @@ def plan(spec: ArchSpec, sizes: InputSizes = OF_SPEC) -> Plan:
     channels = spec.in_channels if sizes.in_channels is None else sizes.in_channels
     classes = spec.num_classes if sizes.num_classes is None else sizes.num_classes
     found = [
-        Problem(f"must be an integer of at least 1, but is {value!r}", field=name)
+        Problem(
+            f"must be an integer of at least 1, but is {quoted(value)}",
+            field=name,
+            allowed=_up_to(MAX_WIDTH, value),
+        )
         for name, value in (("in_channels", channels), ("num_classes", classes))
-        if type(value) is not int or value < 1
+        if not is_count(value, most=MAX_WIDTH)
     ]
-    if len(patch) not in (2, 3) or any(type(n) is not int or n < 1 for n in patch):
-        problem = f"must be 2 or 3 sizes in voxels, e.g. (32, 32, 32), but is {given!r}"
-        found.append(Problem(problem, field="patch_size"))
+    if len(patch) not in (2, 3) or not all(is_count(n, most=MAX_PATCH_AXIS) for n in patch):
+        problem = f"must be 2 or 3 sizes in voxels, e.g. (32, 32, 32), but is {quoted(given)}"
+        allowed = _up_to(MAX_PATCH_AXIS, *patch)
+        found.append(Problem(problem, field="patch_size", allowed=allowed))
     if found:
         raise SpecError(found)
     if sizes.fit_stages:
@@ -132,6 +144,11 @@ def plan(spec: ArchSpec, sizes: InputSizes = OF_SPEC) -> Plan:
     if sizes.exact:
         return _Planning(spec, channels, classes, patch).plan()
     return _padded(spec, channels, classes, patch)
+
+
+def _up_to(most: int, *values: object) -> str:
+    """Return what is allowed where one of the integers exceeds it."""
+    return f"at most {most}" if any(type(n) is int and n > most for n in values) else ""
 
 
 def _padded(spec: ArchSpec, channels: int, classes: int, patch: Grid) -> Plan:
@@ -195,6 +212,7 @@ class _Planning:
         spec, channels, classes = self.spec, self.channels, self.classes
         self.total_stride()
         inp, stages = StageShape(channels, self.padded), []
+        self._check_input(inp)
         for index, stage in enumerate(spec.encoder.stages):
             stages.append(self._stage(stage, inp, f"encoder.stages.{index}"))
             inp = stages[-1].out
@@ -204,6 +222,7 @@ class _Planning:
         if self.divides:
             self._check("", lambda: spec.decoder.check(inputs, heads))
         self._raise(advise)
+        self._check_bounds(stages, inputs, heads)
         grids = tuple(
             tuple(n * g // p for n, p, g in zip(self.patch, self.padded, grid, strict=True))
             for grid in spec.decoder.output_grids(inputs, heads)
@@ -247,6 +266,32 @@ class _Planning:
         last = stage is self.spec.encoder.stages[-1]
         self._check(path, lambda: _check_tap(stage, last=last))
         return StagePlan(path, stage, inp, mixed, out)
+
+    def _check_input(self, inp: StageShape) -> None:
+        """Refuse an input that is too large before anything computes with its size.
+
+        Raises:
+            SpecError: see above.
+        """
+        self.problems += input_problems(self.patch, inp)
+        self._raise(advise=False)
+
+    def _check_bounds(
+        self, stages: list[StagePlan], inputs: tuple[StageShape, ...], heads: Heads
+    ) -> None:
+        """Refuse more blocks, or larger tensors, than there may be.
+
+        Raises:
+            SpecError: see above.
+        """
+        self.problems += blocks_problems(self.spec, inputs)
+        for one in stages:
+            if not self.problems:
+                self.problems += stage_problems(one.spec, one.path, one.inp, one.mixed, one.out)
+        if not self.problems:
+            largest = self.spec.decoder.largest(inputs, heads)
+            self.problems += tensor_problems({"decoder": largest}, self.padded)
+        self._raise(advise=False)
 
     def _check_divides(self, grid: Grid, divisor: Grid, field: str) -> None:
         if self.divides and any(n % d for n, d in zip(grid, divisor, strict=True)):

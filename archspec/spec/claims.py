@@ -1,11 +1,10 @@
 """Claims: the figures that others state about a network, with where they stand and how sure."""
 
-from math import isfinite
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from blocks.base import ComponentSpec, Count
+from blocks.base import ComponentSpec, Width, is_count
 
 Quantity = Literal[
     "parameters",
@@ -26,14 +25,16 @@ Unit = Literal["M", "G", "%", "mm", "MB", "GB", "s", "h", "x"]
 Confidence = Literal["published", "code", "second_hand", "unverified", "derived"]
 Text = Annotated[str, Field(min_length=1)]
 
-_VALUE = "must be a number, or the source's words where it gives none"
+MAX_PATCH_AXIS = 8192
+_MAX_VALUE = 1e100
+_VALUE = "must be a number up to 1e100, or the source's words where it gives none"
 
 
 def _check_patch(value: object) -> object:
     if not isinstance(value, tuple) or len(value) not in (2, 3):
         raise ValueError("must be a list of 2 or 3 sizes in voxels, e.g. [96, 96, 96]")
-    if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in value):
-        raise ValueError("sizes must be positive integers, in voxels")
+    if not all(is_count(size, most=MAX_PATCH_AXIS) for size in value):
+        raise ValueError(f"sizes must be positive integers, in voxels, at most {MAX_PATCH_AXIS}")
     return value
 
 
@@ -44,7 +45,9 @@ PatchSize = Annotated[tuple[int, ...], BeforeValidator(_check_patch)]
 def _check_value(value: object) -> object:
     if isinstance(value, bool | None) or value == "":
         raise ValueError(_VALUE)
-    if not isinstance(value, int | str) and not (isinstance(value, float) and isfinite(value)):
+    if not isinstance(value, int | float | str):
+        raise ValueError(_VALUE)
+    if not isinstance(value, str) and not abs(value) <= _MAX_VALUE:  # nan is not either
         raise ValueError(_VALUE)
     return value
 
@@ -55,10 +58,10 @@ class ClaimSizes(ComponentSpec):
     `batch` is that of training memory; everything else is one forward pass at batch 1.
     """
 
-    in_channels: Count | None = None
-    num_classes: Count | None = None
+    in_channels: Width | None = None
+    num_classes: Width | None = None
     patch_size: PatchSize | None = None
-    batch: Count = 2
+    batch: Width = 2
 
 
 class ClaimSpec(ComponentSpec):
@@ -83,7 +86,7 @@ class ClaimSpec(ComponentSpec):
     setting: str = ""
     dataset: str = ""
     at: ClaimSizes = ClaimSizes()
-    against: Annotated[float, Field(gt=0)] | None = None
+    against: Annotated[float, Field(gt=0, le=_MAX_VALUE)] | None = None
     source: Text
     confidence: Confidence
     note: str = ""

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from archspec.spec.claims import ClaimSpec, PatchSize
 from archspec.spec.training import TrainingSpec
-from blocks.base import ComponentSpec, Count, NotWeights
+from blocks.base import ComponentSpec, Count, Depth, NotWeights, Width
 from blocks.decoders import AnyDecoder
 from blocks.downsample import AnyDownsample
 from blocks.ffn import AnyFFN
@@ -22,6 +22,9 @@ from blocks.wrappers import AnyBlock
 from blocks.wrappers.residual import ResidualBlockSpec
 
 SCHEMA_VERSION = 1
+MAX_STAGES = 16
+MAX_NAME = 200
+"""Letters of a name, which is part of names of folders."""
 
 Init = Literal["default", "segformer", "nnunet"]
 
@@ -34,8 +37,8 @@ class StageSpec(ComponentSpec):
     The result goes to the next stage, and through `skip` to the decoder.
     """
 
-    width: Count
-    depth: Annotated[int, Field(ge=0)] = 1
+    width: Width
+    depth: Depth = 1
     downsample: AnyDownsample = AnyDownsample()
     local: AnyLocal = NoLocalSpec()
     block: AnyBlock = ResidualBlockSpec()
@@ -67,7 +70,7 @@ def merge_defaults(defaults: Any, stage: Any) -> Any:
 class EncoderSpec(ComponentSpec):
     """Stages, fine to coarse. In YAML, `defaults` is merged into every stage."""
 
-    stages: Annotated[tuple[StageSpec, ...], Field(min_length=1)]
+    stages: Annotated[tuple[StageSpec, ...], Field(min_length=1, max_length=MAX_STAGES)]
 
     @model_validator(mode="before")
     @classmethod
@@ -97,12 +100,16 @@ class ArchSpec(ComponentSpec):
     """
 
     schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION), _LABEL] = SCHEMA_VERSION
-    name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), _LABEL]
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=MAX_NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),
+        _LABEL,
+    ]
     title: Annotated[str, _LABEL] = ""
     sources: Annotated[tuple[str, ...], _LABEL] = ()
     claims: Annotated[tuple[ClaimSpec, ...], _LABEL] = ()
-    in_channels: Count = 1
-    num_classes: Count = 2
+    in_channels: Width = 1
+    num_classes: Width = 2
     patch_size: Annotated[PatchSize, NotWeights()]
     encoder: EncoderSpec
     decoder: AnyDecoder

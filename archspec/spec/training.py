@@ -4,12 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from blocks.base import Added, ComponentSpec, Count
+from blocks.base import Added, ComponentSpec, Count, Positive
 
 Optimizer = Literal["adamw", "adam", "sgd"]
 OF_OPTIMIZERS = ("momentum", "betas")
 """Fields that not every optimizer has."""
-Positive = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -32,7 +31,7 @@ class TrainingSpec(ComponentSpec):
 
     optimizer: Optimizer = "adamw"
     lr: Positive = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    weight_decay: Annotated[float, Field(ge=0, le=1e12)] = 1e-2
     momentum: Annotated[float, Field(gt=0, lt=1)] = 0.99
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     schedule: Literal["constant", "poly", "cosine"] = "poly"

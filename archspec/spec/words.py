@@ -2,7 +2,10 @@
 
 import difflib
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
+
+from blocks.errors import digits
 
 SYNONYMS = {
     "heads": "num_heads",
@@ -39,6 +42,7 @@ SYNONYMS = {
     "bias": "qkv_bias",
 }
 """What other tools call a field -> ours."""
+_MAX_SHOWN = 60
 
 
 def nearest(word: str, allowed: Sequence[str]) -> str:
@@ -59,5 +63,16 @@ def shown(value: Any) -> str:
         return "a mapping"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    text = f"[{', '.join(map(shown, value))}]" if isinstance(value, tuple) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    if isinstance(value, int):
+        return digits(value)
+    if isinstance(value, tuple | list):
+        text = f"[{', '.join(map(shown, islice(value, _MAX_SHOWN)))}]"
+    else:
+        text = repr(value[:_MAX_SHOWN] if isinstance(value, str) else value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+
+
+def listed(values: Sequence[Any], *, most: int = 12) -> str:
+    """Return the values with commas; of many the first ones, and how many there are."""
+    text = ", ".join(shown(one) if not isinstance(one, str) else one for one in values[:most])
+    return text if len(values) <= most else f"{text}, ... ({len(values)} in all)"

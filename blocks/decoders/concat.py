@@ -1,12 +1,13 @@
 """The concatenation decoder: nnU-Net's, or UNETR's with residual units, also on the skips."""
 
+import math
 from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from blocks.base import Added, Count, Grid, SpecError, StageShape
+from blocks.base import Added, Grid, SpecError, StageShape, Width
 from blocks.decoders.decoder import Decoder, DecoderSpec, Heads, Skips
 from blocks.decoders.levels import LevelCounts, LevelKernels, level_counts, level_kernels
 from blocks.layers.act import Act
@@ -41,7 +42,7 @@ class ConcatDecoderSpec(DecoderSpec):
     kind: Literal["concat"] = "concat"
     input_skip: bool = False
     skip_block: SkipBlock = "residual"
-    bottleneck_width: Count | None = None
+    bottleneck_width: Width | None = None
     up: Up = "transpose"
     fue: bool = False
     num_convs: LevelCounts | None = None
@@ -110,6 +111,28 @@ class ConcatDecoderSpec(DecoderSpec):
     def norms(self, skips: Skips) -> list[tuple[str, str, StageShape]]:
         normed = self.levels(skips) if self.skip_block == "residual" else skips[:-1]
         return [("norm", self.norm, at) for at in normed]
+
+    def num_steps(self, skips: Skips) -> int:
+        return sum(count or 1 for count in self.counts(skips))
+
+    def largest_inside(self, skips: Skips) -> int:
+        levels, kernels = self.levels(skips), self.kernels(skips)
+        decoded = self.feature_shapes(skips) if len(levels) > 1 else ()
+        features = (*decoded, levels[-1])
+        found = [shape.elements for shape in (*levels, *features)]
+        if self.skip_block == "residual":
+            for skip, level, kernel in zip(skips, levels, kernels, strict=True):
+                widest = max(skip.channels, level.channels)
+                found.append(level.channels * widest * math.prod(kernel))
+        for (fine, coarse), level, kernel in zip(pairwise(features), levels, kernels, strict=False):
+            joined = fine.channels + level.channels
+            step = math.prod(f // c for f, c in zip(fine.grid, coarse.grid, strict=True))
+            found += [
+                joined * fine.positions,
+                joined * fine.channels * math.prod(kernel),
+                fine.channels * coarse.channels * step,
+            ]
+        return max(found)
 
     def build(self, skips: Skips, heads: Heads) -> "ConcatDecoder":
         return ConcatDecoder(skips, spec=self, heads=heads)

@@ -1,5 +1,6 @@
 """What all decoders share: heads, deep supervision, and the grids of their outputs."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
@@ -51,6 +52,21 @@ class DecoderSpec(ComponentSpec, ABC):
         Raises:
             SpecError: `field` is the field's name.
         """
+
+    def num_steps(self, skips: Skips) -> int:
+        """Return how many blocks its levels have in all."""
+        return 0
+
+    def largest_inside(self, skips: Skips) -> int:
+        """Return the elements of its largest tensor at batch 1, heads left out."""
+        return max(shape.elements for shape in self.feature_shapes(skips))
+
+    def largest(self, skips: Skips, heads: Heads) -> int:
+        """Return the elements of its largest tensor at batch 1, see `LayerSpec.largest`."""
+        finest = self.feature_shapes(skips)[0]
+        gap = math.prod(_gap(heads.patch_size, finest.grid)) if self.head == "transpose" else 1
+        logits = heads.num_classes * math.prod(heads.patch_size)
+        return max(self.largest_inside(skips), logits, finest.channels * heads.num_classes * gap)
 
     def check(self, skips: Skips, heads: Heads) -> None:
         """Refuse what cannot work: a head short of the patch grid, too many heads, a norm.

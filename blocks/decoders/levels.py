@@ -4,18 +4,14 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from blocks.base import Grid, SpecError
+from blocks.base import MAX_BLOCKS, MAX_KERNEL, Grid, SpecError, is_count
 from blocks.layers.conv import odd_kernel
-
-
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _is_axes(value: object) -> bool:
     if not isinstance(value, tuple):
-        return _is_count(value, 1)
-    return len(value) in (2, 3) and all(_is_count(axis, 1) for axis in value)
+        return is_count(value, most=MAX_KERNEL)
+    return len(value) in (2, 3) and all(is_count(axis, most=MAX_KERNEL) for axis in value)
 
 
 def _check_kernels(value: object) -> object:
@@ -23,16 +19,17 @@ def _check_kernels(value: object) -> object:
     if not all(_is_axes(entry) for entry in (value if by_level else [value])):  # type: ignore[attr-defined]
         raise ValueError(
             "must be a positive integer, a list with one per axis (2 or 3), or such a list per "
-            "level, fine to coarse, as in [[1, 3, 3], [3, 3, 3]]"
+            f"level, fine to coarse, as in [[1, 3, 3], [3, 3, 3]], at most {MAX_KERNEL} each"
         )
     return value
 
 
 def _check_counts(value: object, least: int) -> object:
     entries = value if isinstance(value, tuple) else (value,)
-    if not entries or not all(_is_count(entry, least) for entry in entries):
+    if not entries or not all(is_count(entry, least=least, most=MAX_BLOCKS) for entry in entries):
         raise ValueError(
-            f"must be an integer of at least {least}, or a list with one per level, fine to coarse"
+            f"must be an integer of at least {least}, at most {MAX_BLOCKS}, or a list with one per "
+            "level, fine to coarse"
         )
     return value
 

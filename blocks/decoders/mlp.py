@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from blocks.base import Count, StageShape
+from blocks.base import StageShape, Width
 from blocks.decoders.decoder import Decoder, DecoderSpec, Heads, Skips
 from blocks.layers.act import Act, build_act
 from blocks.layers.conv import pointwise
@@ -23,7 +23,7 @@ class MLPDecoderSpec(DecoderSpec):
     """
 
     kind: Literal["mlp"] = "mlp"
-    width: Count = 64
+    width: Width = 64
     proj_norm: Norm = "none"
     fuse_norm: Norm = "layer"
     act: Act = "relu"
@@ -38,6 +38,11 @@ class MLPDecoderSpec(DecoderSpec):
             ("fuse_norm", self.fuse_norm, features[0]),
             *(("proj_norm", self.proj_norm, at) for at in features),
         ]
+
+    def largest_inside(self, skips: Skips) -> int:
+        joined = len(skips) * self.width
+        widest = max(joined, *(skip.channels for skip in skips))
+        return max(self.width * widest, joined * skips[0].positions)
 
     def build(self, skips: Skips, heads: Heads) -> "MLPDecoder":
         return MLPDecoder(skips, spec=self, heads=heads)

@@ -1,5 +1,6 @@
 """The summation decoder: skips are added, so no concatenated tensor is ever held."""
 
+import math
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -37,6 +38,18 @@ class SumDecoderSpec(DecoderSpec):
 
     def norms(self, skips: Skips) -> list[tuple[str, str, StageShape]]:
         return [("norm", self.norm, at) for at in skips[:-1]]
+
+    def num_steps(self, skips: Skips) -> int:
+        return sum(level_counts(self.num_blocks, len(skips) - 1, field="num_blocks"))
+
+    def largest_inside(self, skips: Skips) -> int:
+        kernels = level_kernels(self.kernel_size, len(skips) - 1, skips[0].ndim)
+        counts = level_counts(self.num_blocks, len(skips) - 1, field="num_blocks")
+        found = [0]
+        for (fine, coarse), kernel, count in zip(pairwise(skips), kernels, counts, strict=True):
+            refined = fine.channels**2 * math.prod(kernel) if count else 0
+            found += [refined, fine.channels * coarse.channels]
+        return max(found)
 
     def build(self, skips: Skips, heads: Heads) -> "SumDecoder":
         return SumDecoder(skips, spec=self, heads=heads)

@@ -1,5 +1,6 @@
 """Strided convolution into a stage; with a large kernel, the stem or a patch embedding."""
 
+import math
 from typing import Annotated, Literal
 
 from torch import nn
@@ -79,13 +80,24 @@ class DownsampleSpec(ComponentSpec):
             check_rope(out, field="rope")
         check_norm(self.norm, out, field="norm")
 
+    def largest(self, inp: StageShape, out: StageShape) -> int:
+        """Return the elements of its largest tensor at batch 1, see `LayerSpec.largest`."""
+        kernel = math.prod(per_axis(self.kernel_size, inp.ndim, where="kernel_size"))
+        pairs = inp.channels * out.channels
+        refined = inp.channels**2 * 3**inp.ndim if self.pre == "norm_conv_norm" else 0
+        if self.groups == "dense":
+            return max(pairs * kernel, refined)
+        if self._separable(inp, out):
+            return max(inp.channels * kernel, pairs, refined)
+        return max(out.channels * kernel, refined)
+
     def build(self, inp: StageShape, out: StageShape) -> nn.Module:
         """Return a module (B, inp.channels, *inp.grid) -> (B, out.channels, *out.grid).
 
         `pre: norm_conv_norm` is SegResMamba's: github.com/badhandas/SegResMamba@7142651,
         model/segresmamba.py, `downsample_layers`.
         """
-        separable = self.groups == "in" and out.channels % inp.channels != 0
+        separable = self._separable(inp, out)
         convolution = conv(
             inp.channels,
             inp.channels if separable else out.channels,
@@ -107,6 +119,9 @@ class DownsampleSpec(ComponentSpec):
         if self.act != "none":
             layers.append(build_act(self.act))
         return nn.Sequential(*layers)
+
+    def _separable(self, inp: StageShape, out: StageShape) -> bool:
+        return self.groups == "in" and out.channels % inp.channels != 0
 
     def _pre(self, inp: StageShape) -> list[nn.Module]:
         if self.pre == "none":

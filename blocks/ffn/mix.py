@@ -21,6 +21,10 @@ class MixFFNSpec(LayerSpec):
     def check(self, at: StageShape) -> None:
         check_norm(self.norm, self._hidden(at), field="norm")
 
+    def largest(self, at: StageShape) -> int:
+        hidden = self._hidden(at)
+        return max(hidden.channels * at.channels, hidden.elements)
+
     def build(self, at: StageShape) -> nn.Module:
         """Return a module (B, C, *grid) -> same shape.
 

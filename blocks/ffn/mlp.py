@@ -15,14 +15,20 @@ class MLPSpec(LayerSpec):
     kind: Literal["mlp"] = "mlp"
     ratio: Annotated[float, Field(gt=0, le=16)] = 4.0
 
+    def largest(self, at: StageShape) -> int:
+        return self._hidden(at) * max(at.channels, at.positions)
+
     def build(self, at: StageShape) -> nn.Module:
         """Return a module (B, C, *grid) -> same shape.
 
         Source: transformer feed-forward, arXiv 1706.03762, section 3.3, with GELU.
         """
-        hidden = max(1, round(at.channels * self.ratio))
+        hidden = self._hidden(at)
         return nn.Sequential(
             pointwise(at.channels, hidden, at.ndim),
             nn.GELU(),
             pointwise(hidden, at.channels, at.ndim),
         )
+
+    def _hidden(self, at: StageShape) -> int:
+        return max(1, round(at.channels * self.ratio))

@@ -16,7 +16,7 @@ _BATCH = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 def _group_count(word: str) -> int | None:
-    match = re.fullmatch(r"group(?:1|\(([1-9]\d*)\))", word)
+    match = re.fullmatch(r"group(?:1|\(([1-9]\d{0,4})\))", word)
     return None if match is None else int(match[1] or 1)
 
 

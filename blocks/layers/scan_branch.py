@@ -2,13 +2,37 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from blocks.scan.causal_conv import causal_conv1d
 from blocks.scan.op import selective_scan
+
+
+class ScanSizes(Protocol):
+    """What the spec of a mixer that scans says of its sizes."""
+
+    @property
+    def d_state(self) -> int: ...
+    @property
+    def d_conv(self) -> int: ...
+    @property
+    def expand(self) -> int: ...
+
+
+def scan_elements(sizes: ScanSizes, channels: int, tokens: int, *, directions: int) -> int:
+    """Return the elements of the largest tensor: a weight, tokens, or states that a scan keeps.
+
+    What the directions have alike is stacked.
+    """
+    inner, rank = sizes.expand * channels, math.ceil(channels / 16)
+    projected = rank + 2 * sizes.d_state
+    weight = inner * max(2 * channels, directions * max(projected, sizes.d_conv))
+    features = tokens * max(2 * inner, directions * max(inner, projected))
+    states = directions * max(2, math.ceil(tokens / 64)) * inner * sizes.d_state
+    return max(weight, features, states)
 
 
 class ScanBranch(nn.Module):

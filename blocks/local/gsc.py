@@ -1,5 +1,6 @@
 """GSC: the gated spatial convolution."""
 
+import math
 from typing import Literal
 
 from torch import Tensor, nn
@@ -25,6 +26,9 @@ class GSCSpec(LayerSpec):
 
     def check(self, at: StageShape) -> None:
         check_norm(NORM, at, field="kind: gsc", instead="kind: none, ")
+
+    def largest(self, at: StageShape) -> int:
+        return at.channels**2 * math.prod((3,) * at.ndim)
 
     def build(self, at: StageShape) -> nn.Module:
         """Return a module (B, C, *grid) -> same shape."""

@@ -6,7 +6,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.base import Axes, Count, Grid, LayerSpec, SpecError, StageShape, per_axis
+from blocks.base import Axes, Grid, LayerSpec, SpecError, StageShape, Width, per_axis
 from blocks.layers.conv import patch_conv
 
 Scale = Literal["head_dim", "num_heads"]
@@ -22,7 +22,7 @@ class AttentionMixerSpec(LayerSpec):
     """
 
     kind: Literal["attention"] = "attention"
-    num_heads: Count = 1
+    num_heads: Width = 1
     reduction: Axes = 1
     qkv_bias: bool = True
     scale: Scale = "head_dim"
@@ -65,6 +65,11 @@ class AttentionMixerSpec(LayerSpec):
         return "nearest: " + ", or ".join(
             f"{field} {' or '.join(map(str, values))}" for field, values in found.items() if values
         )
+
+    def largest(self, at: StageShape) -> int:
+        reduction = prod(self.divisor(at.ndim))
+        keys_and_values = 2 * at.elements // reduction
+        return max(at.channels**2 * max(2, reduction), at.elements, keys_and_values)
 
     def build(self, at: StageShape) -> nn.Module:
         """Return a module (B, C, *grid) -> same shape."""

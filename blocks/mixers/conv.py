@@ -1,5 +1,6 @@
 """Convolution as a mixer."""
 
+import math
 from typing import Annotated, Literal
 
 from torch import nn
@@ -19,6 +20,9 @@ class ConvMixerSpec(LayerSpec):
 
     def check(self, at: StageShape) -> None:
         odd_kernel(self.kernel_size, at.ndim)
+
+    def largest(self, at: StageShape) -> int:
+        return at.channels**2 * math.prod(odd_kernel(self.kernel_size, at.ndim))
 
     def build(self, at: StageShape) -> nn.Module:
         """Return a module (B, C, *grid) -> same shape."""

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from blocks.base import Axes, Count, Grid, LayerSpec, StageShape, per_axis
+from blocks.base import Axes, Grid, Kernel, LayerSpec, StageShape, State, per_axis
 from blocks.layers.conv import patch_conv
 from blocks.layers.norm import ChannelLayerNorm
 from blocks.layers.resize import resize
-from blocks.layers.scan_branch import ScanBranch, scan_branches
+from blocks.layers.scan_branch import ScanBranch, scan_branches, scan_elements
 from blocks.scan.orders import FORWARD, REVERSE
 
 _NAMES = {FORWARD: "forward", REVERSE: "reverse"}
@@ -25,14 +25,21 @@ class MambaMixerSpec(LayerSpec):
     """
 
     kind: Literal["mamba"] = "mamba"
-    d_state: Count = 16
-    d_conv: Count = 4
-    expand: Count = 2
+    d_state: State = 16
+    d_conv: Kernel = 4
+    expand: State = 2
     directions: Annotated[int, Field(ge=1, le=2)] = 1
     reduction: Axes = 1
 
     def divisor(self, ndim: int) -> Grid:
         return per_axis(self.reduction, ndim, where="reduction")
+
+    def largest(self, at: StageShape) -> int:
+        reduction = math.prod(self.divisor(at.ndim))
+        scanned = scan_elements(
+            self, at.channels, at.positions // reduction, directions=self.directions
+        )
+        return max(at.channels**2 * reduction, scanned)
 
     def build(self, at: StageShape) -> nn.Module:
         """Return a module (B, C, *grid) -> same shape."""

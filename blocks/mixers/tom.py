@@ -6,8 +6,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from blocks.base import Added, Count, Grid, LayerSpec, NotWeights, SpecError, StageShape
-from blocks.layers.scan_branch import ScanBranch, scan_branches
+from blocks.base import (
+    Added,
+    Count,
+    Grid,
+    Kernel,
+    LayerSpec,
+    NotWeights,
+    SpecError,
+    StageShape,
+    State,
+)
+from blocks.layers.scan_branch import ScanBranch, scan_branches, scan_elements
 from blocks.scan.orders import FORWARD, REVERSE
 
 OrderName = Literal["forward", "reverse", "inter_slice"]
@@ -26,13 +36,13 @@ class TomMixerSpec(LayerSpec):
     """
 
     kind: Literal["tom"] = "tom"
-    d_state: Count = 16
-    d_conv: Count = 4
-    expand: Count = 2
+    d_state: State = 16
+    d_conv: Kernel = 4
+    expand: State = 2
     num_slices: Annotated[
         Count | None, Field(description="null takes as many slices as the grid is deep")
     ] = None
-    orders: Annotated[tuple[OrderName, ...], Field(min_length=1)] = (
+    orders: Annotated[tuple[OrderName, ...], Field(min_length=1, max_length=16)] = (
         "forward",
         "reverse",
         "inter_slice",
@@ -48,7 +58,7 @@ class TomMixerSpec(LayerSpec):
         tokens, slices = math.prod(at.grid), self.num_slices
         if slices is None or "inter_slice" not in self.orders or tokens % slices == 0:
             return
-        divisors = [n for n in range(1, tokens + 1) if tokens % n == 0]
+        divisors = _divisors(tokens)
         below = [n for n in divisors if n < slices][-1:]
         nearest = " or ".join(str(n) for n in below + [n for n in divisors if n > slices][:1])
         raise SpecError(
@@ -59,9 +69,18 @@ class TomMixerSpec(LayerSpec):
             suggestion=f"nearest: {nearest}, or null for the grid's depth, {at.grid[0]}",
         )
 
+    def largest(self, at: StageShape) -> int:
+        return scan_elements(self, at.channels, at.positions, directions=len(self.orders))
+
     def build(self, at: StageShape) -> nn.Module:
         """Return a module (B, C, *grid) -> same shape."""
         return TomMixer(at.channels, spec=self)
+
+
+def _divisors(number: int) -> list[int]:
+    """Return what divides the number, in order; the number may have a dozen digits."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
 
 
 class TomMixer(nn.Module):

@@ -1,5 +1,6 @@
 """One convolution behind the blocks of a stage."""
 
+import math
 from typing import Literal
 
 from torch import nn
@@ -16,6 +17,9 @@ class ConvPostSpec(LayerSpec):
 
     def check(self, at: StageShape) -> None:
         odd_kernel(self.kernel_size, at.ndim)
+
+    def largest(self, at: StageShape) -> int:
+        return at.channels**2 * math.prod(odd_kernel(self.kernel_size, at.ndim))
 
     def build(self, at: StageShape) -> nn.Module:
         """Return a module (B, C, *grid) -> same shape.

@@ -26,6 +26,9 @@ class SkipSpec(LayerSpec):
     def check(self, at: StageShape) -> None:
         check_norm(self.norm, at, field="norm")
 
+    def largest(self, at: StageShape) -> int:
+        return 0 if self.mlp_ratio is None else MLPSpec(ratio=self.mlp_ratio).largest(at)
+
     def build(self, at: StageShape) -> nn.Module:
         """Return a module (B, C, *grid) -> same shape.
 

@@ -1,5 +1,6 @@
 """What all wrappers share: what their mixer sees, and how a convolution enters the first block."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Annotated
 
@@ -48,6 +49,9 @@ class ConvBlockSpec(BlockSpec):
     def check(self, at: StageShape) -> None:
         odd_kernel(self.kernel_size, at.ndim)
         check_norm(self.norm, at, field="norm")
+
+    def largest(self, at: StageShape) -> int:
+        return at.channels**2 * math.prod(odd_kernel(self.kernel_size, at.ndim))
 
     def build(
         self, at: StageShape, *, mixer: nn.Module, ffn: nn.Module | None, position: float = 0.0

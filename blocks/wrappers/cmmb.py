@@ -39,6 +39,10 @@ class CMMBSpec(BlockSpec):
         check_norm(self.norm, half, field="norm", instead=f"layer or group1, {rule}")
         check_norm(self.mixer_norm, self.mixer_shape(at), field="mixer_norm")
 
+    def largest(self, at: StageShape) -> int:
+        kernel = math.prod((self.resize_kernel,) * at.ndim)
+        return max(at.channels**2 * kernel, self.mixer_shape(at).elements)
+
     def build(
         self, at: StageShape, *, mixer: nn.Module, ffn: nn.Module | None, position: float = 0.0
     ) -> nn.Module:

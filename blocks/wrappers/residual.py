@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from blocks.base import StageShape
+from blocks.base import Positive, StageShape
 from blocks.layers.conv_gate import ConvGate, check_conv_gate
 from blocks.layers.drop_path import build_drop_path
 from blocks.layers.layer_scale import ChannelLayerScale
@@ -29,13 +29,17 @@ class ResidualBlockSpec(BlockSpec):
     norm: Norm = "layer"
     gate: Gate = "none"
     project: bool = False
-    layer_scale: Annotated[float, Field(gt=0)] | None = None
+    layer_scale: Positive | None = None
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def check(self, at: StageShape) -> None:
         check_norm(self.norm, at, field="norm")
         if self.gate == "conv":
             check_conv_gate(at, field="gate")
+
+    def largest(self, at: StageShape) -> int:
+        gated = 2 * max(at.channels**2, at.elements) if self.gate == "conv" else 0
+        return max(at.channels**2 if self.project else 0, gated)
 
     def build(
         self, at: StageShape, *, mixer: nn.Module, ffn: nn.Module | None, position: float = 0.0

@@ -7,9 +7,11 @@ from optuna.trial import BaseTrial
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from archspec.costs.fit import memory_size
-from archspec.spec.training import Positive
-from blocks.base import ComponentSpec, Count, Grid, SpecError
+from archspec.spec.claims import MAX_PATCH_AXIS
+from blocks.base import ComponentSpec, Count, Grid, Positive, SpecError, Width, is_count
 from search.space.holes import Hole, Value
+
+_MAX_MACS = 1e18
 
 StopperName = Literal["pash", "none"]
 
@@ -26,9 +28,10 @@ def _check_patch(value: object) -> object:
     sizes = tuple(value) if isinstance(value, list | tuple) else ()
     if value is None or value == "exact":
         return value
-    if len(sizes) not in (2, 3) or any(type(size) is not int or size < 1 for size in sizes):
+    if len(sizes) not in (2, 3) or not all(is_count(size, most=MAX_PATCH_AXIS) for size in sizes):
         raise ValueError(
-            f"must be 2 or 3 sizes in voxels, e.g. [96, 96, 96], or exact, got {value!r}"
+            f"must be 2 or 3 sizes in voxels up to {MAX_PATCH_AXIS}, e.g. [96, 96, 96], or exact, got "
+            f"{value!r}"
         )
     return sizes
 
@@ -48,7 +51,7 @@ class LimitSettings(ComponentSpec):
 class Budgets(ComponentSpec):
     """Multiply-adds to choose from: a hole, so that a front has more than one cost."""
 
-    choice: tuple[float, ...]
+    choice: tuple[Annotated[float, Field(gt=0, le=_MAX_MACS)], ...]
 
 
 class MatchSpec(ComponentSpec):
@@ -62,12 +65,12 @@ class MatchSpec(ComponentSpec):
     """
 
     macs: float | Budgets | None = None
-    latency: Annotated[float, Field(gt=0)] | None = None
+    latency: Positive | None = None
     widths: Annotated[tuple[str, ...], Field(min_length=1)] = ("encoder.stages.*.width",)
-    multiple: Count = 4
+    multiple: Width = 4
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.03
-    batch_size: Count = 2
-    repeats: Count = 5
+    batch_size: Width = 2
+    repeats: Annotated[int, Field(gt=0, le=10_000)] = 5
 
     @field_validator("macs", mode="before")
     @classmethod
@@ -112,7 +115,7 @@ class MatchSpec(ComponentSpec):
 
 
 def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return type(value) in (int, float) and 0 < value <= _MAX_MACS  # type: ignore[operator]
 
 
 class SearchSettings(ComponentSpec):
@@ -134,8 +137,8 @@ class SearchSettings(ComponentSpec):
     """
 
     steps: Count = 1000
-    batch_size: Annotated[int, Field(ge=1)] = 2
-    rungs: Count = 4
+    batch_size: Width = 2
+    rungs: Annotated[int, Field(gt=0, le=64)] = 4
     eta: Count = 3
     validate_every: Count | None = None
     stopper: StopperName = "pash"

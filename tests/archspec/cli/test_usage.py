@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 import typer
@@ -33,6 +33,35 @@ def test_a_number_out_of_range(refused: Refused, verb: str, option: str, least: 
     low = int(least) - 1
     line = refused((verb, option, low))
     assert line == f"archspec: {option}: must be at least {least:g}, got {low}\n"
+
+
+def bounded() -> list[Any]:
+    """Return each verb with each of its options that take a number, and the largest."""
+    found = []
+    for command in app.registered_commands:
+        assert command.callback is not None
+        verb = command.name or command.callback.__name__
+        for name, hint in get_type_hints(command.callback, include_extras=True).items():
+            kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+            if {int, float} & {kind, *get_args(kind)}:
+                option = f"--{name.rstrip('_').replace('_', '-')}"
+                most = next((mark.max for mark in marks), None)
+                found.append(pytest.param(verb, option, most, id=f"{verb}{option}"))
+    return found
+
+
+CHECKED_AS_SETTINGS = ("--max-gflops", "--max-params", "--test-share")
+
+
+@pytest.mark.parametrize(("verb", "option", "most"), bounded())
+def test_a_number_that_is_too_large(
+    refused: Refused, verb: str, option: str, most: float | None
+) -> None:
+    if verb == "search" and option in CHECKED_AS_SETTINGS:
+        return
+    assert most is not None
+    for value in ("9999999999999999999", "9" * 5000, "1e400", "inf", "nan"):
+        assert refused((verb, option, value)).startswith(f"archspec: {option}: must be a")
 
 
 def test_the_ranges_are_found() -> None:

@@ -96,7 +96,7 @@ WRONG = {
     "list of words": (
         ("kernel_size: 3", "kernel_size: [3, 3, x]"),
         "net.yaml:8:39  encoder.stages.0.mixer.kernel_size: must be a positive integer, or a list "
-        "with one per axis, but is [3, 3, 'x']",
+        "with one per axis, at most 63 each, but is [3, 3, 'x']",
     ),
     "patch of one axis": (
         ("[32, 32, 32]", "[32]"),
@@ -106,7 +106,7 @@ WRONG = {
     "patch of words": (
         ("[32, 32, 32]", "[32, 32, big]"),
         "net.yaml:2:1  patch_size: sizes must be positive integers, in voxels, "
-        "but is [32, 32, 'big']",
+        "at most 8192, but is [32, 32, 'big']",
     ),
     "unknown mixer": (
         ("kind: mamba", "kind: mambo"),
