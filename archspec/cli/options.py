@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archspec.cli.refusal import OPTIONS
-from blocks.base import MAX_COUNT as MAX_STEPS
+from blocks.base import MAX_COUNT as _MAX_FIELD
 from blocks.base import MAX_WIDTH
 from blocks.errors import Place, Problem, SpecError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from search.space.settings import GivenSettings
     from search.space.space import Space
 
+MAX_STEPS = _MAX_FIELD
 MAX_COUNT = 10**6
 """Trials, cases, repeats, hours: what only takes time."""
 MAX_SEED = 2**31 - 1

@@ -30,8 +30,8 @@ def _check_patch(value: object) -> object:
         return value
     if len(sizes) not in (2, 3) or not all(is_count(size, most=MAX_PATCH_AXIS) for size in sizes):
         raise ValueError(
-            f"must be 2 or 3 sizes in voxels up to {MAX_PATCH_AXIS}, e.g. [96, 96, 96], or exact, got "
-            f"{value!r}"
+            f"must be 2 or 3 sizes in voxels up to {MAX_PATCH_AXIS}, e.g. [96, 96, 96], or exact, "
+            f"got {value!r}"
         )
     return sizes
 
