@@ -202,8 +202,11 @@ def dry_run(
             samples[key] = replace(_sample(trial, planned, settings, amp=amp), fitted=note)
     drawn = list(samples.values())
     if not drawn:
+        advice = "; or give `stages_from_dataset`, or another `patch_size`"
         raise SpecError(
-            f"{draws} draws gave no valid network", where=space.name, suggestion=mistakes[0]
+            f"{draws} draws gave no valid network",
+            where=space.name,
+            suggestion=mistakes[0] + advice * space.sizes(sizes).exact,
         )
     anchors: list[Sample | str] = []
     for anchor in first_of(space):

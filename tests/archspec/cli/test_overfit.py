@@ -20,6 +20,7 @@ from blocks.base import SpecError
 
 pytest.importorskip("nnunetv2")
 
+Rewrite = Callable[[Path, Callable[[dict[str, Any]], object]], None]
 AddCase = Callable[[str, NDArray[np.int16]], None]
 
 TINY = """\
@@ -97,6 +98,39 @@ def test_a_patch_that_is_mostly_padding_is_told(cli_case: Path) -> None:
     assert f"{said}\n" in done.stderr  # 512 tokens would not divide by 1024
 
 
+def test_a_padded_patch_is_trained(cli_case: Path) -> None:
+    """Its cap is that of the padded grid; --patch exact refuses it."""
+    text = cli_case.read_text(encoding="utf-8").replace("head: conv", "head: interpolate")
+    cli_case.write_text(text.replace("stride: 1", "stride: 4, kernel_size: 5"), encoding="utf-8")
+    done = run(cli_case, "--data", 901, "--patch", "15,16,14", "--steps", 1, "--json")
+    assert done.exit_code == 1, done.exception
+    assert "patch_size: [15, 16, 14], padded to [16, 16, 16] inside the network" in done.stderr
+    found = json.loads(done.stdout)
+    assert (found["patch"], found["cap"]["head_grid"]) == ([1, 15, 16, 14], [4, 4, 4])
+    assert 0.7 < found["cap"]["mean"] < 1
+    done = run(cli_case, "--data", 901, "--steps", 1, "--patch", "exact", "-s", STRIDE_3)
+    assert "must divide" in str(done.exception) and "nearest" in str(done.exception)
+
+
+STRIDE_3 = "encoder.stages.0.downsample.stride=3"
+
+
+def test_stages_fitted_to_the_dataset(cli_case: Path, preprocessed: Path, rewrite: Rewrite) -> None:
+    rewrite(
+        preprocessed / "nnUNetPlans.json",
+        lambda tree: tree["configurations"]["3d_fullres"].update(spacing=[5.0, 1.0, 1.0]),
+    )
+    done = run(cli_case, "--data", 901, "--steps", 1, "--stages-from-dataset")
+    wanted = "note: --stages-from-dataset: spacing 5 x 1 x 1 mm: strides [[1, 1, 1], [1, 2, 2]]"
+    assert wanted in done.stderr and "16 x 8 x 8" not in done.stderr
+
+
+def test_a_network_of_another_dimension_is_built_in_the_dataset_s(cli_case: Path) -> None:
+    done = run(cli_case, "--data", 901, "--configuration", "2d", "--steps", 1)
+    assert "note: tiny is 3-D as it is written; built in 2-D, as 2d is\n" in done.stderr
+    assert "patch 1 x 16 x 24 from" in done.stdout
+
+
 class _Heard(io.StringIO):
     """A standard error that is no terminal, and tells when these words are written."""
 
@@ -141,8 +175,6 @@ def test_interrupted(cli_case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--data", 901, "--case", "case_1"], "not among the 1 cases"),
         (["--data", 902], "902"),
         (["--data", 901, "--patch", "16,16"], "3-D network"),
-        (["--data", 901, "--configuration", "2d"], "3-D network"),
-        (["--data", 901, "--patch", "15,16,16"], "nearest"),
     ],
 )
 def test_refusals(cli_case: Path, arguments: list[object], message: str) -> None:

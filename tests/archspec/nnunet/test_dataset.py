@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from archspec.nnunet.dataset import dataset_id, find_dataset
+from archspec.nnunet.dataset import dataset_id, find_dataset, usual_configuration
 from blocks.base import SpecError
 
 Rewrite = Callable[[Path, Callable[[dict[str, Any]], object]], None]
@@ -49,6 +49,38 @@ def test_find_by_id_or_name(preprocessed: Path, dataset: int | str) -> None:
 )
 def test_id_in_a_name(name: str, number: int | None) -> None:
     assert dataset_id(name) == number
+
+
+def test_another_patch(preprocessed: Path) -> None:
+    """It stands wherever the patch is read: in settings, plans and sizes; the file stays."""
+    found = find_dataset(901, configuration="small_batch")
+    other = found.with_patch((8, 16, 24))
+    assert other.patch_size == other.sizes.patch_size == (8, 16, 24)
+    configurations = other.plans["configurations"]
+    assert configurations["small_batch"] == {
+        **found.plans["configurations"]["small_batch"],
+        "patch_size": [8, 16, 24],
+    }
+    assert configurations["3d_fullres"] == found.plans["configurations"]["3d_fullres"]
+    assert found.patch_size == (16, 16, 16) and find_dataset(901).patch_size == (16, 16, 16)
+    assert found.with_patch(None) is found.with_patch((16, 16, 16)) is found
+    with pytest.raises(SpecError, match=r"^patch_size=\(8, 16\): small_batch has 3 axes$"):
+        found.with_patch((8, 16))
+    (found.data_folder / "patches.npz").touch()
+    with pytest.raises(SpecError, match=r"Dataset901_Blobs holds stored patches of \[16, 16, 16\]"):
+        found.with_patch((8, 16, 16))
+
+
+@pytest.mark.parametrize(("axes", "wanted"), [(3, "3d_fullres"), (2, "2d")])
+def test_the_usual_configuration(
+    preprocessed: Path, rewrite: Rewrite, axes: int, wanted: str
+) -> None:
+    assert usual_configuration(901, ndim=axes) == wanted
+    rewrite(
+        preprocessed / "nnUNetPlans.json",
+        lambda tree: tree["configurations"].pop(wanted),
+    )
+    assert usual_configuration(901, ndim=axes) == {"2d": "3d_fullres", "3d_fullres": "2d"}[wanted]
 
 
 def test_inherited_settings(preprocessed: Path) -> None:

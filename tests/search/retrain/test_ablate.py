@@ -90,6 +90,8 @@ def test_it_goes_on_and_refuses_other_settings(
     number = len(pool.tasks)
     assert run(trainings=once) == found
     assert len(pool.tasks) == number
+    with pytest.raises(SpecError, match="holds an ablation with another patch_size"):
+        run(trainings=Trainings(steps=8, seeds=1, patch_size=(16, 16, 32)))
     with pytest.raises(SpecError, match="holds an ablation with another steps"):
         run(trainings=Trainings(steps=9, seeds=1))
     (tmp_path / "full").mkdir()

@@ -84,7 +84,9 @@ def test_searches_and_controls_are_told_apart_and_compared(
 def test_runs_that_do_not_belong_together_are_refused(make: Callable[..., Path], cli: Cli) -> None:
     run = make("s", seed=0, control=False)
     wider = ("encoder.stages.1.width=8",)
+    patch = ("search.patch_size=[16,16,32]",)
     for runs, words in (
+        ([run, make("p", seed=0, control=True, overrides=patch)], "its patch_size differ from"),
         ([run], "no control (a run of archspec search --control) among"),
         ([run, make("other", seed=1, control=False, overrides=wider)], "no control"),
         ([run, make("c", seed=0, control=True, overrides=wider)], "is not the control of"),

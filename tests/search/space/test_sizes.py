@@ -76,6 +76,15 @@ def test_exact_makes_a_network_that_pads_invalid(load: Callable[..., Space]) -> 
     assert space.draw(trial(8, "conv"), whole).padded_size == (16, 32, 32)
 
 
+def test_a_space_that_only_pads_says_what_helps(cli: Cli, file: Path) -> None:
+    line = ("search", file, "--dry-run", "--patch", "exact", "-s", "patch_size=[8,40,40]")
+    code, _, err = cli(*line)
+    assert code == 2 and "200 draws gave no valid network; " in err and err.count("\n") == 1
+    assert "must divide by [2, 2, 2]" in err and err.endswith(
+        "; or give --stages-from-dataset, or another --patch\n"
+    )
+
+
 @pytest.mark.parametrize("patch", ["[16]", "[16,0,16]", "some", "16"])
 def test_a_wrong_patch_is_one_line(load: Callable[..., Space], patch: str) -> None:
     with pytest.raises(SpecError, match=r"search.patch_size: must be 2 or 3 sizes") as told:

@@ -52,6 +52,18 @@ def spoil(dataset: PreprocessedDataset) -> Spoil:
     return write
 
 
+def test_batches_and_windows_have_the_patch_given(dataset: PreprocessedDataset) -> None:
+    patch = (8, 24, 16)
+    data = TrialData(dataset.with_patch(patch), fold=0, batch_size=3)
+    images, target = next(data.batches([[1, 1, 1]], deep_supervision=False))
+    assert images.shape[2:] == target.shape[2:] == patch and len(images) == 3  # type: ignore[union-attr]
+    net = nn.Conv3d(dataset.num_channels, dataset.num_classes, 1)
+    seen: set[tuple[int, ...]] = set()
+    net.register_forward_hook(lambda _, given, out: seen.add(tuple(given[0].shape[2:])))
+    data.score_cases(net, torch.device("cpu"), data.validation_cases[:1])
+    assert seen == {patch}
+
+
 @pytest.mark.parametrize("processes", [0, 2])
 def test_a_training_case_is_named_at_its_first_batch(
     data: TrialData, spoil: Spoil, processes: int
