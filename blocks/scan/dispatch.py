@@ -23,6 +23,8 @@ from blocks.scan.tuned import tuned_backend
 NAMES = ("reference", "kscan", "numba", "triton", "mamba_ssm")
 VARIABLE = "ARCHSPEC_SCAN"
 TIMED = "4096 tokens x 96 channels x 3, forward + backward"
+GPU_SIZES, GPU_SLICES, GPU_TOLERANCE = (130, 33, 16), 13, 3e-2
+"""Tokens, channels and states that a GPU is probed with; several backends round on the way."""
 _FLOAT64 = ("reference", "kscan", "numba")
 _CANDIDATES = {"cpu": ("numba", "kscan"), "cuda": ("triton", "kscan")}
 
@@ -174,7 +176,8 @@ def _probe(backend: Backend, device: torch.device) -> None:
     """
     if device.type == "cuda":
         low = torch.bfloat16 if _has_bfloat16(device) else torch.float16
-        _compare(backend, _inputs(device, 130, 33, 16, low), slices=13, tolerance=3e-2)
+        inputs = _inputs(device, *GPU_SIZES, low)
+        _compare(backend, inputs, slices=GPU_SLICES, tolerance=GPU_TOLERANCE)
     else:
         _compare(backend, _inputs(device, 6, 5, 3), slices=3, tolerance=1e-4)
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blocks.scan import dispatch
 from blocks.scan.orders import order_index
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
@@ -226,6 +227,15 @@ def test_values_near_the_largest_of_float16(length: int, states: int, dtype: tor
     u, delta, A, B, C, D, *rest = make_scan(1, length, 3, states, 1, dtype=dtype)
     u = u.clamp(-1, 1) * torch.finfo(torch.float16).max  # type: ignore[union-attr]
     compare_scan([u, delta, A, B, C / 64, D / 64, *rest], (-1,), grad_scale=2.0**-8)
+
+
+@interpreted
+@pytest.mark.long
+def test_the_probe_of_a_gpu_passes() -> None:
+    inputs = dispatch._inputs(torch.device("cpu"), *dispatch.GPU_SIZES, torch.bfloat16)
+    dispatch._compare(
+        triton_backend, inputs, slices=dispatch.GPU_SLICES, tolerance=dispatch.GPU_TOLERANCE
+    )
 
 
 @interpreted
