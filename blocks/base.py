@@ -1,8 +1,9 @@
 """What every component shares: shapes, bounds, and the spec base class."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -93,6 +94,15 @@ def _check_axes(value: object) -> object:
     return value
 
 
+def _check_axes_or_auto(value: object) -> object:
+    if value == "auto":
+        return value
+    try:
+        return _check_axes(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; or auto") from None
+
+
 class LayerSpec(ComponentSpec):
     """Declare a component that keeps the shape of the features: a mixer, an FFN or a block."""
 
@@ -106,6 +116,17 @@ class LayerSpec(ComponentSpec):
             SpecError: as `check`.
         """
         return (1,) * ndim
+
+    def settled(self, at: StageShape, largest: Callable[[int], Grid]) -> Self:
+        """Return this with numbers for what it leaves to the grid; the plan builds what comes back.
+
+        `at` is the shape at the patch size, padded where it is. `largest(n)` is, per axis, the
+        largest number up to n that `divisor` could return there.
+
+        Raises:
+            SpecError: as `check`.
+        """
+        return self
 
     def check(self, at: StageShape) -> None:
         """Refuse, with the field's name, what cannot work at this shape; called by the plan.
@@ -130,6 +151,9 @@ Depth = Annotated[int, Field(ge=0, le=MAX_BLOCKS)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
 Axes = Annotated[int | tuple[int, ...], BeforeValidator(_check_axes)]
 """A kernel, a stride or a reduction: one for all axes, or one for each."""
+AxesOrAuto = Annotated[
+    int | tuple[int, ...] | Literal["auto"], BeforeValidator(_check_axes_or_auto)
+]
 
 
 def per_axis(value: int | tuple[int, ...], ndim: int, *, where: str) -> Grid:

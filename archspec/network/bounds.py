@@ -77,3 +77,8 @@ def tensor_problems(largest: Mapping[str, int], grid: Grid) -> list[Problem]:
                 )
             ]
     return []
+
+
+def up_to(most: int, *values: object) -> str:
+    """Return what is allowed where one of the integers exceeds it."""
+    return f"at most {most}" if any(type(n) is int and n > most for n in values) else ""

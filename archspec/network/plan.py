@@ -12,9 +12,16 @@ from archspec.network.bounds import (
     input_problems,
     stage_problems,
     tensor_problems,
+    up_to,
 )
 from archspec.network.input_sizes import OF_SPEC, InputSizes
 from archspec.network.stages import fitted
+from archspec.network.strides import (
+    largest_divisor,
+    nearest_patch,
+    stage_divisor,
+    total_stride,
+)
 from archspec.network.window import Window, next_size
 from archspec.spec.claims import MAX_PATCH_AXIS
 from archspec.spec.schema import ArchSpec, StageSpec
@@ -46,6 +53,8 @@ class StagePlan:
 class Plan:
     """Every shape of one network; integers only beside the spec it was made from.
 
+    The spec has numbers for what it left to the grid, such as `reduction: auto` of attention, so
+    that the network is the same wherever it is planned again, at whatever size.
     The network runs at `padded_size`, which is the patch where that suits it; `stages` have their
     grids there, `output_grids` those of the patch.
     """
@@ -128,14 +137,14 @@ def plan(spec: ArchSpec, sizes: InputSizes = OF_SPEC) -> Plan:
         Problem(
             f"must be an integer of at least 1, but is {quoted(value)}",
             field=name,
-            allowed=_up_to(MAX_WIDTH, value),
+            allowed=up_to(MAX_WIDTH, value),
         )
         for name, value in (("in_channels", channels), ("num_classes", classes))
         if not is_count(value, most=MAX_WIDTH)
     ]
     if len(patch) not in (2, 3) or not all(is_count(n, most=MAX_PATCH_AXIS) for n in patch):
         problem = f"must be 2 or 3 sizes in voxels, e.g. (32, 32, 32), but is {quoted(given)}"
-        allowed = _up_to(MAX_PATCH_AXIS, *patch)
+        allowed = up_to(MAX_PATCH_AXIS, *patch)
         found.append(Problem(problem, field="patch_size", allowed=allowed))
     if found:
         raise SpecError(found)
@@ -144,11 +153,6 @@ def plan(spec: ArchSpec, sizes: InputSizes = OF_SPEC) -> Plan:
     if sizes.exact:
         return _Planning(spec, channels, classes, patch).plan()
     return _padded(spec, channels, classes, patch)
-
-
-def _up_to(most: int, *values: object) -> str:
-    """Return what is allowed where one of the integers exceeds it."""
-    return f"at most {most}" if any(type(n) is int and n > most for n in values) else ""
 
 
 def _padded(spec: ArchSpec, channels: int, classes: int, patch: Grid) -> Plan:
@@ -216,6 +220,7 @@ class _Planning:
         for index, stage in enumerate(spec.encoder.stages):
             stages.append(self._stage(stage, inp, f"encoder.stages.{index}"))
             inp = stages[-1].out
+        spec = _settled(spec, stages)
         inputs = _decoder_inputs(spec, tuple(stages))
         count = spec.deep_supervision.heads
         heads = Heads(count=count, num_classes=classes, patch_size=self.padded)
@@ -252,10 +257,12 @@ class _Planning:
         if stage.has_local:
             self._check(f"{path}.local", lambda: stage.local.check(out))
         mixed = stage.block.mixer_shape(out)
+        last = stage is self.spec.encoder.stages[-1]
+        stage = self._with_settled_mixer(stage, mixed, out.grid, path)
         if stage.depth:  # a stage without blocks builds none of their parts
             self._check(f"{path}.block", lambda: stage.block.check(out))
             field = f"{path}.mixer.{stage.mixer.divisor_field}"
-            self._check_divides(out.grid, _stage_divisor(stage, out.ndim), field)
+            self._check_divides(out.grid, stage_divisor(stage, out.ndim), field)
             if self.divides:
                 self._check(f"{path}.mixer", lambda: stage.mixer.check(mixed))
             self._check(f"{path}.ffn", lambda: stage.ffn.check(out))
@@ -263,7 +270,6 @@ class _Planning:
         self._check(path, lambda: check_norm(stage.norm, out, field="norm"))
         self._check(f"{path}.skip", lambda: stage.skip.check(out))
         self._check(path, lambda: _check_entry(stage))
-        last = stage is self.spec.encoder.stages[-1]
         self._check(path, lambda: _check_tap(stage, last=last))
         return StagePlan(path, stage, inp, mixed, out)
 
@@ -293,6 +299,17 @@ class _Planning:
             self.problems += tensor_problems({"decoder": largest}, self.padded)
         self._raise(advise=False)
 
+    def _with_settled_mixer(
+        self, stage: StageSpec, mixed: StageShape, grid: Grid, path: str
+    ) -> StageSpec:
+        """Return the stage with numbers for what its mixer leaves to the grid."""
+        mixer = stage.mixer
+        try:
+            mixer = mixer.settled(mixed, partial(largest_divisor, stage, grid))
+        except SpecError as error:
+            self.problems += error.below(f"{path}.mixer").problems
+        return stage if mixer is stage.mixer else stage.model_copy(update={"mixer": mixer})
+
     def _check_divides(self, grid: Grid, divisor: Grid, field: str) -> None:
         if self.divides and any(n % d for n, d in zip(grid, divisor, strict=True)):
             self.divides = False
@@ -300,7 +317,7 @@ class _Planning:
                 Problem(
                     f"grid {list(grid)} must divide by {list(divisor)}",
                     field=field,
-                    suggestion=_nearest_patch(self.spec, self.patch),
+                    suggestion=nearest_patch(self.spec, self.patch),
                     other="patch_size",
                 )
             )
@@ -341,11 +358,13 @@ class _Planning:
         return ""
 
 
-def _stage_divisor(stage: StageSpec, ndim: int) -> Grid:
-    """Return by what the stage's grid must divide for its mixers' sake."""
-    if stage.depth == 0:
-        return (1,) * ndim
-    return stage.block.grid_divisor(stage.mixer.divisor(ndim))
+def _settled(spec: ArchSpec, stages: list[StagePlan]) -> ArchSpec:
+    """Return the spec with its stages as they were planned."""
+    planned = tuple(stage.spec for stage in stages)
+    if all(a is b for a, b in zip(planned, spec.encoder.stages, strict=True)):
+        return spec
+    encoder = spec.encoder.model_copy(update={"stages": planned})
+    return spec.model_copy(update={"encoder": encoder})
 
 
 def _decoder_inputs(spec: ArchSpec, stages: tuple[StagePlan, ...]) -> tuple[StageShape, ...]:
@@ -379,25 +398,3 @@ def _check_entry(stage: StageSpec) -> None:
         needed = "skip.tap after, because the stage's grid starts in its first block"
     if needed is not None:
         raise SpecError(f"true needs {needed}", field="downsample.in_block")
-
-
-def total_stride(spec: ArchSpec, ndim: int) -> Grid:
-    """Return by what every axis of a patch must divide.
-
-    Raises:
-        SpecError: a stride or a mixer that is declared for another number of axes.
-    """
-    step, total = (1,) * ndim, (1,) * ndim
-    for stage in spec.encoder.stages:
-        step = tuple(map(math.prod, zip(step, stage.downsample.strides(ndim), strict=True)))
-        needs = map(math.prod, zip(step, _stage_divisor(stage, ndim), strict=True))
-        total = tuple(map(math.lcm, total, needs))
-    return total
-
-
-def _nearest_patch(spec: ArchSpec, patch: Grid) -> str:
-    total = total_stride(spec, len(patch))
-    up = [-(-n // t) * t for n, t in zip(patch, total, strict=True)]
-    down = [max(n // t, 1) * t for n, t in zip(patch, total, strict=True)]
-    nearest = f"{down} or {up}" if down != up else f"{up}"
-    return f"patch_size {list(patch)} must divide by {list(total)}; nearest: {nearest}"

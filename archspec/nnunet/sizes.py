@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from archspec.costs.fit import Fit
 from archspec.costs.memory import training_memory
 from archspec.costs.notes import MUCH_PADDING
-from archspec.network.plan import Plan, plan, total_stride
+from archspec.network.plan import Plan, plan
 from archspec.network.stages import fitted
+from archspec.network.strides import total_stride
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.schema import ArchSpec
 from blocks.base import Grid

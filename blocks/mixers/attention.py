@@ -1,43 +1,78 @@
 """Multi-head self-attention over the grid, with keys and values on a reduced grid if asked."""
 
+from collections.abc import Callable
 from math import prod
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.base import Axes, Grid, LayerSpec, SpecError, StageShape, Width, per_axis
+from blocks.base import (
+    Added,
+    AxesOrAuto,
+    Count,
+    Grid,
+    LayerSpec,
+    SpecError,
+    StageShape,
+    Width,
+    per_axis,
+)
 from blocks.layers.conv import patch_conv
 
 Scale = Literal["head_dim", "num_heads"]
 Rope = Literal["none", "axial"]
+
+_MOST = 4
+"""The largest reduction that `auto` takes: SegFormer3D's, at its finest grid."""
 
 
 class AttentionMixerSpec(LayerSpec):
     """Mix all positions by attention.
 
     `reduction` r makes keys and values from a convolution with kernel = stride = r and a layer
-    norm, so that cost falls by r per axis. Scores are divided by the root of what `scale` names;
-    `num_heads` is what SegFormer3D's first release did. `rope: axial` rotates queries and keys.
+    norm, so that cost falls by r per axis, by which the grid must divide. `auto` is, axis by axis,
+    the largest r up to 4 by which it does so at the patch size, padded where strides ask for it:
+    `auto` itself asks for no padding. `reduce_above` makes it 1 on grids of up to that many
+    positions. The plan puts the number in its place, and a network keeps it at every input size.
+
+    Scores are divided by the root of what `scale` names; `num_heads` is what SegFormer3D's first
+    release did. `rope: axial` rotates queries and keys.
     """
 
     kind: Literal["attention"] = "attention"
     num_heads: Width = 1
-    reduction: Axes = 1
+    reduction: AxesOrAuto = 1
     qkv_bias: bool = True
     scale: Scale = "head_dim"
     rope: Rope = "none"
+    reduce_above: Annotated[Count | None, Added(None)] = None
 
     def divisor(self, ndim: int) -> Grid:
+        """Return the reduction per axis; `auto` asks for nothing."""
+        if self.reduction == "auto":
+            return (1,) * ndim
         return per_axis(self.reduction, ndim, where="reduction")
 
+    def settled(self, at: StageShape, largest: Callable[[int], Grid]) -> Self:
+        if self.reduction != "auto":
+            return self
+        if self.rope == "axial":
+            raise _rope_on_reduced()
+        few = self.reduce_above is not None and prod(at.grid) <= self.reduce_above
+        found = (1,) * at.ndim if few else largest(_MOST)
+        reduction = found[0] if len(set(found)) == 1 else found
+        return self.model_copy(update={"reduction": reduction, "reduce_above": None})
+
     def check(self, at: StageShape) -> None:
-        if self.rope == "axial" and prod(self.divisor(at.ndim)) > 1:
+        if self.reduce_above is not None:  # what was auto has none any more
             raise SpecError(
-                "'axial' needs reduction 1, because reduced keys have no grid position",
-                field="rope",
-                suggestion="use rope: none or reduction: 1",
+                f"goes with reduction: auto, not {self.reduction}",
+                field="reduce_above",
+                suggestion="leave it out",
             )
+        if self.rope == "axial" and prod(self.divisor(at.ndim)) > 1:
+            raise _rope_on_reduced()
         pairs = 1 if self.rope == "none" else 2 * at.ndim
         if at.channels % self.num_heads:
             raise SpecError(
@@ -81,6 +116,14 @@ class AttentionMixerSpec(LayerSpec):
             scale=self.scale,
             rope=self.rope,
         )
+
+
+def _rope_on_reduced() -> SpecError:
+    return SpecError(
+        "'axial' needs reduction 1, because reduced keys have no grid position",
+        field="rope",
+        suggestion="use rope: none or reduction: 1",
+    )
 
 
 class Attention(nn.Module):

@@ -18,10 +18,14 @@ Settings = tuple[str, ComponentSpec, str, list[ComponentSpec]]
 PARTNERS: dict[tuple[str, str], dict[str, Any]] = {
     ("downsample", "in_block"): {"block": {"kind": "basic"}},
     ("downsample", "sparse"): {"downsample": {"kernel_size": 1}},
+    ("mixer", "reduce_above"): {"mixer": {"reduction": "auto"}},
     ("decoder", "bias"): {"decoder": {"num_convs": 1}},
     ("decoder", "dropout"): {"decoder": {"num_convs": 1}},
 }
 """What stands beside a field that works with certain other components or fields only."""
+
+BOUNDS = {("mixer", "reduce_above"): 200}
+"""Values of fields that change nothing below what the network has: its grid's positions, say."""
 
 
 def build(part: str, component: ComponentSpec, beside: dict[str, Any], ndim: int) -> SegNet:
@@ -61,6 +65,8 @@ def starts_alike(first: SegNet, second: SegNet) -> bool:
 
 def test_every_value_matters(settings: Settings, ndim: int) -> None:
     part, component, field, changed = settings
+    if (part, field) in BOUNDS:
+        changed = [component.model_copy(update={field: BOUNDS[part, field]})]
     beside = PARTNERS.get((part, field), {})
     marks = type(component).model_fields[field].metadata
     start_only = any(isinstance(mark, NotWeights) for mark in marks)

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import archspec
+from archspec.costs.memory import training_memory
 from archspec.network.input_sizes import InputSizes
-from archspec.network.plan import plan
+from archspec.network.plan import Plan, plan
+from archspec.nnunet.contract import network_arguments
+from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
 from blocks.base import SpecError, StageShape
 from blocks.layers.axial_rope import AxialRope
@@ -218,3 +221,101 @@ def test_cost_of_reduced_attention(patch: list[int]) -> None:
     )
     scores = 2 * tokens**2 * 4
     assert whole.activation_bytes - counted.activation_bytes < scores
+
+
+def auto(patch: tuple[int, ...], block: str = "residual", **mixer: Any) -> dict[str, Any]:
+    """Return a spec with attention of a reduction that is left to a grid of half the patch."""
+    stage = {"width": 6, "downsample": {"stride": 2}, "block": {"kind": block, "norm": "layer"}}
+    stage["mixer"] = {"kind": "attention", "reduction": "auto", **mixer}
+    spec = {"name": "net", "patch_size": patch, "decoder": {"kind": "mlp"}}
+    return {**spec, "encoder": {"stages": [stage]}}
+
+
+def reduction_of(planned: Plan) -> Any:
+    mixer = planned.stages[0].spec.mixer
+    assert isinstance(mixer, AttentionMixerSpec)
+    return mixer.reduction
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_auto_is_the_largest_divisor_up_to_four_and_pads_nothing(axes: int) -> None:
+    """Per axis of the grid at the padded size, odd ones included; planned again it stays."""
+    draw = np.random.default_rng(axes)
+    for patch in draw.integers(1, 40, size=(20, axes)).tolist():
+        planned = plan(load(auto(tuple(patch))))
+        assert planned.padded_size == tuple(n + n % 2 for n in patch), "what the stride asks for"
+        want = tuple(
+            next(r for r in (4, 3, 2, 1) if n % r == 0) for n in planned.stages[0].out.grid
+        )
+        found = reduction_of(planned)
+        assert found == (want[0] if len(set(want)) == 1 else want)
+        assert planned.total_stride == tuple(2 * r for r in want)
+        assert plan(planned.spec, planned.sizes) == planned
+        assert plan(planned.spec, InputSizes(patch_size=planned.padded_size, exact=True))
+
+
+@pytest.mark.parametrize(
+    ("grid", "want"), [((11, 12), (2, 3)), ((16, 16), 4), ((12, 8, 7), (3, 4, 2))]
+)
+def test_auto_asks_what_the_block_asks_for(grid: tuple[int, ...], want: Any) -> None:
+    """CMMB mixes at half the grid, made even; a reduction of up to 2 asks nothing of the stage."""
+    patch = tuple(2 * n for n in grid)
+    assert reduction_of(plan(load(auto(patch, block="cmmb")))) == want
+    for axis, n in enumerate(grid):
+        for r in range(1, 5):
+            fixed = tuple(r if a == axis else 1 for a in range(len(grid)))
+            padded = plan(load(auto(patch, block="cmmb", reduction=fixed))).padded_size
+            largest = want if isinstance(want, int) else want[axis]
+            if r >= largest:
+                assert (padded[axis] == 2 * n) is (r == largest)
+
+
+def test_few_positions_are_not_reduced() -> None:
+    for most, want in ((64, 1), (63, 4), (1, 4)):
+        planned = plan(load(auto((16, 16), reduce_above=most)))
+        assert reduction_of(planned) == want
+    same = plan(load(auto((16, 16), reduction=1)))
+    full = plan(load(auto((16, 16), reduce_above=64)))
+    assert arch_hash(full.spec) == arch_hash(same.spec), "what is built says all"
+
+
+@pytest.mark.parametrize("patch", [(18, 14), (10, 6, 18)])
+def test_auto_is_the_number_that_it_stands_for(patch: tuple[int, ...]) -> None:
+    """Cost, memory and weights; and another size of input is padded to what the number needs."""
+    planned = plan(load(auto(patch)))
+    number = load(auto(patch, reduction=reduction_of(planned)))
+    assert planned.spec == number
+    assert archspec.cost(auto(patch)).macs == archspec.cost(number).macs
+    assert training_memory(planned, batch=2) == training_memory(plan(number), batch=2)
+    torch.manual_seed(0)
+    net = archspec.build(auto(patch)).eval()
+    torch.manual_seed(0)
+    other = archspec.build(number).eval()
+    assert net.state_dict().keys() == other.state_dict().keys()
+    for shift in (0, 3, 7):
+        size = tuple(n + shift for n in patch)
+        x = torch.randn(1, 1, *size)
+        with torch.no_grad():
+            out = net(x)
+            assert torch.equal(out, other(x))
+        assert out.shape == (1, 2, *size)
+    assert net.total_stride == planned.total_stride
+
+
+def test_an_export_has_the_number() -> None:
+    """Weights that were trained at a patch fit the network that its plans describe."""
+    planned = plan(load(auto((18, 14))))
+    (written,) = network_arguments(planned)["spec"]["encoder"]["stages"]
+    assert written["mixer"]["reduction"] == list(reduction_of(planned)) == [3, 1]
+    assert written["mixer"]["reduce_above"] is None
+
+
+def test_refusals_of_auto() -> None:
+    assert refused(24, [8, 8], reduction="auto", rope="axial").startswith(
+        "rope: 'axial' needs reduction 1, because reduced keys have no grid position"
+    )
+    assert refused(24, [8, 8], reduction=2, reduce_above=9) == (
+        "reduce_above: goes with reduction: auto, not 2; leave it out"
+    )
+    with pytest.raises(SpecError, match=r"mixer\.reduction: must be a positive .*; or auto, but"):
+        load(auto((8, 8), reduction="automatic"))
