@@ -8,6 +8,7 @@ from optuna.trial import FixedTrial
 
 import archspec
 from archspec.network.input_sizes import InputSizes
+from archspec.network.plan import plan
 from archspec.spec.load import load
 from blocks.base import Grid
 from search.space.match import match_spec, step_seconds
@@ -40,7 +41,8 @@ def mixer_arm(
     """Return the host of the space `mixers` with a mixer per stage."""
     space = load_space("mixers", overrides=(f"patch_size={list(patch)}", *overrides))
     params = {**dict(zip(STAGES, mixers, strict=True)), "training.lr": 4e-3}
-    return Arm(name, _named(name, space.suggest(FixedTrial(params)).tree()))
+    planned = plan(space.suggest(FixedTrial(params)))
+    return Arm(name, _named(name, planned.spec.tree()))
 
 
 def placement_arms(patch: Grid) -> list[Arm]:
@@ -69,7 +71,8 @@ def decoder_arms(patch: Grid) -> list[Arm]:
     for kind in ("mlp", "sum", "concat"):
         params = {"decoder": kind, f"decoder[{kind}].head": "transpose", "training.lr": 4e-3}
         params |= {"decoder[mlp].width": 32} if kind == "mlp" else {}
-        arms.append(Arm(kind, _named(kind, space.suggest(FixedTrial(params)).tree())))
+        planned = plan(space.suggest(FixedTrial(params)))
+        arms.append(Arm(kind, _named(kind, planned.spec.tree())))
     certain = {**arms[-1].tree, "decoder": {**arms[-1].tree["decoder"], "fue": True}}
     return [*arms, Arm("concat + FUE", _named("concat + FUE", certain), rate_of="concat")]
 

@@ -23,6 +23,8 @@ Measure = Callable[[Plan], float]
 _LARGEST_SCALE = 64.0
 _MAX_TRIED = 3000
 """How many combinations of widths around the common scale are tried at most."""
+_LEAST_AWAY = 16
+"""Multiples around the common scale that are tried of a narrow width, where half of it is few."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def match_spec(
     *,
     device: str = "cpu",
 ) -> ArchSpec:
-    """Return the spec with its widths scaled to the target's cost.
+    """Return the spec with its widths scaled to the target's cost, as it is planned at the sizes.
 
     Of the widths within the tolerance, the first found is taken in the order of how little they
     change the widths' ratios.
@@ -54,6 +56,7 @@ def match_spec(
             enough; the message names the nearest.
     """
     loaded = validate(spec) if isinstance(spec, Source) else load(spec)
+    target = target.for_patch(sizes.patch_size or loaded.patch_size)
     tree = loaded.tree()
     paths = width_paths(tree, target.widths)
     base = [node_at(tree, path) for path in paths]
@@ -69,8 +72,8 @@ def match_spec(
             changed = tree
             for path, width in zip(paths, widths, strict=True):
                 changed = with_node(changed, path, width)
-            candidate = load(changed)
-            tried[widths] = _Found(widths, measure(plan(candidate, sizes)), candidate)
+            planned = plan(load(changed), sizes)
+            tried[widths] = _Found(widths, measure(planned), planned.spec)
         return tried[widths]
 
     scale = _scale(base, target, cost)
@@ -176,7 +179,7 @@ def _around(base: list[int], scale: float, step: int) -> Iterator[tuple[int, ...
     options: list[list[tuple[float, int]]] = []  # per width, by how far it leaves the scale
     for old in base:
         middle = round(old * scale / step)
-        away = min(max(middle // 2, 1), most)
+        away = min(max(middle // 2, _LEAST_AWAY), most)
         widths = [n * step for n in range(max(middle - away, 1), middle + away + 1)]
         options.append(sorted((math.log(width / (old * scale)) ** 2, width) for width in widths))
 

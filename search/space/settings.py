@@ -1,10 +1,11 @@
 """The section `search` of a space: how trials train, what stops them, what is tried first."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from optuna.trial import BaseTrial
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from archspec.costs.fit import memory_size
 from archspec.spec.claims import MAX_PATCH_AXIS
@@ -57,7 +58,10 @@ class Budgets(ComponentSpec):
 class MatchSpec(ComponentSpec):
     """What all candidates cost: multiply-adds of a forward pass, or seconds of a training step.
 
-    `macs` may be a choice, which a space draws like any hole, under the name `search.match.macs`.
+    `macs_per_voxel` are those over the voxels of the patch, so that one space serves every patch:
+    voxels that a network pads add to its cost and not to its budget, or strides that suit a patch
+    less would buy a larger network. Either may be a choice, which a space draws like any hole,
+    under the name `search.match.macs` or `search.match.macs_per_voxel`.
     `widths` are the nodes that are scaled, by one factor as far as rounding to multiples of
     `multiple` allows; `*` stands for every index or key. A node that a candidate does not have
     is left out. `tolerance` is the share by which a candidate may miss. `latency` is the median
@@ -65,6 +69,7 @@ class MatchSpec(ComponentSpec):
     """
 
     macs: float | Budgets | None = None
+    macs_per_voxel: float | Budgets | None = None
     latency: Positive | None = None
     widths: Annotated[tuple[str, ...], Field(min_length=1)] = ("encoder.stages.*.width",)
     multiple: Width = 4
@@ -72,25 +77,26 @@ class MatchSpec(ComponentSpec):
     batch_size: Width = 2
     repeats: Annotated[int, Field(gt=0, le=10_000)] = 5
 
-    @field_validator("macs", mode="before")
+    @field_validator("macs", "macs_per_voxel", mode="before")
     @classmethod
-    def _check_macs(cls, value: object) -> object:
+    def _check_macs(cls, value: object, info: ValidationInfo) -> object:
         """Refuse in one message what is neither of the two."""
         if value is None or isinstance(value, Budgets) or _is_positive(value):
             return value
         several = value["choice"] if isinstance(value, dict) and set(value) == {"choice"} else ()
         numbers = isinstance(several, list | tuple) and several and all(map(_is_positive, several))
         if not numbers or len(set(several)) < len(several):
+            example = "20e6, 40e6" if info.field_name == "macs" else "500, 1000"
             raise ValueError(
                 "must be a positive number of multiply-adds, or a choice of different ones such "
-                f"as {{choice: [20e6, 40e6]}}, got {value!r}"
+                f"as {{choice: [{example}]}}, got {value!r}"
             )
         return Budgets(choice=tuple(map(float, several)))
 
     @model_validator(mode="after")
     def _one_target(self) -> "MatchSpec":
-        if (self.macs is None) == (self.latency is None):
-            raise ValueError("give one of macs and latency")
+        if [self.macs, self.macs_per_voxel, self.latency].count(None) != 2:
+            raise ValueError("give one of macs, macs_per_voxel and latency")
         return self
 
     @property
@@ -99,19 +105,43 @@ class MatchSpec(ComponentSpec):
         assert isinstance(value, float), "one of several budgets must be drawn first"
         return value
 
+    def for_patch(self, patch_size: Grid) -> "MatchSpec":
+        """Return this with multiply-adds of that patch in place of those per voxel."""
+        if not isinstance(self.macs_per_voxel, float):
+            return self
+        macs = self.macs_per_voxel * math.prod(patch_size)
+        return self.model_copy(update={"macs": macs, "macs_per_voxel": None})
+
+    @property
+    def macs_field(self) -> str | None:
+        """Return the field that gives multiply-adds; None where seconds are given."""
+        if self.latency is not None:
+            return None
+        return "macs_per_voxel" if self.macs is None else "macs"
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """Return what `macs_field` gives, one number or several."""
+        value = self.macs_per_voxel if self.macs is None else self.macs
+        if isinstance(value, Budgets):
+            return value.choice
+        return () if value is None else (value,)
+
     @property
     def budget(self) -> Hole | None:
         """Return the hole that a choice of budgets is."""
-        if not isinstance(self.macs, Budgets):
+        if not any(isinstance(value, Budgets) for value in (self.macs, self.macs_per_voxel)):
             return None
-        return Hole("search.match.macs", "choice", self.macs.choice)
+        return Hole(f"search.match.{self.macs_field}", "choice", self.budgets)
 
     def drawn(self, trial: BaseTrial) -> "MatchSpec":
         """Return this with one budget: the only one, or the one drawn."""
         return self if self.budget is None else self.at(self.budget.suggest(trial))
 
-    def at(self, macs: Value) -> "MatchSpec":
-        return self.model_copy(update={"macs": macs})
+    def at(self, budget: Value) -> "MatchSpec":
+        """Return this with this budget in place of several."""
+        assert self.macs_field is not None, "seconds are no choice"
+        return self.model_copy(update={self.macs_field: budget})
 
 
 def _is_positive(value: object) -> bool:

@@ -58,7 +58,8 @@ def put_holes(source: Source, holes: dict[str, Any]) -> Source:
                 "no node of the network",
                 where=where,
                 field=key,
-                suggestion="of the settings only match.macs may be a choice, written there itself",
+                suggestion="of the settings only match.macs and match.macs_per_voxel may be "
+                "choices, written there themselves",
             )
         for path in matching_paths(tree, split_path(key), where):
             tree = _put(tree, path, hole, f"{where}  {key}")

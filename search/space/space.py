@@ -16,7 +16,8 @@ value:
 
 every stage gets a hole of its own, or with a `name` in it all the same one. Overrides (`-s`) and
 the keys of anchors take `*` too. `search: {match: {macs: 40e6}}` gives all networks one cost, and
-`{match: {macs: {choice: [20e6, 40e6]}}}` one of those, drawn like any hole.
+`{match: {macs: {choice: [20e6, 40e6]}}}` one of those, drawn like any hole; `macs_per_voxel` in
+place of `macs` serves patches of every size.
 """
 
 import math
@@ -284,17 +285,17 @@ def check_members(space: Space, sizes: InputSizes = OF_SPEC) -> None:
 def _check_budgets(space: Space) -> None:
     """Refuse a budget of multiply-adds that the first network has no widths for."""
     match = space.settings.match
-    if match is None or match.macs is None:
+    if match is None or match.macs_field is None:
         return
     first = validate(space._filled({}, None))
-    for macs in (match.target,) if match.budget is None else match.budget.options:
+    for budget in match.budgets:
         try:
-            match_spec(first, match.at(macs))
+            match_spec(first, match.at(budget))
         except SpecError as error:
             own = f"at the space's own patch_size {list(first.patch_size)}"
             found = [
                 replace(one, suggestion="; ".join(filter(None, (one.suggestion, own))))
                 for one in error.below("search").problems
             ]
-            where = space.source.where(("search", "match", "macs"))
+            where = space.source.where(("search", "match", match.macs_field))
             raise SpecError(found).at(where) from None

@@ -1,6 +1,7 @@
 """The bundled spaces: what they hold, and what they try first."""
 
 from collections.abc import Callable
+from functools import cache
 
 import optuna
 import pytest
@@ -10,11 +11,27 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from archspec.costs.flops import cost_plan
 from archspec.network.build import build_plan
+from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import plan
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
+from blocks.base import SpecError
+from search.space.anchors import spec_anchors
 from search.space.dry_run import Sample, dry_run
-from search.space.space import list_spaces, load_space
+from search.space.space import Space, list_spaces, load_space
+
+PATCHES = [
+    (40, 56, 40),
+    (48, 64, 48),
+    (16, 320, 256),
+    (128, 128, 128),
+    (512, 512),
+    (320, 320),
+    (16, 32, 48),
+]
+"""As nnU-Net plans them, thick slices and 2-D included, and the demo's own."""
+
+loaded = cache(load_space)
 
 
 @pytest.mark.parametrize("name", list_spaces())
@@ -40,6 +57,40 @@ def test_bundled_spaces_are_described_and_their_anchors_keep_the_limits(
         assert told == [without]
     if space.settings.match is not None:
         assert not any(anchor.reference for anchor in samples), "specs are not matched"
+
+
+def invalid(space: Space, patch: tuple[int, ...], draws: int, anchors: slice) -> list[str]:
+    """Return why draws at random, and all that is asked for of the anchors, are no networks."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=sum(patch)))
+    specs = spec_anchors(space.source, space.settings)
+    listed = [*map(FixedTrial, space.anchors()), *(anchor.trial() for anchor in specs)]
+    sizes, found = InputSizes(in_channels=1, num_classes=3, patch_size=patch), []
+    for trial in [*(study.ask() for _ in range(draws)), *listed[anchors]]:
+        try:
+            assert space.draw(trial, sizes).patch_size == patch
+        except SpecError as error:
+            assert not isinstance(trial, FixedTrial), error.line
+            found.append(error.line)
+    return found
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=str)
+@pytest.mark.parametrize("name", list_spaces())
+def test_draws_and_an_anchor_are_networks_at_any_patch(name: str, patch: tuple[int, ...]) -> None:
+    """In the dimension of the patch; matching takes a trace for each width that is tried."""
+    space, turn = loaded(name), PATCHES.index(patch)
+    assert not invalid(space, patch, 1 if space.settings.match else 10, slice(turn, turn + 1))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("patch", PATCHES, ids=str)
+@pytest.mark.parametrize("name", list_spaces())
+def test_nearly_all_draws_and_all_anchors_are_networks_at_any_patch(
+    name: str, patch: tuple[int, ...]
+) -> None:
+    draws = 100
+    found = invalid(loaded(name), patch, draws, slice(None))
+    assert len(found) <= 0.05 * draws, found
 
 
 def test_the_demo_space_loads_and_every_sample_plans() -> None:

@@ -1,6 +1,7 @@
 """Matched widths: candidates of one cost, whatever their mixers."""
 
 import itertools
+import json
 import math
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ from optuna.trial import FixedTrial
 from archspec.costs.flops import cost, cost_plan
 from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan, plan
-from archspec.spec.hashing import trial_hash
+from archspec.spec.hashing import arch_hash, trial_hash
 from archspec.spec.load import load
 from archspec.spec.yaml_file import Source, dump
 from blocks.base import SpecError
@@ -23,6 +24,9 @@ from search.space.settings import MatchSpec, SearchSettings
 from search.space.space import load_space
 
 TARGET = 40e6
+BUDGET = "search.match.macs_per_voxel"
+MATCHED = Path(__file__).parents[2] / "golden" / "spaces" / "matched.json"
+"""Hashes of the anchors at every budget, from when the budgets were numbers for one patch."""
 
 
 def host(first: dict[str, Any], second: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -138,7 +142,34 @@ def test_what_cannot_be_matched_is_refused(fields: dict[str, Any], message: str)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("fields", [{}, {"macs": 1e6, "latency": 0.1}, {"macs": -1.0}])
+@pytest.mark.parametrize("patch", [(16, 32, 96), (20, 30, 50), (64, 96)])
+def test_a_budget_per_voxel_is_one_of_macs_at_every_patch(patch: tuple[int, ...]) -> None:
+    """Voxels are the patch's, also where a network pads it: all that are compared have as many."""
+    tree = host({"kind": "conv"}, {"kind": "conv"})
+    sizes = InputSizes(patch_size=patch)
+    found = match_spec(tree, MatchSpec(macs_per_voxel=900.0), sizes)
+    macs = 900.0 * math.prod(patch)
+    assert abs(cost_plan(plan(found, sizes)).macs / macs - 1) <= 0.03
+    assert found == match_spec(tree, MatchSpec(macs=macs), sizes)
+
+
+def test_matched_networks_have_the_numbers_they_were_planned_with() -> None:
+    mixer = {"kind": "attention", "reduction": "auto", "reduce_above": 100}
+    found = match_spec(host(mixer, {"kind": "conv"}), MatchSpec(macs=TARGET))
+    assert found == match_spec(
+        host({"kind": "attention", "reduction": 4}, {"kind": "conv"}), MatchSpec(macs=TARGET)
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"macs": 1e6, "latency": 0.1},
+        {"macs": 1e6, "macs_per_voxel": 10.0},
+        {"macs": -1.0},
+    ],
+)
 def test_a_target_is_one_positive_number(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="macs"):
         MatchSpec(**fields)
@@ -151,14 +182,19 @@ def test_the_anchors_of_the_shipped_hosts_are_matched_at_every_budget(
 ) -> None:
     """Each anchor at every budget under `long`, else at one, and each budget with some anchor."""
     space = load_space(name)
-    assert space.anchors()
-    (budgets,) = (hole.options for hole in space.holes() if hole.name == "search.match.macs")
+    before = json.loads(MATCHED.read_text(encoding="utf-8"))[name]
+    assert len(before) == len(space.anchors()) > 0
+    (budgets,) = (hole.options for hole in space.holes() if hole.name == BUDGET)
     assert len(budgets) == 3
     for index, params in enumerate(space.anchors()):
-        assert params["search.match.macs"] == budgets[0]
-        for macs in budgets if every else budgets[index % 3 :][:1]:
-            planned = space.draw(FixedTrial({**params, "search.match.macs": macs}))
-            assert abs(cost_plan(planned).macs / macs - 1) <= 0.03, (params, macs)  # type: ignore[operator]
+        assert params[BUDGET] == budgets[0]
+        for order, budget in enumerate(budgets):
+            if not every and order != index % 3:
+                continue
+            planned = space.draw(FixedTrial({**params, BUDGET: budget}))
+            assert arch_hash(planned.spec) == before[index][order], (params, budget)
+            macs = budget * math.prod(planned.patch_size)  # type: ignore[operator]
+            assert abs(cost_plan(planned).macs / macs - 1) <= 0.03, (params, budget)
 
 
 def budgeted(**fields: Any) -> dict[str, Any]:
@@ -166,19 +202,22 @@ def budgeted(**fields: Any) -> dict[str, Any]:
     return {**tree, "search": {"match": {"multiple": 1, **fields}}}
 
 
-def test_a_budget_is_drawn_like_any_hole(tmp_path: Path) -> None:
-    tree = budgeted(macs={"choice": [20e6, 40e6]})
-    tree["search"]["anchors"] = [{"search.match.macs": 40e6}, {}]
+@pytest.mark.parametrize("field", ["macs", "macs_per_voxel"])
+def test_a_budget_is_drawn_like_any_hole(tmp_path: Path, field: str) -> None:
+    name, voxels = f"search.match.{field}", 16 * 32 * 96 if field == "macs_per_voxel" else 1
+    low, high = 20e6 / voxels, 40e6 / voxels
+    tree = budgeted(**{field: {"choice": [low, high]}})
+    tree["search"]["anchors"] = [{name: high}, {}]
     path = tmp_path / "space.yaml"
     path.write_text(dump(tree), encoding="utf-8")
     space = load_space(path)
     assert space.size().combinations == 4
-    assert [anchor["search.match.macs"] for anchor in space.anchors()] == [40e6, 20e6]
+    assert [anchor[name] for anchor in space.anchors()] == [high, low]
     study, seen = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)), {}
     for _ in range(20):
         trial = study.ask()
         planned = space.draw(trial)
-        macs = trial.params["search.match.macs"]
+        macs = voxels * trial.params[name]
         assert abs(cost_plan(planned).macs / macs - 1) <= 0.03
         seen[tuple(sorted(trial.params.items()))] = trial_hash(planned.spec)
     assert len(seen) == len(set(seen.values())) == 4, "a budget makes another network"
@@ -188,6 +227,21 @@ def test_a_budget_is_drawn_like_any_hole(tmp_path: Path) -> None:
     )
     settings = SearchSettings.model_validate_json(space.settings.model_dump_json())
     assert settings == space.settings
+
+
+def test_budgets_per_voxel_that_cannot_be_are_refused_when_loaded(tmp_path: Path) -> None:
+    for value, message in (
+        (
+            {"choice": [800.0, 0.02]},
+            r"search\.match: no widths of host .*; at the space's own",
+        ),
+        ({"choice": []}, r"search\.match\.macs_per_voxel: .*such as \{choice: \[500, 1000\]\}"),
+    ):
+        path = tmp_path / "space.yaml"
+        path.write_text(dump(budgeted(macs_per_voxel=value)), encoding="utf-8")
+        with pytest.raises(SpecError, match=message) as error:
+            load_space(path)
+        assert re.match(rf"{re.escape(str(path))}:\d+:\d+  search", str(error.value))
 
 
 @pytest.mark.parametrize(
@@ -226,6 +280,6 @@ def test_the_mixers_host_is_the_one_that_was_designed() -> None:
     assert [stage.spec.depth for stage in planned.stages] == [2, 2]
     names = [hole.name for hole in space.holes()]
     mixers = ["encoder.stages.0.mixer", "encoder.stages.1.mixer"]
-    assert names == [*mixers, "training.lr", "search.match.macs"]
+    assert names == [*mixers, "training.lr", BUDGET]
     rates = next(hole.options for hole in space.holes() if hole.name == "training.lr")
     assert len(rates) >= 3

@@ -17,6 +17,7 @@ import pytest
 from optuna.trial import TrialState
 
 import search.retrain.confirm
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.report.write import best_trial, front_table, report_json, write_report
 from search.retrain.confirm import confirm
@@ -95,6 +96,23 @@ def test_its_front_can_be_confirmed(
     assert found.compared_on == "validation", "it had no test part"
     assert {task.rung_steps for task in pool.tasks} == {(10, 20, 30)}
     assert not found.failed
+
+
+def test_a_run_goes_on_by_the_budgets_that_it_was_started_with(
+    tmp_path: Path, fakes: SimpleNamespace, space_tree: dict[str, Any]
+) -> None:
+    """Releases before budgets per voxel did not write that there were none."""
+    match = {"macs": {"choice": [2e6, 4e6]}, "multiple": 1}
+    tree = {**space_tree, "search": {**space_tree["search"], "match": match}}
+    space, folder = tmp_path / "space.yaml", tmp_path / "run"
+    space.write_text(dump(tree), encoding="utf-8")
+    fakes.run_fake(space, folder, 2, fakes.FakePool())
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert record["settings"]["match"].pop("macs_per_voxel", "missing") is None
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    study = fakes.run_fake(space, folder, 3, fakes.FakePool())
+    assert all(trial.params["search.match.macs"] in (2e6, 4e6) for trial in study.trials)
+    assert len([trial for trial in study.trials if trial.values]) == 3
 
 
 @pytest.fixture
