@@ -16,8 +16,8 @@ from archspec.network.plan import plan
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
 from blocks.base import SpecError
-from search.space.anchors import spec_anchors
 from search.space.dry_run import Sample, dry_run
+from search.space.first import first_of
 from search.space.space import Space, list_spaces, load_space
 
 PATCHES = [
@@ -62,8 +62,7 @@ def test_bundled_spaces_are_described_and_their_anchors_keep_the_limits(
 def invalid(space: Space, patch: tuple[int, ...], draws: int, anchors: slice) -> list[str]:
     """Return why draws at random, and all that is asked for of the anchors, are no networks."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=sum(patch)))
-    specs = spec_anchors(space.source, space.settings)
-    listed = [*map(FixedTrial, space.anchors()), *(anchor.trial() for anchor in specs)]
+    listed = [anchor.trial() for anchor in first_of(space)]
     sizes, found = InputSizes(in_channels=1, num_classes=3, patch_size=patch), []
     for trial in [*(study.ask() for _ in range(draws)), *listed[anchors]]:
         try:
