@@ -58,7 +58,7 @@ def _located(problems: Sequence[Problem], source: Source, sizes: InputSizes) -> 
     """
 
     def place(one: Problem) -> Place:
-        names = [name for name in (one.field, one.other) if name in _SIZES]
+        names = [name for name in (one.field, one.other) if name in (*_SIZES, "spacing")]
         for name in names:
             if getattr(sizes, name) is not None:
                 return argument(name, getattr(sizes, name))

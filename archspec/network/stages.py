@@ -264,10 +264,11 @@ def _level_kernels(value: Any, count: int, levels: Sequence[int], wide: Sequence
     One for all stays one for all where it can; what cannot be right is left for the plan to refuse.
     """
     by_level = isinstance(value, list) and any(isinstance(entry, list) for entry in value)
-    entries = [value[level] for level in levels] if by_level and len(value) == count else []
-    entries = entries or ([] if by_level else [value] * len(levels))
+    if by_level and len(value) != count:
+        return value
+    entries = [value[level] for level in levels] if by_level else [value] * len(levels)
     if not entries:
-        return value[0] if by_level and len(value) == count and not levels else value
+        return value[0] if by_level else value
     if any(isinstance(entry, list) and len(entry) != len(wide[0]) for entry in entries):
         return value
     now = [

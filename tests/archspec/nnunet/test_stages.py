@@ -293,6 +293,8 @@ def test_per_axis_lists_of_another_dimension_are_named() -> None:
     with pytest.raises(SpecError) as told:
         fit_stages(spec, spacing=(1, 1), patch_size=(64, 64))
     assert str(told.value).startswith("encoder.stages.2.mixer.kernel_size: [1, 3, 3] has 3 entries")
+    with pytest.raises(SpecError, match=r"^spacing=\(1, 0, 1\)  spacing: must be 3 sizes"):
+        plan("unet", spacing=(1, 0, 1))
     with pytest.raises(SpecError, match=r"^spacing: must be 2 sizes in mm"):
         fit_stages(spec, spacing=(1, 1, 1), patch_size=(64, 64))
 
