@@ -242,7 +242,9 @@ def _median(samples: list[Sample]) -> Sample:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2g}" if value < 100 else f"{value:.4g}"
 
 
 def _hours(hours: float) -> str:

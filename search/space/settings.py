@@ -96,7 +96,7 @@ class MatchSpec(ComponentSpec):
     @model_validator(mode="after")
     def _one_target(self) -> "MatchSpec":
         if [self.macs, self.macs_per_voxel, self.latency].count(None) != 2:
-            raise ValueError("give one of macs, macs_per_voxel and latency")
+            raise ValueError("give one of macs, macs_per_voxel and latency, null for the others")
         return self
 
     @property
