@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from archspec.spec.find import is_a_space, load_tree
-from archspec.spec.messages import Mistake, mistakes
+from archspec.spec.messages import MAX_EXPLAINED, Mistake, mistakes
 from archspec.spec.migrations import upgrade
 from archspec.spec.schema import ArchSpec
 from archspec.spec.training import OF_OPTIMIZERS
@@ -106,6 +106,8 @@ def check(source: Source) -> Checked:
         SpecError: it is a search space, or of a schema that this package does not read.
     """
     problems = list(source.problems)
+    if len(problems) > MAX_EXPLAINED:
+        return Checked(None, source, problems)
     if not isinstance(source.tree, dict):
         wrong = Problem("a spec must be a mapping, e.g. name: my-net", source.where(()))
         return Checked(None, source, [*problems, wrong])
@@ -118,8 +120,9 @@ def check(source: Source) -> Checked:
             if isinstance(source.tree.get("search"), dict) or _has_hole(source.tree):
                 raise is_a_space(source.name) from None
             found = mistakes(errors)
-            problems += [one for one in located(found, source) if one not in problems]
-            guess = _guessed(source, found)
+            told = set(problems)
+            problems += [one for one in located(found, source) if one not in told]
+            guess = _guessed(source, found) if len(problems) <= MAX_EXPLAINED else None
             if guess is None:
                 break
             source = guess

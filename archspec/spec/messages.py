@@ -29,6 +29,10 @@ class Mistake:
     drop: bool = False
 
 
+MAX_EXPLAINED = 200
+"""Mistakes of one text that are explained; the others are only counted, for a hostile text's sake.
+"""
+
 _Owner = type[BaseModel] | tuple[type[BaseModel], ...] | None
 """The spec class at a node, the members of the union there, or None at a scalar."""
 
@@ -48,7 +52,10 @@ def mistakes(errors: ValidationError, root: type[BaseModel] = ArchSpec) -> list[
             missing.add(path)
         if error["type"] == "too_short":
             empty.add(path)
-        found.append(_explain(error, path, classes))
+        if len(found) < MAX_EXPLAINED:
+            found.append(_explain(error, path, classes))
+        else:
+            found.append(Mistake(path, Problem(error["msg"])))
     meant = {(*one.path[:-1], one.rename) for one in found if one.rename}
     # a list whose every entry is wrong is empty to pydantic
     full = {p for p in empty if any(one.path[: len(p)] == p != one.path for one in found)}

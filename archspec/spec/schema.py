@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from archspec.spec.claims import ClaimSpec, PatchSize
 from archspec.spec.training import TrainingSpec
@@ -54,6 +54,13 @@ class StageSpec(ComponentSpec):
         return self.local.kind != "none" and (self.local.repeat == "stage" or self.depth > 0)
 
 
+def _check_stages(stages: Any) -> Any:
+    """Refuse too many before each of them is validated."""
+    if isinstance(stages, tuple) and len(stages) > MAX_STAGES:
+        raise ValueError(f"must be at most {MAX_STAGES} stages, but are {len(stages)}")
+    return stages
+
+
 def merge_defaults(defaults: Any, stage: Any) -> Any:
     """Return the stage with missing fields taken from the defaults, component by component.
 
@@ -70,7 +77,11 @@ def merge_defaults(defaults: Any, stage: Any) -> Any:
 class EncoderSpec(ComponentSpec):
     """Stages, fine to coarse. In YAML, `defaults` is merged into every stage."""
 
-    stages: Annotated[tuple[StageSpec, ...], Field(min_length=1, max_length=MAX_STAGES)]
+    stages: Annotated[
+        tuple[StageSpec, ...],
+        BeforeValidator(_check_stages),
+        Field(min_length=1, max_length=MAX_STAGES),
+    ]
 
     @model_validator(mode="before")
     @classmethod
@@ -81,7 +92,7 @@ class EncoderSpec(ComponentSpec):
             raise ValueError("defaults must be a mapping")
         rest = {key: value for key, value in tree.items() if key != "defaults"}
         stages = rest.get("stages")
-        if isinstance(stages, tuple):
+        if isinstance(stages, tuple) and len(stages) <= MAX_STAGES:
             rest["stages"] = tuple(merge_defaults(tree["defaults"], stage) for stage in stages)
         return rest
 

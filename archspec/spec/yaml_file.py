@@ -2,8 +2,11 @@
 
 PyYAML's traps are closed: `1e-4` is a number, only true and false are booleans, a repeated key
 is an error, and a hostile file (huge, deep, or expanding aliases) is refused before it is built.
+Its parser in Python is used everywhere: that in C takes other texts, and places an empty item of a
+list elsewhere.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +19,8 @@ from blocks.errors import Place, Problem, SpecError, reason
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
-MAX_NODES = 100_000
+MAX_NODES = 20_000
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 NodePath = tuple[str | int, ...]
 
@@ -29,18 +33,34 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
 }
 
 
-class _Resolver(yaml.SafeLoader):
-    """YAML 1.2 scalars, instead of PyYAML's 1.1."""
+class _Composer(yaml.SafeLoader):
+    """Scalars of YAML 1.2, instead of PyYAML's 1.1, and at most so many nodes and levels."""
+
+    def __init__(self, text: str, place: Place) -> None:
+        super().__init__(text)
+        self.place = place
+        self.nodes = 0
+        self.depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.nodes += 1
+        self.depth += 1
+        if self.nodes > MAX_NODES or self.depth > MAX_DEPTH:
+            at = _position(self.place, self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+            raise _too_large(at) if self.nodes > MAX_NODES else _too_deep(at)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
-_Resolver.yaml_implicit_resolvers = {}
+_Composer.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 ):
-    _Resolver.add_implicit_resolver(
+    _Composer.add_implicit_resolver(
         f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first)
     )
 
@@ -97,23 +117,22 @@ def parse(text: str, name: str | Place) -> Source:
     return source
 
 
+@functools.lru_cache(maxsize=4)  # a verb looks at a text, and then a function loads it
 def compose(text: str, name: str | Place) -> Source:
     """Return the tree of one YAML document, with what is wrong in it but leaves a tree.
 
     Raises:
-        SpecError: not YAML, more than 64 levels or 100,000 nodes.
+        SpecError: not YAML, more than 64 levels or 20,000 nodes.
     """
     place = name if isinstance(name, Place) else Place(name)
     try:
-        node = yaml.compose(text, Loader=_Resolver)
+        node = _Composer(text, place).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = _position(place, mark) if mark else place
         raise SpecError(f"not valid YAML: {error.problem or error.context}", where=at) from None
     except yaml.YAMLError as error:
         raise SpecError(f"not valid YAML: {reason(error)}", where=place) from None
-    except RecursionError:
-        raise SpecError(f"nested too deeply; at most {MAX_DEPTH} levels", where=place) from None
     if node is None:
         raise SpecError("empty; it must hold a mapping", where=place)
     builder = _Builder(place)
@@ -121,9 +140,20 @@ def compose(text: str, name: str | Place) -> Source:
     return Source(str(place), tree, builder.marks, tuple(builder.problems))
 
 
+def _too_large(at: Place) -> SpecError:
+    return SpecError(f"too large; at most {MAX_NODES:,} nodes, aliases written out", where=at)
+
+
+def _too_deep(at: Place) -> SpecError:
+    return SpecError(f"nested too deeply; at most {MAX_DEPTH} levels", where=at)
+
+
 def _position(place: Place, mark: yaml.Mark) -> Place:
     """Return where in the file the mark is; an override is one place."""
     return place if place.kind != "file" else Place(place.name, mark.line + 1, mark.column + 1)
+
+
+_NO_TEXT = "holds half of a surrogate pair, which is no text"
 
 
 class _Builder:
@@ -132,14 +162,16 @@ class _Builder:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.marks: dict[NodePath, Place] = {}
+        self.nodes = 0
         self.problems: list[Problem] = []
 
     def build(self, node: yaml.Node, path: NodePath) -> Any:
         at = _position(self.place, node.start_mark)
+        self.nodes += 1
         if len(path) > MAX_DEPTH:
-            raise SpecError(f"nested too deeply; at most {MAX_DEPTH} levels", where=at)
-        if len(self.marks) > MAX_NODES:
-            raise SpecError(f"too large; at most {MAX_NODES} nodes, aliases written out", where=at)
+            raise _too_deep(at)
+        if self.nodes > MAX_NODES:
+            raise _too_large(at)
         self.marks.setdefault(path, at)
         tag = node.tag.removeprefix("tag:yaml.org,2002:")
         if isinstance(node, yaml.MappingNode) and tag == "map":
@@ -148,6 +180,8 @@ class _Builder:
             return tuple(self.build(item, (*path, i)) for i, item in enumerate(node.value))
         if tag not in _SCALARS or not isinstance(node, yaml.ScalarNode):
             return self._note(f"tag {node.tag!r} is not used in specs", path, at, "remove it")
+        if _SURROGATE.search(node.value):
+            return self._note(_NO_TEXT, path, at)
         try:
             return _SCALARS[tag](node.value)
         except ValueError:
@@ -159,6 +193,9 @@ class _Builder:
             key, at = key_node.value, _position(self.place, key_node.start_mark)
             if not isinstance(key, str):
                 self._note("a key must be a word", path, at)
+                continue
+            if _SURROGATE.search(key):
+                self._note(f"a key {_NO_TEXT}", path, at)
                 continue
             below = (*path, key)
             if key in found:
@@ -182,7 +219,7 @@ class _Dumper(yaml.SafeDumper):
     """Writes what `parse` reads back: words that look like YAML 1.2 scalars are quoted."""
 
 
-_Dumper.yaml_implicit_resolvers = _Resolver.yaml_implicit_resolvers
+_Dumper.yaml_implicit_resolvers = _Composer.yaml_implicit_resolvers
 
 
 def dump(tree: Any) -> str:

@@ -70,7 +70,7 @@ def test_alias_bomb(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     for i in range(1, 12):
         lines.append(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]")
-    assert "too large; at most 100000 nodes" in message_of(write(tmp_path, "\n".join(lines)))
+    assert "too large; at most 20,000 nodes" in message_of(write(tmp_path, "\n".join(lines)))
 
 
 def test_unreadable_places(tmp_path: Path) -> None:
