@@ -26,7 +26,7 @@ Confidence = Literal["published", "code", "second_hand", "unverified", "derived"
 Text = Annotated[str, Field(min_length=1)]
 
 MAX_PATCH_AXIS = 8192
-_MAX_VALUE = "must be a number, or the source's words where it gives none, up to 1e100"
+_MAX_VALUE = 1e100
 _VALUE = "must be a number, or the source's words where it gives none, up to 1e100"
 
 
