@@ -29,6 +29,7 @@ SCAN_STEPS = 4
 SCAN_REGISTERS = 128
 CONV_ROWS = 32
 CONV_CHUNK = 2048
+"""Most positions that a program sums the gradients of taps over."""
 FUSED = {"enable_fp_fusion": True}
 """Options of every launch; Triton 3.10 fuses no multiplications and additions unless told."""
 
@@ -217,24 +218,27 @@ def causal_conv1d_backward(
     check_gradient(grad, (batch, directions, length, channels), x)
     weight, bias = weight.contiguous(), bias.contiguous()
     table = order_table(orders, length, x.device)
-    d_blocks, chunks = triton.cdiv(channels, BLOCK_D), triton.cdiv(length, CONV_CHUNK)
+    d_blocks = triton.cdiv(channels, BLOCK_D)
+    chunk = _conv_chunk(length, batch * directions * d_blocks)
+    chunks = triton.cdiv(length, chunk)
     dx = x.new_empty(x.shape)
+    # float16 has no room for a slope above its gradient
+    exact = x.dtype == torch.bfloat16 == grad.dtype
+    slope = x.new_empty(grad.shape, dtype=torch.bfloat16 if exact else torch.float32)
     dweight = _float32(x, batch, directions, chunks, channels, width)
     dbias = _float32(x, batch, directions, chunks, channels)
     with _device(x):
-        triton_conv.conv_backward_input[(triton.cdiv(length, CONV_ROWS) * d_blocks, batch)](
-            *(grad, x, weight, bias, table, dx, length, channels, directions),
-            *(*grad.stride(), *x.stride()),
+        triton_conv.conv_backward_weight[(chunks * d_blocks, batch * directions)](
+            *(grad, x, weight, bias, table, slope, dweight, dbias, length, channels, directions),
+            *(chunk, *grad.stride(), *x.stride()),
             WIDTH=width,
-            BLOCK_L=CONV_ROWS,
+            BLOCK_L=CONV_ROWS if width <= 8 else CONV_ROWS // 4,  # a tile of sums per tap
             BLOCK_D=BLOCK_D,
             **FUSED,
         )
-        triton_conv.conv_backward_weight[(chunks * d_blocks, batch * directions)](
-            *(grad, x, weight, bias, table, dweight, dbias, length, channels, directions),
-            *(CONV_CHUNK, *grad.stride(), *x.stride()),
+        triton_conv.conv_backward_input[(triton.cdiv(length, CONV_ROWS) * d_blocks, batch)](
+            *(slope, weight, table, dx, length, channels, directions),
             WIDTH=width,
-            BLOCK_W=triton.next_power_of_2(width),
             BLOCK_L=CONV_ROWS,
             BLOCK_D=BLOCK_D,
             **FUSED,
@@ -262,6 +266,14 @@ def _chunks(batch: int, length: int, channels: int) -> tuple[int, int, int]:
     while chunk < length and batch * d_blocks * triton.cdiv(length, 2 * chunk) >= PROGRAMS:
         chunk *= 2
     return chunk, triton.cdiv(length, chunk), d_blocks
+
+
+def _conv_chunk(length: int, programs: int) -> int:
+    """Return the positions that a program sums over: fewer where there would be few programs."""
+    chunk = CONV_CHUNK
+    while chunk > CONV_ROWS and programs * triton.cdiv(length, chunk) < SLOTS:
+        chunk //= 2
+    return chunk
 
 
 def _block_n(states: int) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 """Triton kernels of the causal convolution per scan order, with SiLU.
 
 Each program holds a tile of (positions or tokens, channels). A tap's rows come from the order
-table, so that no permuted copy exists. The pre-activation is computed again in the backward pass.
+table, so that no permuted copy exists. The backward pass computes the pre-activation again, once:
+`conv_backward_weight` leaves its gradient in `slope`, from which `conv_backward_input` gathers.
 
 Legend: k direction, j position in scan order, row token that it reads, d channel, w tap.
 """
@@ -11,7 +12,14 @@ Legend: k direction, j position in scan order, row token that it reads, d channe
 import triton
 import triton.language as tl
 
-from blocks.scan.backends.triton_rows import load_order, position_of, row_at, sigmoid
+from blocks.scan.backends.triton_rows import (
+    load_order,
+    next_row,
+    place_of,
+    previous_row,
+    row_at,
+    sigmoid,
+)
 
 
 @triton.jit
@@ -22,18 +30,31 @@ def _load_tile(base, rows, stride, columns, mask):
 
 
 @triton.jit
-def _activation_input(
-    x, taps, shift, j, x_l, columns, slices, step, first, length, in_d, WIDTH: tl.constexpr
-):
-    """Return bias + sum over taps at positions j."""
-    found = tl.zeros([j.shape[0], columns.shape[0]], tl.float32) + shift[None, :]
+def _load_taps(weight, base, in_d, WIDTH: tl.constexpr):
+    """Return the taps of a tile's channels, the last one first."""
+    taps = ()
     for w in tl.static_range(WIDTH):
-        position = j - (WIDTH - 1) + w
-        inside = (position >= 0) & (position < length)
-        rows, _ = row_at(tl.maximum(position, 0), slices, step, first)
-        tap = tl.load(taps + w, mask=in_d, other=0.0).to(tl.float32)
-        mask = inside[:, None] & in_d[None, :]
-        found += tap[None, :] * _load_tile(x, rows, x_l, columns, mask)
+        taps += (tl.load(weight + base + WIDTH - 1 - w, mask=in_d, other=0.0).to(tl.float32),)
+    return taps
+
+
+@triton.jit
+def _load_seen(x, j, row, inside, x_l, columns, slices, step, length, in_d, WIDTH: tl.constexpr):
+    """Return what the taps see at positions j, which read `row`: the position's own tile first."""
+    seen = ()
+    for w in tl.static_range(WIDTH):
+        mask = ((j >= w) & (j - w < length))[:, None] & in_d[None, :]
+        seen += (_load_tile(x, row, x_l, columns, mask),)
+        row, inside = previous_row(row, inside, slices, step, length)
+    return seen
+
+
+@triton.jit
+def _activation_input(taps, seen, shift, WIDTH: tl.constexpr):
+    """Return bias + sum over taps."""
+    found = shift[None, :] + taps[0][None, :] * seen[0]
+    for w in tl.static_range(1, WIDTH):
+        found += taps[w][None, :] * seen[w]
     return found
 
 
@@ -70,65 +91,14 @@ def conv(
     in_d = d < channels
     shift = tl.load(bias + k * channels + d, mask=in_d, other=0.0).to(tl.float32)
     slices, step, first = load_order(orders, k)
-    taps = weight + (k * channels + d) * WIDTH
+    taps = _load_taps(weight, (k * channels + d) * WIDTH, in_d, WIDTH)
+    row, inside = row_at(j, slices, step, first)
     # fmt: off
-    pre = _activation_input(x + b * x_b, taps, shift, j, x_l, d * x_d, slices, step, first, length,
-                            in_d, WIDTH)
+    seen = _load_seen(x + b * x_b, j, row, inside, x_l, d * x_d, slices, step, length, in_d, WIDTH)
     # fmt: on
-    rows, _ = row_at(j, slices, step, first)
-    places = (bk * length + rows)[:, None] * channels + d[None, :]
+    pre = _activation_input(taps, seen, shift, WIDTH)
+    places = (bk * length + row)[:, None] * channels + d[None, :]
     tl.store(out + places, pre * sigmoid(pre), mask=(j < length)[:, None] & in_d[None, :])
-
-
-@triton.jit
-def conv_backward_input(
-    grad,
-    x,
-    weight,
-    bias,
-    orders,
-    dx,
-    length,
-    channels,
-    directions,
-    grad_b,
-    grad_k,
-    grad_l,
-    grad_d,
-    x_b,
-    x_l,
-    x_d,
-    WIDTH: tl.constexpr,
-    BLOCK_L: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
-    """Gather dx of a tile of tokens from every position of every direction that reads them."""
-    d_blocks = tl.cdiv(channels, BLOCK_D)
-    row = (tl.program_id(0) // d_blocks) * BLOCK_L + tl.arange(0, BLOCK_L)
-    b = tl.program_id(1).to(tl.int64)
-    d = (tl.program_id(0) % d_blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
-    in_d = d < channels
-    base = grad + b * grad_b
-    found = tl.zeros([BLOCK_L, BLOCK_D], tl.float32)
-    for k in range(0, directions):
-        shift = tl.load(bias + k * channels + d, mask=in_d, other=0.0).to(tl.float32)
-        slices, step, first = load_order(orders, k)
-        taps = weight + (k * channels + d) * WIDTH
-        j = position_of(row, slices, step, length)
-        for w in range(0, WIDTH):
-            reader = j + (WIDTH - 1) - w
-            mask = ((row < length) & (reader < length))[:, None] & in_d[None, :]
-            # fmt: off
-            pre = _activation_input(x + b * x_b, taps, shift, reader, x_l, d * x_d, slices, step,
-                                    first, length, in_d, WIDTH)
-            # fmt: on
-            rows, _ = row_at(reader, slices, step, first)
-            above = _load_tile(base, rows, grad_l, d * grad_d, mask)
-            tap = tl.load(taps + w, mask=in_d, other=0.0).to(tl.float32)
-            found += tap[None, :] * _activation_gradient(pre, above)
-        base += grad_k
-    places = (b * length + row)[:, None] * channels + d[None, :]
-    tl.store(dx + places, found, mask=(row < length)[:, None] & in_d[None, :])
 
 
 @triton.jit
@@ -138,6 +108,7 @@ def conv_backward_weight(
     weight,
     bias,
     orders,
+    slope,
     dweight,
     dbias,
     length,
@@ -152,11 +123,13 @@ def conv_backward_weight(
     x_l,
     x_d,
     WIDTH: tl.constexpr,
-    BLOCK_W: tl.constexpr,
     BLOCK_L: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Sum dweight and dbias over one chunk of positions; one partial per chunk."""
+    """Write the slopes of one chunk of positions, and sum its dweight and dbias: one partial each.
+
+    Sums over positions are made once, after the loop: within it they are tiles.
+    """
     d_blocks = tl.cdiv(channels, BLOCK_D)
     c = tl.program_id(0) // d_blocks
     bk = tl.program_id(1).to(tl.int64)
@@ -165,29 +138,62 @@ def conv_backward_weight(
     in_d = d < channels
     shift = tl.load(bias + k * channels + d, mask=in_d, other=0.0).to(tl.float32)
     slices, step, first = load_order(orders, k)
-    taps = weight + (k * channels + d) * WIDTH
-    base = grad + b * grad_b + k * grad_k
+    taps = _load_taps(weight, (k * channels + d) * WIDTH, in_d, WIDTH)
+    grad += b * grad_b + k * grad_k
     x += b * x_b
-    tap_index = tl.arange(0, BLOCK_W)
-    sums = tl.zeros([BLOCK_W, BLOCK_D], tl.float32)
-    total = tl.zeros([BLOCK_D], tl.float32)
+    total = tl.zeros([BLOCK_L, BLOCK_D], tl.float32)
+    sums = ()
+    for _ in tl.static_range(WIDTH):
+        sums += (total,)
     for start in range(c * chunk, min((c + 1) * chunk, length), BLOCK_L):
         j = start + tl.arange(0, BLOCK_L)
-        # fmt: off
-        pre = _activation_input(x, taps, shift, j, x_l, d * x_d, slices, step, first, length, in_d,
-                                WIDTH)
-        # fmt: on
-        rows, _ = row_at(j, slices, step, first)
+        row, inside = row_at(j, slices, step, first)
         mask = (j < length)[:, None] & in_d[None, :]
-        slope = _activation_gradient(pre, _load_tile(base, rows, grad_l, d * grad_d, mask))
-        total += tl.sum(slope, 0)
+        above = _load_tile(grad, row, grad_l, d * grad_d, mask)
+        seen = _load_seen(x, j, row, inside, x_l, d * x_d, slices, step, length, in_d, WIDTH)
+        found = _activation_gradient(_activation_input(taps, seen, shift, WIDTH), above)
+        tl.store(slope + (bk * length + row)[:, None] * channels + d[None, :], found, mask=mask)
+        total += found
+        added = ()
         for w in tl.static_range(WIDTH):
-            position = j - (WIDTH - 1) + w
-            inside = (position >= 0) & (position < length)
-            rows, _ = row_at(tl.maximum(position, 0), slices, step, first)
-            seen = _load_tile(x, rows, x_l, d * x_d, inside[:, None] & in_d[None, :])
-            sums += tl.where((tap_index == w)[:, None], tl.sum(slope * seen, 0)[None, :], 0.0)
+            added += (sums[w] + found * seen[w],)
+        sums = added
     slot = (bk * (tl.num_programs(0) // d_blocks) + c) * channels
-    tl.store(dbias + slot + d, total, mask=in_d)
-    places = (slot + d)[None, :] * WIDTH + tap_index[:, None]
-    tl.store(dweight + places, sums, mask=in_d[None, :] & (tap_index < WIDTH)[:, None])
+    tl.store(dbias + slot + d, tl.sum(total, 0), mask=in_d)
+    for w in tl.static_range(WIDTH):
+        tl.store(dweight + (slot + d) * WIDTH + WIDTH - 1 - w, tl.sum(sums[w], 0), mask=in_d)
+
+
+@triton.jit
+def conv_backward_input(
+    slope,
+    weight,
+    orders,
+    dx,
+    length,
+    channels,
+    directions,
+    WIDTH: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Gather dx of a tile of tokens from every position of every direction that reads them."""
+    d_blocks = tl.cdiv(channels, BLOCK_D)
+    token = (tl.program_id(0) // d_blocks) * BLOCK_L + tl.arange(0, BLOCK_L)
+    b = tl.program_id(1).to(tl.int64)
+    d = (tl.program_id(0) % d_blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    in_d = d < channels
+    slope += b * directions * length * channels
+    found = tl.zeros([BLOCK_L, BLOCK_D], tl.float32)
+    for k in range(0, directions):
+        slices, step, _ = load_order(orders, k)
+        taps = _load_taps(weight, (k * channels + d) * WIDTH, in_d, WIDTH)
+        row = token
+        j, inside = place_of(token, slices, step, length)
+        for w in tl.static_range(WIDTH):
+            mask = ((token < length) & (j + w < length))[:, None] & in_d[None, :]
+            found += taps[w][None, :] * _load_tile(slope, row, channels, d, mask)
+            row, inside = next_row(row, inside, slices, step, length)
+        slope += length.to(tl.int64) * channels
+    places = (b * length + token)[:, None] * channels + d[None, :]
+    tl.store(dx + places, found, mask=(token < length)[:, None] & in_d[None, :])

@@ -72,10 +72,12 @@ def previous_row(row, inside, slices, step, length):
 
 
 @triton.jit
-def position_of(row, slices, step, length):
-    """Return the position at which a token is read."""
+def place_of(row, slices, step, length):
+    """Return the position at which a token is read, and the slice that it lies in."""
     width = tl.maximum(step, 1)
-    return tl.where(step < 0, length - 1 - row, (row % width) * slices + row // width)
+    backward, inside = length - 1 - row, row // width
+    position = tl.where(step < 0, backward, (row % width) * slices + inside)
+    return position, tl.where(step < 0, backward, inside)
 
 
 @triton.jit
