@@ -23,8 +23,9 @@ test: $(STAMP)
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu"
 
+# Most of its time is compiling kernels, which several processes share.
 test-gpu: $(STAMP)
-	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m pytest -n 8 -m gpu
 
 # The newest torch that pip finds, in an environment of its own, which with CUDA takes some 6 GB and
 # so goes again, whatever came of it. PyPI's torch brings its Triton.

@@ -1,6 +1,7 @@
 """The YAML files that come with the package: specs, search spaces, key tables, papers' figures."""
 
 import importlib.resources
+from pathlib import Path
 from typing import Any, Literal
 
 from archspec.spec.yaml_file import Source, parse
@@ -23,5 +24,9 @@ def bundled(name: str, section: Section = "") -> Source:
 
 
 def _folder(section: Section) -> Any:
-    folder = importlib.resources.files("archspec.specs")
+    folder: Any
+    try:
+        folder = importlib.resources.files("archspec.specs")
+    except ModuleNotFoundError:  # a checkout that is not installed: setup.py gives specs/ that name
+        folder = Path(__file__).parents[2] / "specs"
     return folder / section if section else folder
