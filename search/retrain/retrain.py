@@ -18,6 +18,7 @@ from archspec.spec.hashing import is_hash_of, trial_hash
 from archspec.spec.load import load
 from blocks.errors import Place, SpecError
 from search.trials.cases import CaseScores
+from search.trials.engine import MakeEngine
 from search.trials.pool import WorkerPool
 from search.trials.recorded import from_record
 from search.trials.train import TrialTask
@@ -90,11 +91,12 @@ def retrain(
     rung_steps: tuple[int, ...],
     devices: Sequence[str],
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    make_engine: MakeEngine | None = None,
 ) -> Outcome:
     """Train what has no line in the table yet, and return all that was asked for.
 
     Checkpoints lie in a folder beside the table. A training that failed has no line: the next call
-    tries it again.
+    tries it again. By default worker processes of this machine train.
 
     Raises:
         SpecError: another process writes this table, or nothing can be written.
@@ -102,7 +104,9 @@ def retrain(
     table.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(table.with_suffix(".lock"), timeout=0):
-            return _Runner(jobs, table, settings, rung_steps, on_progress).run(devices)
+            return _Runner(jobs, table, settings, rung_steps, on_progress).run(
+                devices, make_engine or WorkerPool
+            )
     except Timeout:
         raise SpecError(
             "another process is writing it", where=table, suggestion="wait for its end"
@@ -175,7 +179,7 @@ class _Runner:
             None,
         )
 
-    def run(self, devices: Sequence[str]) -> Outcome:
+    def run(self, devices: Sequence[str], make_engine: MakeEngine) -> Outcome:
         waiting = [
             self._task(number, job)
             for number, (key, job) in enumerate(self.jobs.items())
@@ -184,11 +188,11 @@ class _Runner:
         tasks = {task.number: task for task in waiting}
         if waiting:
             self._show("", f"{len(waiting)} of {len(self.jobs)} trainings to do")
-            with WorkerPool(self.settings, list(devices)[: len(waiting)]) as pool:
-                while waiting or pool.num_busy:
-                    while waiting and pool.num_idle:
-                        pool.submit(waiting.pop(0))
-                    for message in pool.messages():
+            with make_engine(self.settings, list(devices)[: len(waiting)]) as engine:
+                while waiting or engine.num_busy:
+                    while waiting and engine.num_idle:
+                        engine.submit(waiting.pop(0))
+                    for message in engine.messages():
                         if self._handle(message, list(self.jobs.values())[message.number]):
                             waiting.insert(0, tasks[message.number])
         return Outcome(list(self.trained.values()), self.failed)

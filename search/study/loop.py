@@ -34,7 +34,7 @@ from search.study.stop import make_stopper
 from search.study.storage import first_heartbeat, queued_params, stored_trial, trial_id
 from search.study.task import SearchTask
 from search.study.trial_record import JudgedRung, TrialRecord, write
-from search.trials.pool import WorkerPool
+from search.trials.engine import Engine
 from search.trials.train import CHECKPOINT, METRICS, Rung, TrialTask
 from search.trials.worker import Message
 
@@ -140,18 +140,18 @@ class SearchLoop:
         except SpecError:
             return stored
 
-    def drive(self, pool: WorkerPool) -> None:
-        """Keep workers busy until enough trials have ended."""
+    def drive(self, engine: Engine) -> None:
+        """Keep the engine busy until enough trials have ended."""
         while True:
-            while pool.num_idle and self.num_left() > pool.num_busy:
+            while engine.num_idle and self.num_left() > engine.num_busy:
                 task = self._next_task()
                 if task is None:
                     break
-                pool.submit(task)
-            if not pool.num_busy:
+                engine.submit(task)
+            if not engine.num_busy:
                 return
-            for message in pool.messages():
-                self._handle(message, pool)
+            for message in engine.messages():
+                self._handle(message, engine)
 
     def _next_task(self) -> TrialTask | None:
         """Draw what to train next; None where there seems to be nothing."""
@@ -208,7 +208,7 @@ class SearchLoop:
             return None
         return count_windows(shape, patch)
 
-    def _handle(self, message: Message, pool: WorkerPool) -> None:
+    def _handle(self, message: Message, engine: Engine) -> None:
         """Record what a worker said.
 
         Raises:
@@ -223,17 +223,17 @@ class SearchLoop:
             elif message.event == "lost":
                 self._lose(trial, message.reason)
             elif message.rung is not None and message.event == "rung":
-                self._record(trial, message.rung, pool)
+                self._record(trial, message.rung, engine)
             elif message.rung is not None:
                 self._finish(trial, message.rung)
         except UpdateFinishedTrialError:  # given up by another driver while this one was stalled
             del self.live[trial.number]
             if message.event == "rung":
-                pool.stop(trial.number)
+                engine.stop(trial.number)
             self._read_study()
             self._emit("refused", trial.number, "too late: given up and queued again meanwhile")
 
-    def _record(self, trial: optuna.Trial, rung: Rung, pool: WorkerPool) -> None:
+    def _record(self, trial: optuna.Trial, rung: Rung, engine: Engine) -> None:
         """Record a rung together with what was decided there: a resumed search decides no other."""
         record = TrialRecord.of(trial)
         if record.last is not None and rung.step <= record.last.step:
@@ -246,7 +246,7 @@ class SearchLoop:
         write(trial, TrialRecord(rungs=(*record.rungs, judged)))
         self._emit("rung", trial.number, f"step {rung.step}: Dice {rung.dice:.3f}")
         if not goes_on:
-            pool.stop(trial.number)
+            engine.stop(trial.number)
             write(trial, TrialRecord(end=End.STOPPED))
             self.study.tell(trial, state=TrialState.PRUNED)
             self._end(trial, "stopped", judged.stop_text)

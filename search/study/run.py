@@ -35,6 +35,7 @@ from search.study.session import note_session
 from search.study.storage import STUDY, Heartbeat, open_storage, quiet
 from search.study.storage import open_run as open_run
 from search.study.task import SearchTask
+from search.trials.engine import MakeEngine
 from search.trials.pool import WorkerPool
 from search.trials.worker import WorkerSettings
 
@@ -46,11 +47,13 @@ def run(
     *,
     resume: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
+    make_engine: MakeEngine | None = None,
 ) -> optuna.Study:
     """Train until the study has as many trials that ended as the task asks for, and return it.
 
     Trials that a killed search left behind are gone on with from their last rung. A resumed run
-    keeps its settings where the space does not give them.
+    keeps its settings where the space does not give them. By default worker processes of this
+    machine train.
 
     Raises:
         SpecError: the data cannot be trained on, their plans lack a network that an anchor names,
@@ -95,8 +98,9 @@ def run(
                 size = space.settings.batch_size
                 settings = WorkerSettings(dataset, host.fold, size, host.threads, held_out=held_out)
                 jobs = list(host.devices)[: search.num_left()]
-                with Heartbeat(storage, search.live_ids), WorkerPool(settings, jobs) as pool:
-                    search.drive(pool)
+                make = make_engine or WorkerPool
+                with Heartbeat(storage, search.live_ids), make(settings, jobs) as engine:
+                    search.drive(engine)
             return study
     except Timeout:
         raise SpecError("another search is running in this folder", where=folder) from None

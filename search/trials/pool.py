@@ -1,4 +1,4 @@
-"""The driver's pool of worker processes, which train trials.
+"""The local engine: the driver's pool of worker processes, which train trials.
 
 A worker imports torch and nnU-Net once and then trains trial after trial. It ends itself when the
 driver is gone, so a killed search leaves no process behind.

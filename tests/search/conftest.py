@@ -41,6 +41,16 @@ SPACE: dict[str, Any] = {
 
 LoopFactory = Callable[..., SearchLoop]
 
+ENGINES = ("search.trials.pool:WorkerPool",)
+"""Everything that trains for a search, as `pkgutil.resolve_name` finds it; the next adds itself."""
+
+
+@pytest.fixture(params=ENGINES, ids=lambda name: name.rpartition(":")[2])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Return the name of an engine; a test that kills, faults or resumes asks for each."""
+    name: str = request.param
+    return name
+
 
 @pytest.fixture
 def space_tree() -> dict[str, Any]:

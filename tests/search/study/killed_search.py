@@ -4,6 +4,7 @@ Worker processes import this file as their main module, so the wrapper is in the
 """
 
 import os
+import pkgutil
 import sys
 import time
 from pathlib import Path
@@ -34,7 +35,7 @@ def logged_step(*args: Any) -> torch.Tensor:
 Stepper.step = logged_step  # type: ignore[method-assign]
 
 if __name__ == "__main__":
-    space, out, trials = sys.argv[1:4]
+    space, out, trials, engine = sys.argv[1:5]
     run(
         SearchTask(
             load_space(Path(space)),
@@ -45,4 +46,5 @@ if __name__ == "__main__":
         ),
         resume=True,
         on_event=lambda event: print(event, flush=True),
+        make_engine=pkgutil.resolve_name(engine),
     )

@@ -74,12 +74,14 @@ def _kill_with_recorded_rung(process: subprocess.Popen[bytes], out: Path) -> lis
     pytest.fail("no trial recorded a rung in time")
 
 
-def test_killed_search_resumes(dataset_environment: dict[str, str], tmp_path: Path) -> None:
+def test_killed_search_resumes(
+    dataset_environment: dict[str, str], tmp_path: Path, engine: str
+) -> None:
     space, out, log = tmp_path / "space.yaml", tmp_path / "run", tmp_path / "steps.log"
     space.write_text(dump(SPACE), encoding="utf-8")
     environment = {**os.environ, "STEP_LOG": str(log), "OMP_NUM_THREADS": "1"}
     script = Path(__file__).with_name("killed_search.py")
-    line = [sys.executable, str(script), str(space), str(out), str(TRIALS)]
+    line = [sys.executable, str(script), str(space), str(out), str(TRIALS), engine]
     process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL)
     _kill_with_recorded_rung(process, out)
 

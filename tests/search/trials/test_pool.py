@@ -1,5 +1,6 @@
-"""The pool of real worker processes: what dies, stalls or fails ends as a trial with a reason."""
+"""Engines, with real worker processes: what dies, stalls or fails ends as a trial with a reason."""
 
+import pkgutil
 import signal
 import threading
 from pathlib import Path
@@ -23,7 +24,11 @@ def _workers() -> list[psutil.Process]:
 
 
 def test_faults_of_real_workers_end_their_trials_with_a_reason(
-    tmp_path: Path, dataset: PreprocessedDataset, space_tree: dict[str, Any], monkeypatch: Any
+    tmp_path: Path,
+    dataset: PreprocessedDataset,
+    space_tree: dict[str, Any],
+    monkeypatch: Any,
+    engine: str,
 ) -> None:
     """T13: a worker is killed, the next one stopped; the third finds data that cannot be opened."""
 
@@ -47,7 +52,7 @@ def test_faults_of_real_workers_end_their_trials_with_a_reason(
     path = tmp_path / "space.yaml"
     path.write_text(dump(space_tree), encoding="utf-8")
     task = SearchTask(load_space(path), dataset, tmp_path / "run", 2)
-    study = search.study.run.run(task, on_event=harm)
+    study = search.study.run.run(task, on_event=harm, make_engine=pkgutil.resolve_name(engine))
     killed, stopped, *heirs = study.trials
     assert [t.state for t in study.trials] == [TrialState.FAIL] * 4
     assert killed.user_attrs["lost"].startswith("worker ended with code -9")
