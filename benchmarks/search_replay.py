@@ -193,7 +193,7 @@ class Known(Space):
     def of(cls, space: Space) -> "Known":
         """Plan every network of the space for the space's own sizes."""
         plans = {name_of(p): space.draw(optuna.trial.FixedTrial(p)) for p in networks(space)}
-        return cls(space.source, space.settings, plans)
+        return cls(space.source, space.settings, plans=plans)
 
     def draw(self, trial: optuna.Trial, *sizes: Any, **of_device: Any) -> Plan:
         drawn: Params = {hole.name: hole.suggest(trial) for hole in self._open}

@@ -226,9 +226,12 @@ def _cost_alone(a: Plan, group: list[tuple[str, Any, Any]]) -> Cost | None:
 
 
 def _value(value: Any) -> str:
-    """Return a component as {kind, field: value, ...}, stages by their number, else the value."""
+    """Return a component as {kind, field: value, ...}, stages by their number, else the value.
+
+    Fields of a component that are null say nothing.
+    """
     if isinstance(value, Mapping):
-        fields = (f"{k}: {v}" for k, v in value.items() if k != "kind")
+        fields = (f"{k}: {v}" for k, v in value.items() if k != "kind" and v is not None)
         return f"{{{', '.join([str(value.get('kind', '')), *fields])}}}"
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
         return f"{len(value)} stages"
