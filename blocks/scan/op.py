@@ -112,12 +112,15 @@ def _(grad: Tensor, *rest: Any) -> tuple[Tensor, ...]:
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, orders = inputs
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # zeros for the states would be written and never read
     ctx.save_for_backward(*tensors, output[1])
     ctx.orders = orders
 
 
-def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
     *tensors, z, boundaries = ctx.saved_tensors
+    if grad is None:
+        return (None,) * (len(tensors) + 2)
     grads = torch.ops.archspec.selective_scan_backward(
         grad, *tensors, z, boundaries, list(ctx.orders)
     )
