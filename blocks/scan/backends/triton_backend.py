@@ -13,21 +13,26 @@ import torch
 import triton
 from torch import Tensor
 
-from blocks.scan.backends import triton_backward, triton_conv, triton_forward
+from blocks.scan.backends import triton_backward, triton_conv, triton_forward, triton_sums
 from blocks.scan.backends.triton_checks import check_conv, check_gradient, check_scan
 from blocks.scan.backends.triton_rows import order_table
 
 SEGMENT = 64
 """Positions between two saved states."""
-PROGRAMS = 2048
-"""Pieces of work that one launch should at least have: about 16 per processor of an H200."""
 SLOTS = 1056
-"""Programs of the backward pass that an H200 holds at once: 8 on each of its 132 processors."""
+"""Programs of the backward pass that an H200 holds at once: 8 on each of its 132 processors.
+
+The forward pass holds twice as many. Chunks are cut so that these are whole rounds; other GPUs get
+the same, since the bits of a gradient depend on it.
+"""
 BLOCK_D = 32
 ENDS_STEPS = 8
 SCAN_STEPS = 4
 SCAN_REGISTERS = 128
 CONV_ROWS = 32
+SUM_BLOCK = 1024
+MOST_PARTIAL_BYTES = 2**26
+"""Below this, what the directions leave is added in one launch; above, in one each."""
 CONV_CHUNK = 2048
 """Most positions that a program sums the gradients of taps over."""
 FUSED = {"enable_fp_fusion": True}
@@ -63,7 +68,8 @@ def selective_scan(
     block_n, warps = _block_n(states)
     segments = triton.cdiv(length, SEGMENT)
     boundaries = _float32(u, batch, directions, max(2, segments), channels, states)
-    boundaries[:, :, segments:] = 0
+    if segments < boundaries.shape[2]:
+        boundaries[:, :, segments:] = 0
     out = u.new_empty(batch, length, channels)
     total = _total(out, directions)
     ends = sums = boundaries
@@ -88,6 +94,7 @@ def selective_scan(
                 *(ends, boundaries, total, out, k),
                 *(length, channels, states, directions, chunks, chunk, boundaries.shape[2]),
                 *(*u.stride(), *delta.stride(), *B.stride(), *C.stride(), *_strides(z)),
+                LAST=k == directions - 1,
                 HAS_Z=z is not None,
                 SEGMENT=SEGMENT,
                 BLOCK_N=block_n,
@@ -133,10 +140,9 @@ def selective_scan_backward(
     du, ddelta, dB, dC = (t.new_empty(t.shape) for t in (u, delta, B, C))
     dz = grad.new_empty(0) if z is None else z.new_empty(z.shape)
     total = dz if z is None else _total(dz, directions)
-    part_B = _float32(u, d_blocks, batch, length, states)
-    part_C = torch.empty_like(part_B)
-    dA = _float32(u, directions, batch, chunks, channels, states)
-    dD, dbias = (_float32(u, directions, batch, chunks, channels) for _ in range(2))
+    at_once = _directions_at_once(directions, 8 * d_blocks * batch * length * states)
+    part_B, part_C = (_float32(u, at_once, d_blocks * batch * length, states) for _ in range(2))
+    small = _float32(u, directions, batch * chunks, channels * (states + 2))
     tiles = SEGMENT // SCAN_STEPS
     parallel = min(chunks, max(1, SLOTS // (batch * d_blocks)))
     scratch = _float32(u, batch * d_blocks * parallel, tiles, block_n, BLOCK_D)
@@ -161,7 +167,17 @@ def selective_scan_backward(
         for k in range(directions):
             triton_backward.scan_backward[(d_blocks, parallel, batch)](
                 *(grad, u, delta, A, B, C, D, delta_bias, gate, table, ends, boundaries),
-                *(scratch, du, ddelta, total, dz, dA, part_B, part_C, dD, dbias, k),
+                *(
+                    scratch,
+                    du,
+                    ddelta,
+                    total,
+                    dz,
+                    small,
+                    part_B[k % at_once],
+                    part_C[k % at_once],
+                    k,
+                ),
                 *(length, channels, states, directions, chunks, chunk, boundaries.shape[2]),
                 *(*grad.stride(), *u.stride(), *delta.stride(), *B.stride(), *C.stride()),
                 *_strides(z),
@@ -173,9 +189,16 @@ def selective_scan_backward(
                 num_warps=warps,
                 **FUSED,
             )
-            dB[:, k] = part_B.sum(0)
-            dC[:, k] = part_C.sum(0)
-    return du, ddelta, dA.sum((1, 2)), dB, dC, dD.sum((1, 2)), dbias.sum((1, 2)), dz
+            if k % at_once == at_once - 1:
+                size = length * states
+                triton_sums.sum_parts[(triton.cdiv(size, SUM_BLOCK), batch, at_once)](
+                    *(part_B, part_C, dB, dC, k - at_once + 1, size, directions, d_blocks),
+                    BLOCK=SUM_BLOCK,
+                    **FUSED,
+                )
+        dA, dD, dbias = (_float32(u, *t.shape) for t in (A, D, delta_bias))
+        _sum_rows(small, dA, dD, dbias)
+    return du, ddelta, dA, dB, dC, dD, dbias, dz
 
 
 def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, orders: Sequence[int]) -> Tensor:
@@ -225,11 +248,10 @@ def causal_conv1d_backward(
     # float16 has no room for a slope above its gradient
     exact = x.dtype == torch.bfloat16 == grad.dtype
     slope = x.new_empty(grad.shape, dtype=torch.bfloat16 if exact else torch.float32)
-    dweight = _float32(x, batch, directions, chunks, channels, width)
-    dbias = _float32(x, batch, directions, chunks, channels)
+    sums = _float32(x, directions, batch * chunks, channels * (width + 1))
     with _device(x):
         triton_conv.conv_backward_weight[(chunks * d_blocks, batch * directions)](
-            *(grad, x, weight, bias, table, slope, dweight, dbias, length, channels, directions),
+            *(grad, x, weight, bias, table, slope, sums, length, channels, directions),
             *(chunk, *grad.stride(), *x.stride()),
             WIDTH=width,
             BLOCK_L=CONV_ROWS if width <= 8 else CONV_ROWS // 4,  # a tile of sums per tap
@@ -243,7 +265,9 @@ def causal_conv1d_backward(
             BLOCK_D=BLOCK_D,
             **FUSED,
         )
-    return dx, dweight.sum((0, 2)), dbias.sum((0, 2))
+        dweight, dbias = (_float32(x, *t.shape) for t in (weight, bias))
+        _sum_rows(sums, dweight, dbias, None)
+    return dx, dweight, dbias
 
 
 def _combine(ends: Tensor, sums: Tensor, A: Tensor, *, reverse: bool) -> None:
@@ -259,12 +283,28 @@ def _combine(ends: Tensor, sums: Tensor, A: Tensor, *, reverse: bool) -> None:
     )
 
 
+def _directions_at_once(directions: int, size: int) -> int:
+    """Return of how many directions the partial dB and dC, `size` bytes of each, are kept."""
+    return directions if directions * size <= MOST_PARTIAL_BYTES else 1
+
+
+def _sum_rows(parts: Tensor, one: Tensor, two: Tensor, three: Tensor | None) -> None:
+    """Add the rows of (K, rows, elements) into tensors of K parts of them, side by side."""
+    directions, rows, size = parts.shape
+    triton_sums.sum_rows[(triton.cdiv(size, 32), directions)](
+        *(parts, one, two, two if three is None else three, rows),
+        *(0 if t is None else t[0].numel() for t in (one, two, three)),
+        ROWS=32,
+        BLOCK=32,
+        **FUSED,
+    )
+
+
 def _chunks(batch: int, length: int, channels: int) -> tuple[int, int, int]:
     """Return the positions of a chunk, the chunks, and the blocks of channels."""
     d_blocks = triton.cdiv(channels, BLOCK_D)
-    chunk = SEGMENT
-    while chunk < length and batch * d_blocks * triton.cdiv(length, 2 * chunk) >= PROGRAMS:
-        chunk *= 2
+    segments = triton.cdiv(length, SEGMENT)
+    chunk = SEGMENT * triton.cdiv(segments, max(1, 2 * SLOTS // (batch * d_blocks)))
     return chunk, triton.cdiv(length, chunk), d_blocks
 
 

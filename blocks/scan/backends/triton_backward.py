@@ -86,10 +86,10 @@ def adjoint_ends(
     total = tl.zeros([BLOCK_D], tl.float32)
     last = min((c + 1) * chunk, length) - 1
     blocks = tl.cdiv(last + 1 - c * chunk, STEPS)
+    row, inside = row_at(c * chunk + blocks * STEPS - 1, slices, step, first)
     for turn in range(0, blocks):
         # Positions past the end are masked, and leave an adjoint of zero as it is.
         j = c * chunk + (blocks - turn) * STEPS - 1
-        row, inside = row_at(j, slices, step, first)
         raws, above, reads = (), (), ()
         for i in tl.static_range(STEPS):
             live = j - i <= last
@@ -130,11 +130,9 @@ def scan_backward(
     ddelta,
     total,
     dz,
-    dA,
+    small,
     dB,
     dC,
-    dD,
-    dbias,
     k,
     length,
     channels,
@@ -173,9 +171,9 @@ def scan_backward(
 ):
     """Write the gradients of direction k, chunk by chunk.
 
-    dB and dC are partial over blocks of channels, dA, dD and dbias over chunks. `total` gathers y
-    over the directions, and from it the last one writes dz. A program takes several chunks one
-    after the other, to use its scratch again.
+    dB and dC are partial over blocks of channels; `small` is over chunks: rows of dA, then dD, then
+    dbias. `total` gathers y over the directions, and from it the last one writes dz. A program
+    takes several chunks one after the other, to use its scratch again.
     """
     d_block = tl.program_id(0)
     b = tl.program_id(2).to(tl.int64)
@@ -221,10 +219,10 @@ def scan_backward(
             slot = (bk * segments + segment) * channels * states
             h = tl.load(boundaries + slot + cells, mask=both, other=0.0)
             blocks = tl.cdiv(min(SEGMENT, length - segment * SEGMENT), STEPS)
+            row, inside = row_at(segment * SEGMENT, slices, step, first)
             for block in range(0, blocks):
                 tl.store(scratch + block * BLOCK_N * BLOCK_D + tile, h)
                 start = segment * SEGMENT + block * STEPS
-                row, inside = row_at(start, slices, step, first)
                 for i in tl.static_range(STEPS):
                     live = start + i < length
                     mask_d, mask_n = below(d, channels, live), below(n, states, live)
@@ -237,7 +235,8 @@ def scan_backward(
             for turn in range(0, blocks):
                 block = blocks - 1 - turn
                 start = segment * SEGMENT + block * STEPS
-                row, inside = row_at(start, slices, step, first)
+                for _ in tl.static_range(STEPS):
+                    row, inside = previous_row(row, inside, slices, step, length)
                 h = tl.load(scratch + block * BLOCK_N * BLOCK_D + tile)
                 befores = ()
                 for i in tl.static_range(STEPS):
@@ -288,7 +287,7 @@ def scan_backward(
                         tl.store(ddelta + at * channels + d, d_raw, mask=in_d)
                         g = g * decay
             tl.debug_barrier()
-        slot = ((wide_k * batch + b) * chunks + c) * channels
-        tl.store(dA + slot * states + cells, sum_A, mask=both)
-        tl.store(dD + slot + d, sum_D, mask=in_d)
-        tl.store(dbias + slot + d, sum_bias, mask=in_d)
+        sums = small + ((wide_k * batch + b) * chunks + c) * channels * (states + 2)
+        tl.store(sums + cells, sum_A, mask=both)
+        tl.store(sums + channels * states + d, sum_D, mask=in_d)
+        tl.store(sums + channels * (states + 1) + d, sum_bias, mask=in_d)

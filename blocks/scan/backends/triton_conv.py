@@ -109,8 +109,7 @@ def conv_backward_weight(
     bias,
     orders,
     slope,
-    dweight,
-    dbias,
+    sums,
     length,
     channels,
     directions,
@@ -126,7 +125,7 @@ def conv_backward_weight(
     BLOCK_L: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Write the slopes of one chunk of positions, and sum its dweight and dbias: one partial each.
+    """Write the slopes of one chunk of positions; leave a row of its dweight, then its dbias.
 
     Sums over positions are made once, after the loop: within it they are tiles.
     """
@@ -142,9 +141,9 @@ def conv_backward_weight(
     grad += b * grad_b + k * grad_k
     x += b * x_b
     total = tl.zeros([BLOCK_L, BLOCK_D], tl.float32)
-    sums = ()
+    tiles = ()
     for _ in tl.static_range(WIDTH):
-        sums += (total,)
+        tiles += (total,)
     for start in range(c * chunk, min((c + 1) * chunk, length), BLOCK_L):
         j = start + tl.arange(0, BLOCK_L)
         row, inside = row_at(j, slices, step, first)
@@ -156,12 +155,13 @@ def conv_backward_weight(
         total += found
         added = ()
         for w in tl.static_range(WIDTH):
-            added += (sums[w] + found * seen[w],)
-        sums = added
-    slot = (bk * (tl.num_programs(0) // d_blocks) + c) * channels
-    tl.store(dbias + slot + d, tl.sum(total, 0), mask=in_d)
+            added += (tiles[w] + found * seen[w],)
+        tiles = added
+    batch, chunks = tl.num_programs(1) // directions, tl.num_programs(0) // d_blocks
+    sums += ((k * batch + b) * chunks + c) * channels * (WIDTH + 1)
     for w in tl.static_range(WIDTH):
-        tl.store(dweight + (slot + d) * WIDTH + WIDTH - 1 - w, tl.sum(sums[w], 0), mask=in_d)
+        tl.store(sums + d * WIDTH + WIDTH - 1 - w, tl.sum(tiles[w], 0), mask=in_d)
+    tl.store(sums + channels * WIDTH + d, tl.sum(total, 0), mask=in_d)
 
 
 @triton.jit

@@ -75,8 +75,8 @@ def chunk_ends(
     B += b * B_b + k * B_k
     h = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     total = tl.zeros([BLOCK_D], tl.float32)
-    for start in range(c * chunk, (c + 1) * chunk, STEPS):
-        row, inside = row_at(start, slices, step, first)
+    row, inside = row_at(c * chunk, slices, step, first)
+    for _ in range(0, chunk, STEPS):
         # All loads first: a load does not move over an exchange between lanes.
         raws, values, weights = (), (), ()
         for _ in tl.static_range(STEPS):
@@ -175,6 +175,7 @@ def scan(
     z_b,
     z_l,
     z_d,
+    LAST: tl.constexpr,
     HAS_Z: tl.constexpr,
     SEGMENT: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -205,15 +206,14 @@ def scan(
     total += b * length * channels
     out += b * length * channels
     z += b * z_b
-    is_last = k == directions - 1
     slot = (bk * (chunks - 1) + c - 1) * channels * states
     carried = in_n[:, None] & below(d, channels, c > 0)[None, :]
     h = tl.load(ends + slot + cells, mask=carried, other=0.0)
+    row, inside = row_at(c * chunk, slices, step, first)
     for start in range(c * chunk, min((c + 1) * chunk, length), STEPS):
         if start % SEGMENT == 0:
             slot = (bk * segments + start // SEGMENT) * channels * states
             tl.store(boundaries + slot + cells, h, mask=both)
-        row, inside = row_at(start, slices, step, first)
         # All loads first: a load does not move over a store or an exchange between lanes.
         places, raws, values, weights, reads, gates, sums = (), (), (), (), (), (), ()
         for i in tl.static_range(STEPS):
@@ -225,9 +225,8 @@ def scan(
             weights += (load_row(B, row, B_l, n * B_n, mask_n),)
             reads += (load_row(C, row, C_l, n * C_n, mask_n),)
             sums += (load_row(total, row, channels, d, below(d, channels, live & (k > 0))),)
-            if HAS_Z:
-                gated = below(d, channels, live & is_last)
-                gates += (load_row(z, row, z_l, d * z_d, gated),)
+            if HAS_Z and LAST:
+                gates += (load_row(z, row, z_l, d * z_d, mask_d),)
             row, inside = next_row(row, inside, slices, step, length)
         for i in tl.static_range(STEPS):
             live = start + i < length
@@ -235,8 +234,10 @@ def scan(
             x = dt * values[i]
             h = tl.exp2(rate * dt[None, :]) * h + weights[i][:, None] * x[None, :]
             y = sums[i] + tl.sum(h * reads[i][:, None], 0) + direct * values[i]
-            if HAS_Z:
-                y = tl.where(is_last, y * gates[i] * sigmoid(gates[i]), y)
-            to_total, to_out = live & (k < directions - 1), live & is_last
-            tl.store(total + places[i] + d, y, mask=below(d, channels, to_total))
-            tl.store(out + places[i] + d, y, mask=below(d, channels, to_out))
+            if HAS_Z and LAST:
+                y = y * gates[i] * sigmoid(gates[i])
+            mask = below(d, channels, live)
+            if LAST:
+                tl.store(out + places[i] + d, y, mask=mask)
+            else:
+                tl.store(total + places[i] + d, y, mask=mask)

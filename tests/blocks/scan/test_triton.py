@@ -240,9 +240,14 @@ def test_the_probe_of_a_gpu_passes() -> None:
 
 @interpreted
 def test_scan_with_chunks_of_two_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_backend, "PROGRAMS", 2)
     monkeypatch.setattr(triton_backend, "SLOTS", 1)
     compare_scan(make_scan(1, 130, 2, 2, 1), (5,))
+
+
+@interpreted
+def test_scan_with_directions_summed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_backend, "MOST_PARTIAL_BYTES", 0)
+    compare_scan(make_scan(2, 6, 33, 2, 3), (1, -1, 2))
 
 
 @interpreted
@@ -312,10 +317,9 @@ class TestOnGpu:
     def test_directions_that_cancel(self, dtype: torch.dtype) -> None:
         compare_scan(make_cancelling(1, 130, 33, 16, dtype, device="cuda"), (1, 1))
 
-    @pytest.mark.parametrize("programs", [1, 4, 64])
-    def test_scan_with_longer_chunks(self, programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(triton_backend, "PROGRAMS", programs)
-        monkeypatch.setattr(triton_backend, "SLOTS", 6)
+    @pytest.mark.parametrize("slots", [1, 3, 6])
+    def test_scan_with_longer_chunks(self, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(triton_backend, "SLOTS", slots)
         compare_scan(make_scan(1, 1000, 40, 16, 3, device="cuda"), (1, -1, 10))
 
     @pytest.mark.parametrize(
