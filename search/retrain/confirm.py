@@ -69,6 +69,7 @@ def confirm(
         settings=settings,
         rung_steps=search.rung_steps,
         devices=host.devices,
+        checkpoint_every=search.checkpoint_every,
         on_progress=on_progress,
     )
     parts: tuple[Part, ...] = ("validation", "test") if held_out else ("validation",)

@@ -4,9 +4,7 @@ Every training that ended is a line of a JSONL file. A killed run goes on from t
 of what it was training, and never repeats what has a line.
 """
 
-import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,13 +14,17 @@ from filelock import FileLock, Timeout
 
 from archspec.spec.hashing import is_hash_of, trial_hash
 from archspec.spec.load import load
-from blocks.errors import Place, SpecError
+from blocks.errors import Place, SpecError, reason
 from search.trials.cases import CaseScores
+from search.trials.checkpoint import CHECKPOINT, is_whole
 from search.trials.engine import MakeEngine
+from search.trials.lines import append_line, read_lines
 from search.trials.pool import WorkerPool
 from search.trials.recorded import from_record
 from search.trials.train import TrialTask
 from search.trials.worker import Message, WorkerSettings
+
+_ANEW = "take the line out to train it anew; the others stand"
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def retrain(
     settings: WorkerSettings,
     rung_steps: tuple[int, ...],
     devices: Sequence[str],
+    checkpoint_every: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     make_engine: MakeEngine | None = None,
 ) -> Outcome:
@@ -104,9 +107,8 @@ def retrain(
     table.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(table.with_suffix(".lock"), timeout=0):
-            return _Runner(jobs, table, settings, rung_steps, on_progress).run(
-                devices, make_engine or WorkerPool
-            )
+            runner = _Runner(jobs, table, settings, rung_steps, checkpoint_every, on_progress)
+            return runner.run(devices, make_engine or WorkerPool)
     except Timeout:
         raise SpecError(
             "another process is writing it", where=table, suggestion="wait for its end"
@@ -119,26 +121,20 @@ def read_trained(table: Path) -> list[Trained]:
     Hashes are computed anew where a line has its spec: another release may hash it differently.
 
     Raises:
-        SpecError: a line is whole, but no training; the message names it.
+        SpecError: a line is damaged, or no training; the message names it.
     """
-    if not table.is_file():
-        return []
     found = []
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            content = json.loads(line)
-        except ValueError:
-            continue
+    for number, content in read_lines(table, suggestion=_ANEW):
         try:
             one = from_record(Trained, content)
-        except TypeError as error:
+            digest = one.trial_hash if one.spec is None else trial_hash(load(one.spec))
+            validation, test = _scores(one.validation), _scores(one.test)
+        except (TypeError, AttributeError, SpecError) as error:
             raise SpecError(
-                f"not a training ({error})",
+                f"not a training ({reason(error)})",
                 where=Place(str(table), number),
-                suggestion="take the line out to train it anew",
+                suggestion=_ANEW,
             ) from None
-        digest = one.trial_hash if one.spec is None else trial_hash(load(one.spec))
-        validation, test = _scores(one.validation), _scores(one.test)
         found.append(replace(one, trial_hash=digest, validation=validation, test=test))
     return found
 
@@ -152,11 +148,13 @@ class _Runner:
         table: Path,
         settings: WorkerSettings,
         rung_steps: tuple[int, ...],
+        checkpoint_every: int | None,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.table = table
         self.settings = settings
         self.rung_steps = rung_steps
+        self.checkpoint_every = checkpoint_every
         self.on_progress = on_progress
         self.jobs = {job.key: job for job in jobs}  # equal networks are trained once
         self.specs = {key: load(job.tree) for key, job in self.jobs.items()}
@@ -200,7 +198,18 @@ class _Runner:
     def _task(self, number: int, job: Retraining) -> TrialTask:
         folder = self._folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        return TrialTask(number, job.tree, folder, job.seed, self.rung_steps, by_case=True)
+        if (folder / CHECKPOINT).is_file() and not is_whole(folder / CHECKPOINT):
+            text = f"{folder / CHECKPOINT} is damaged and kept aside; trained from the first step"
+            self._show(_name_of(job), text)
+        return TrialTask(
+            number,
+            job.tree,
+            folder,
+            job.seed,
+            self.rung_steps,
+            by_case=True,
+            checkpoint_every=self.checkpoint_every,
+        )
 
     def _folder(self, job: Retraining) -> Path:
         """Return where the job's checkpoints are, be it under the hash of an earlier release."""
@@ -213,7 +222,7 @@ class _Runner:
 
     def _handle(self, message: Message, job: Retraining) -> bool:
         """Record what a worker said; say whether its training is to be tried again."""
-        name = f"{job.name}, seed {job.seed}"
+        name = _name_of(job)
         if message.event in ("storage", "data"):
             raise SpecError(message.reason)
         if message.event == "lost" and message.number not in self.lost:
@@ -253,17 +262,15 @@ class _Runner:
         self.on_progress(Progress(name, text, done, len(self.jobs)))
 
 
+def _name_of(job: Retraining) -> str:
+    return f"{job.name}, seed {job.seed}"
+
+
 def _append(table: Path, done: Trained) -> None:
     """Add a line, on the disk when this returns; NaN, which JSON does not have, is null."""
     content = asdict(replace(done, validation=_finite(done.validation), test=_finite(done.test)))
     try:
-        whole = (
-            not table.is_file() or table.read_bytes().endswith(b"\n") or not table.stat().st_size
-        )
-        with table.open("a", encoding="utf-8") as file:
-            file.write(("" if whole else "\n") + json.dumps(content) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(table, content)
     except OSError as error:
         raise SpecError(f"cannot be written: {error.strerror}", where=table) from error
 

@@ -157,7 +157,9 @@ class SearchSettings(ComponentSpec):
     before anything else is asked of it. The validation cases are scored at every
     one of `rungs` rungs, each with `eta` times the steps of the one before, the last at the end
     (eta 1 spaces them evenly); `validate_every` steps scores them in between too, and rungs are
-    judged by the mean of up to three scores. Each anchor gives values to some holes; the others
+    judged by the mean of up to three scores. A trial writes what it can go on from at every rung,
+    and in between every `checkpoint_every` steps, by default about every two minutes; that changes
+    no result. Each anchor gives values to some holes; the others
     take their first or lowest one. An anchor `{spec: unet}` is that spec, with the recipe of the
     space, and narrower where it exceeds a limit; `{plans: nnUNetPlans}` is so the network that
     nnU-Net planned for the dataset, and `{plans: nnUNetPlans, width: 8}` that of 8 features in the
@@ -171,6 +173,7 @@ class SearchSettings(ComponentSpec):
     rungs: Annotated[int, Field(gt=0, le=64)] = 4
     eta: Count = 3
     validate_every: Count | None = None
+    checkpoint_every: Count | None = None
     stopper: StopperName = "pash"
     limits: LimitSettings = LimitSettings()
     anchors: tuple[dict[str, Any], ...] = ()

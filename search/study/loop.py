@@ -34,8 +34,9 @@ from search.study.stop import make_stopper
 from search.study.storage import first_heartbeat, queued_params, stored_trial, trial_id
 from search.study.task import SearchTask
 from search.study.trial_record import JudgedRung, TrialRecord, write
+from search.trials.checkpoint import CHECKPOINT, is_whole
 from search.trials.engine import Engine
-from search.trials.train import CHECKPOINT, METRICS, Rung, TrialTask
+from search.trials.train import METRICS, Rung, TrialTask
 from search.trials.worker import Message
 
 
@@ -171,7 +172,7 @@ class SearchLoop:
         record = TrialRecord.of(trial)
         seed = trial_seed(self.seed, trial.number) if record.seed is None else record.seed
         if record.resumed_from is not None:
-            _inherit(self.folder / "trials" / f"{record.resumed_from:04d}", folder)
+            self._inherit(trial.number, record.resumed_from, folder)
         windows = self._windows()
         told = TrialRecord(
             seed=seed,
@@ -194,8 +195,31 @@ class SearchLoop:
         if record.resumed_from is not None:
             text += f", goes on with trial {record.resumed_from}"
         self._emit("start", trial.number, text)
-        every = self.space.settings.validate_every
-        return TrialTask(trial.number, spec.tree(), folder, seed, self.rung_steps, every)
+        settings = self.space.settings
+        return TrialTask(
+            trial.number,
+            spec.tree(),
+            folder,
+            seed,
+            self.rung_steps,
+            settings.validate_every,
+            checkpoint_every=settings.checkpoint_every,
+        )
+
+    def _inherit(self, number: int, lost: int, folder: Path) -> None:
+        """Copy metrics and checkpoint of the trial that is gone on with, unless that is damaged."""
+        old = self.folder / "trials" / f"{lost:04d}"
+        if (old / METRICS).is_file():
+            with replacing(folder / METRICS) as partial:
+                shutil.copyfile(old / METRICS, partial)
+        if not (old / CHECKPOINT).is_file():
+            return
+        if not is_whole(old / CHECKPOINT):
+            text = f"{old / CHECKPOINT} is damaged and stays as it is; trained from the first step"
+            self._emit("note", number, text)
+            return
+        with replacing(folder / CHECKPOINT) as partial:
+            shutil.copyfile(old / CHECKPOINT, partial)
 
     def _windows(self) -> int | None:
         """Return the windows, overlapping by half, that a case of the median shape takes.
@@ -301,11 +325,3 @@ def trial_seed(seed: int, number: int) -> int:
 def _log_flops(record: TrialRecord) -> float:
     assert record.flops is not None, "written before it was handed to a worker"
     return math.log10(record.flops)
-
-
-def _inherit(old: Path, new: Path) -> None:
-    """Copy checkpoint and metrics of the trial that is gone on with."""
-    for name in (METRICS, CHECKPOINT):
-        if (old / name).is_file():
-            with replacing(new / name) as partial:
-                shutil.copyfile(old / name, partial)

@@ -143,6 +143,7 @@ def _check_folder(
             suggestion="go on with `resume`, or another `folder`",
         )
     settings, stopper = before.all_settings, before.earlier_stopper
+    settings["checkpoint_every"] = record.settings["checkpoint_every"]  # changes no result
     if settings["stopper"] not in STOPPERS:  # gone; the rest go on by one asked for
         settings["stopper"] = record.settings["stopper"]
         stopper = record.earlier_stopper

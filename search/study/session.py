@@ -21,6 +21,7 @@ from archspec.network.input_sizes import InputSizes
 from archspec.nnunet.dataset import PreprocessedDataset
 from blocks.scan.dispatch import VARIABLE, candidates
 from search.trials.host import TrainingHost
+from search.trials.lines import append_line, read_lines
 
 SESSIONS = "sessions.jsonl"
 _DISTRIBUTIONS = ("archspec-seg", "torch", "nnunetv2", "optuna", "numpy", "numba", "triton")
@@ -42,25 +43,17 @@ def note_session(folder: Path, dataset: PreprocessedDataset, host: TrainingHost)
             "patch_size": list(dataset.patch_size),
         },
     }
-    with (folder / SESSIONS).open("a", encoding="utf-8") as file:
-        file.write(f"\n{json.dumps(record)}\n")  # a kill may have cut off the line before
+    append_line(folder / SESSIONS, record)
 
 
 def read_sessions(folder: Path) -> list[dict[str, Any]]:
     """Return what was noted; nothing for a run of a release that noted nothing.
 
-    A line that a kill cut off is left out.
+    Raises:
+        SpecError: a line is damaged; one that a kill cut off is left out.
     """
-    file = folder / SESSIONS
-    found = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            found.append(record)
-    return found
+    told = "take the line out: it tells of one start of the search, and only its report reads it"
+    return [record for _, record in read_lines(folder / SESSIONS, suggestion=told)]
 
 
 def noted_sizes(session: Mapping[str, Any]) -> InputSizes | None:

@@ -1,19 +1,16 @@
 """Train one spec: optimizer steps in segments, each ending at a rung with a score and a file."""
 
-import json
-import pickle
 import random
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from archspec.files import replacing
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan
 from archspec.network.segnet import SegNet
@@ -24,18 +21,30 @@ from archspec.training.waits import Waits
 from blocks.errors import reason
 from search.trials.batches import Loading, load_batches
 from search.trials.cases import Cases, CaseScores
-from search.trials.faults import is_loader_lost
+from search.trials.checkpoint import (
+    CHECKPOINT,
+    CheckpointError,
+    random_states,
+    read_checkpoint,
+    set_random_states,
+    write_checkpoint,
+)
+from search.trials.lines import append_line
 from search.trials.recorded import from_record
 
-CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
+CHECKPOINT_SECONDS = 120.0
+"""Between two checkpoints, where no number of steps is given."""
+_LOSSES = 20
+"""Steps whose mean loss a rung tells."""
 
 
 @dataclass(frozen=True)
 class TrialTask:
     """What a worker needs to train one trial; a checkpoint in its folder is gone on from.
 
-    `by_case` asks for the scores of every validation and test case at the end.
+    `by_case` asks for the scores of every validation and test case at the end. `checkpoint_every`
+    are the steps between two checkpoints; None: `CHECKPOINT_SECONDS` of training.
     """
 
     number: int
@@ -45,6 +54,7 @@ class TrialTask:
     rung_steps: tuple[int, ...]
     validate_every: int | None = None
     by_case: bool = False
+    checkpoint_every: int | None = None
 
 
 @dataclass(frozen=True)
@@ -84,8 +94,19 @@ class StoppedError(Exception):
     """The driver stopped the trial at a rung."""
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be written, say because the disk is full."""
+@dataclass
+class Segment:
+    """What a training has come to since its last rung, beside its weights: at `step` of all.
+
+    `losses` are the last ones, `random` the states of random numbers at that step.
+    """
+
+    step: int
+    losses: list[float] = field(default_factory=list)
+    validations: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    waited: float = 0.0
+    random: dict[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -99,9 +120,11 @@ def train(
     """Train, report every rung, and return the last one.
 
     A checkpoint is written before a rung is reported, so what was reported is never trained again;
-    its rung is reported again when it is gone on from. Batches depend on the seed and the step
-    alone, other random numbers on the seed and the segment: a resumed trial ends like one that was
-    never cut off.
+    its rung is reported again when it is gone on from. Others are written between rungs, see
+    `TrialTask`. Batches depend on the seed and the step alone, so that those that were loaded ahead
+    of a cut are loaded again alike; other random numbers start from the seed and the segment, and
+    checkpoints between rungs keep their states. A resumed trial ends like one that was never cut
+    off: on a CPU to the last bit, for one number of threads.
 
     Raises:
         DivergedError: the loss became NaN or infinite; on a GPU that is seen some steps later.
@@ -115,40 +138,88 @@ def train(
     deep_supervision = planned.spec.deep_supervision.heads > 1
     stepper = Stepper(net, recipe, device=device, dtype=autocast_dtype(device))
     loss_of = data.loss(planned.strides, deep_supervision=deep_supervision, kind=recipe.loss)
-    last = _restored(task.folder, stepper, device)
-    done = 0 if last is None else last.step
+    last, segment = _restored(task.folder, stepper) or (None, Segment(0))
     if last is not None:
         report(last)
     source = data.batches(planned.strides, deep_supervision=deep_supervision)
     total = task.rung_steps[-1]
-    ahead = load_batches(source, range(done, total), seed=task.seed, loading=loading)
+    ahead = load_batches(source, range(segment.step, total), seed=task.seed, loading=loading)
     with timed_convolutions(device), closing(ahead) as batches:
         for rung, end in enumerate(task.rung_steps, start=1):
-            if end <= done:
+            if end <= segment.step:
                 continue
-            seed_everything(task.seed + 7919 * rung)
-            started, waits, losses = time.monotonic(), Waits(device), Losses(device, done)
-            validations: list[float] = []
+            if segment.random:
+                set_random_states(segment.random, device)
+            else:
+                seed_everything(task.seed + 7919 * rung)
+            clock = _Clock(segment, device)
             _set_training(net, deep_supervision)
-            for step in range(done, end):
-                losses.add(stepper.step(loss_of, waits.next(batches), step, total))
-                if task.validate_every and (step + 1) % task.validate_every == 0 and step + 1 < end:
-                    losses.read()
-                    validations.append(_scores(net, data, device)["mean"])
+            for step in range(segment.step, end):
+                clock.losses.add(stepper.step(loss_of, clock.waits.next(batches), step, total))
+                if step + 1 == end:
+                    break
+                if task.validate_every and (step + 1) % task.validate_every == 0:
+                    clock.losses.read()
+                    segment.validations.append(_scores(net, data, device)["mean"])
                     _set_training(net, deep_supervision)
-            found = losses.read()
-            seconds, waited = time.monotonic() - started, waits.seconds()
+                if clock.is_due(step + 1, task.checkpoint_every):
+                    clock.note(step + 1)
+                    segment.random = random_states(device)
+                    _save(task.folder, stepper, last, segment)
+                    clock.checkpoint()
+            clock.note(end)
             scores = _scores(net, data, device)
-            smoothed = float(np.mean([*validations, scores["mean"]][-3:]))
-            if last is not None:
-                seconds += last.seconds
-                waited += last.waited or 0.0
-            last = Rung(end, scores, float(np.mean(found[-20:])), seconds, smoothed, waited)
+            last = _rung(segment, scores, last)
             _save(task.folder, stepper, last)
             report(last)
-            done = end
+            segment = Segment(end)
     assert last is not None
     return last
+
+
+class _Clock:
+    """What one stretch of steps adds to its segment: losses, seconds, and whether to save it."""
+
+    def __init__(self, segment: Segment, device: torch.device) -> None:
+        self._segment = segment
+        self._before = segment.losses, segment.seconds, segment.waited
+        self.losses = Losses(device, segment.step)
+        self.waits = Waits(device)
+        self._started = self._saved = time.monotonic()
+
+    def is_due(self, step: int, every: int | None) -> bool:
+        """Say whether a checkpoint is to be written after so many steps of all."""
+        if every is not None:
+            return step % every == 0
+        return time.monotonic() - self._saved >= CHECKPOINT_SECONDS
+
+    def checkpoint(self) -> None:
+        """Note that a checkpoint was written."""
+        self._saved = time.monotonic()
+
+    def note(self, step: int) -> None:
+        """Bring the segment up to this step; a GPU is waited for.
+
+        Raises:
+            DivergedError: see `Losses`.
+        """
+        losses, seconds, waited = self._before
+        found = self.losses.read()
+        self._segment.step = step
+        self._segment.losses = [*losses, *found][-_LOSSES:]
+        self._segment.seconds = seconds + time.monotonic() - self._started
+        self._segment.waited = waited + self.waits.seconds()
+
+
+def _rung(segment: Segment, scores: dict[str, float], last: Rung | None) -> Rung:
+    """Return the rung that ends the segment after the last one."""
+    smoothed = float(np.mean([*segment.validations, scores["mean"]][-3:]))
+    seconds, waited = segment.seconds, segment.waited
+    if last is not None:
+        seconds += last.seconds
+        waited += last.waited or 0.0
+    loss = float(np.mean(segment.losses))
+    return Rung(segment.step, scores, loss, seconds, smoothed, waited)
 
 
 def score_trained(
@@ -161,7 +232,7 @@ def score_trained(
     """
     net = build_plan(planned).to(device)
     stepper = Stepper(net, planned.spec.training, device=device, dtype=None)
-    last = _restored(task.folder, stepper, device)
+    last, _ = _restored(task.folder, stepper) or (None, None)
     if last is None or last.step != task.rung_steps[-1]:
         raise CheckpointError(f"{task.folder / CHECKPOINT}: is not of step {task.rung_steps[-1]}")
     net.decoder.deep_supervision = False
@@ -187,32 +258,59 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _restored(folder: Path, stepper: Stepper, device: torch.device) -> Rung | None:
-    """Load the checkpoint of the folder; None where there is none, or it cannot be read."""
+def _restored(folder: Path, stepper: Stepper) -> tuple[Rung | None, Segment] | None:
+    """Load the checkpoint of the folder: its last rung, and what came after it.
+
+    None where there is none, or it is damaged; that one is kept aside.
+    """
     file = folder / CHECKPOINT
     if not file.is_file():
         return None
+    state = read_checkpoint(file)
     try:
-        state = torch.load(file, map_location=device, weights_only=True)
-        rung = from_record(Rung, state["rung"])
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
+        found = _progress(state or {})
+    except (KeyError, TypeError):
         file.replace(folder / f"{CHECKPOINT}.unreadable")
         return None
-    stepper.load_state_dict(state)
-    return rung
+    stepper.load_state_dict(state or {})
+    return found
 
 
-def _save(folder: Path, stepper: Stepper, rung: Rung) -> None:
-    """Write the checkpoint, then the metric line; a cut-off write leaves the old checkpoint."""
-    state = {**stepper.state_dict(), "step": rung.step, "rung": vars(rung)}
+def _progress(state: dict[str, Any]) -> tuple[Rung | None, Segment]:
+    """Return the last rung, and what came after it.
+
+    Raises:
+        KeyError, TypeError: it is not the state of a training.
+    """
+    if "between" not in state:
+        last = from_record(Rung, state["rung"])
+        return last, Segment(last.step)
+    between = state["between"]
+    before = None if between["last"] is None else from_record(Rung, between["last"])
+    return before, from_record(Segment, between["segment"])
+
+
+def _save(
+    folder: Path, stepper: Stepper, last: Rung | None, segment: Segment | None = None
+) -> None:
+    """Write the checkpoint of a rung, then the metric line; or one between rungs.
+
+    That one has no `rung`: an earlier release, which would take the weights for the rung's, begins
+    the trial anew.
+
+    Raises:
+        CheckpointError: they cannot be written.
+    """
+    told = None if last is None else vars(last)
+    if segment is not None:
+        between = {"last": told, "segment": vars(segment)}
+        state = {**stepper.state_dict(), "step": segment.step, "between": between}
+        write_checkpoint(folder / CHECKPOINT, state)
+        return
+    assert last is not None, "a rung has just been scored"
+    state = {**stepper.state_dict(), "step": last.step, "rung": told}
+    write_checkpoint(folder / CHECKPOINT, state)
     try:
-        with replacing(folder / CHECKPOINT) as partial, partial.open("wb") as file:
-            torch.save(state, file)  # given a path, torch hides why it cannot write
-        with (folder / METRICS).open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(vars(rung)) + "\n")
-    except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError
-        if is_loader_lost(error):
-            raise
-        raise CheckpointError(
-            f"{folder / CHECKPOINT}: cannot be written: {reason(error)}"
-        ) from error
+        append_line(folder / METRICS, vars(last))
+    except OSError as error:
+        raise CheckpointError(f"{folder / METRICS}: cannot be written: {reason(error)}") from error

@@ -116,13 +116,9 @@ def _train(
     from archspec.spec.load import load
     from archspec.training.losses import DivergedError
     from search.trials.batches import Loading
+    from search.trials.checkpoint import CheckpointError
     from search.trials.faults import is_loader_lost, is_out_of_memory
-    from search.trials.train import (
-        CheckpointError,
-        StoppedError,
-        score_trained,
-        train,
-    )
+    from search.trials.train import StoppedError, score_trained, train
 
     def tell_rung(rung: "Rung") -> None:
         connection.send(Message(task.number, "rung", rung))

@@ -15,7 +15,7 @@ from blocks.base import SpecError
 from search.retrain.retrain import Trained, read_trained
 from search.study.record import read_settings
 from search.trials.recorded import from_record
-from search.trials.train import CHECKPOINT, Rung, TrialTask, _restored
+from search.trials.train import CHECKPOINT, Rung, Segment, TrialTask, _restored
 
 CASES = {"case_1": {"mean": 0.5, "organ": None}}
 LINE = {
@@ -68,7 +68,7 @@ def test_a_checkpoint_of_another_release_is_gone_on_with(task: TrialTask) -> Non
     states: list[Any] = []
     stepper: Any = SimpleNamespace(load_state_dict=states.append)
     torch.save({"step": 2, "rung": {**RUNG, "new": 1}}, task.folder / CHECKPOINT)
-    assert _restored(task.folder, stepper, torch.device("cpu")) == Rung(**RUNG)
+    assert _restored(task.folder, stepper) == (Rung(**RUNG), Segment(2))
     assert len(states) == 1 and (task.folder / CHECKPOINT).is_file()
 
 
