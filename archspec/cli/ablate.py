@@ -1,13 +1,13 @@
 """The verb ablate: what is each part of this network worth on this dataset?"""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from archspec.cli.confirm import show_progress
+from archspec.cli.interrupts import same_command, stopped
 from archspec.cli.options import (
     MAX_SEED,
     Batch,
@@ -91,7 +91,7 @@ def ablate(
     from search.trials.host import TrainingHost
 
     folder = out or Path(f"ablation-{planned.spec.name}-{dataset.name}")
-    try:
+    with stopped(lambda: f"; go on with {same_command()}"):
         found = train_variants(
             variants,
             dataset,
@@ -112,9 +112,6 @@ def ablate(
             ),
             on_progress=show_progress,
         )
-    except KeyboardInterrupt:
-        print("stopped; go on with the same command", file=sys.stderr)
-        raise typer.Exit(130) from None
     print(json.dumps(found.to_json()) if json_ else f"{found.text()}\nwrote {folder / RESULT}")
     if found.failed:
         raise typer.Exit(1)

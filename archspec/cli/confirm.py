@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from archspec.cli.interrupts import same_command, stopped
 from archspec.cli.options import Device, Jobs, PlansName, Seeds, Threads
 from archspec.cli.report import Run
 from archspec.cli.specs import Json
@@ -39,11 +40,8 @@ def confirm(
     from search.trials.host import TrainingHost
 
     host = TrainingHost(devices=devices_for(device, jobs), threads=threads, plans=plans)
-    try:
+    with stopped(lambda: f"; go on with {same_command()}"):
         found = confirm_run(run, seeds=seeds, host=host, on_progress=show_progress)
-    except KeyboardInterrupt:
-        print(f"stopped; go on with archspec confirm {run} --seeds {seeds}", file=sys.stderr)
-        raise typer.Exit(130) from None
     if json_:
         print(json.dumps(found.to_json()))
     else:

@@ -1,9 +1,11 @@
 """The verb demo: the whole path on synthetic volumes, each step as the command a user types."""
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from archspec.cli.interrupts import same_command, stopped
 from archspec.cli.options import MAX_COUNT, MAX_SEED, Jobs
 
 _MARKER = ".archspec-demo"
@@ -20,6 +23,8 @@ _DATASET = 901
 _NAME = f"Dataset{_DATASET}_Reach"
 _TRAINER = "nnUNetTrainer_5epochs"
 _PLANS = "archspecDemo"
+_PATIENCE = 30.0
+"""Seconds that an ended step has to end its workers."""
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +44,14 @@ def demo(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier demo.")] = False,
 ) -> None:
     """Phantom, nnU-Net preprocessing, search, report, export, training, prediction, Dice."""
+    with stopped(lambda: f"; {same_command('--force')} begins anew"):
+        _demo(out, trials, cases, jobs, seed, search_only=search_only, force=force)
+
+
+def _demo(
+    out: Path, trials: int, cases: int, jobs: int, seed: int, *, search_only: bool, force: bool
+) -> None:
+    """Do each step, and show it."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -155,19 +168,35 @@ class _Steps:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if quiet else None,
                 text=True,
+                process_group=0,  # it ends with all its children: nnU-Net's outlive it
             )
             assert process.stdout is not None
-            for line in process.stdout:
-                lines.append(line)
-                log.write(line)
-                if not quiet:
-                    print(f"  {line}", end="", flush=True)
+            try:
+                for line in process.stdout:
+                    lines.append(line)
+                    log.write(line)
+                    if not quiet:
+                        print(f"  {line}", end="", flush=True)
+            except BaseException:
+                _end(process)
+                raise
         if process.wait() != 0:
             tail = "".join(lines[-15:]) if quiet else ""
             print(tail, end="", file=sys.stderr)
             raise SpecError(f"step failed with exit code {process.returncode}: {shown}; {self.log}")
         print(f"  ({time.monotonic() - began:.0f} s)", flush=True)
         return "".join(lines)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a step and its children: asked first, since a search of ours tells how to go on."""
+    with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.communicate(timeout=_PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _summary(out: Path, table: str, dice: dict[str, float], seconds: float) -> None:

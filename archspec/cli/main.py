@@ -1,6 +1,7 @@
 """The application: verbs, and how mistakes are reported.
 
-Exit codes: 0 ok, 1 a negative result, 2 wrong usage or bad input, told in one line.
+Exit codes: 0 ok, 1 a negative result, 2 wrong usage or bad input, told in one line; 130, 143, 129
+for Ctrl-C, SIGTERM, SIGHUP.
 """
 
 import io
@@ -27,6 +28,7 @@ from archspec.cli import (
     specs,
     validate,
 )
+from archspec.cli.interrupts import signals_heard
 from archspec.cli.refusal import refusal_lines
 from archspec.cli.usage import usage_line
 from blocks.base import SpecError
@@ -95,8 +97,10 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may not be in its encoding
     try:
-        # verbs return nothing; the code of a typer.Exit, and 130 for Ctrl-C, come back as a value
-        sys.exit(app(standalone_mode=False))
+        with signals_heard():
+            # verbs return nothing; the code of a typer.Exit, and 130 for Ctrl-C, come back as one
+            code = app(standalone_mode=False)
+        sys.exit(code)
     except SpecError as error:
         for line in refusal_lines(error, _command(), sys.argv[1:]):
             print(f"archspec: {line}", file=sys.stderr)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archspec.cli.interrupts import same_command, stopped
 from archspec.cli.options import (
     MAX_COUNT,
     MAX_SEED,
@@ -105,20 +106,18 @@ def overfit(
         notes.append(_padding(planned, chosen))
     for note in notes:
         print(f"note: {with_options(note, context)}", file=sys.stderr)
-    with OverfitDisplay(steps) as display:
-        try:
-            found = train(
-                planned,
-                chosen,
-                steps=steps,
-                minutes=minutes,
-                seed=seed,
-                device=target,
-                on_step=display.show,
-            )
-        except KeyboardInterrupt:
-            print(f"stopped {display.text}", file=sys.stderr)
-            raise typer.Exit(130) from None
+    display = OverfitDisplay(steps)
+    again = same_command()
+    with stopped(lambda: f" {display.text}; {again} begins anew"), display:
+        found = train(
+            planned,
+            chosen,
+            steps=steps,
+            minutes=minutes,
+            seed=seed,
+            device=target,
+            on_step=display.show,
+        )
     print(json.dumps(found.to_json()) if json_ else found.text())
     if not found.reached:
         raise typer.Exit(1)

@@ -1,12 +1,12 @@
 """The verb search: from a space to the front of Dice against FLOPs, and is it one still?"""
 
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archspec.cli.interrupts import same_command, stopped
 from archspec.cli.options import (
     MAX_COUNT,
     MAX_SEED,
@@ -188,22 +188,16 @@ def _search(task: "SearchTask", *, resume: bool, confirm_seeds: int | None) -> "
     kept = kept_settings(out, task.space) if resume else {}
     if kept:
         print(kept_text(kept))
-    next_time = f"the same command and --resume ({out})"
-    try:
-        with ExitStack() as shown:
-            display = shown.enter_context(SearchDisplay(task.trials))
+    again = same_command("--resume")
+    with stopped(lambda: f"; go on with {again}"), ExitStack() as shown:
+        display = shown.enter_context(SearchDisplay(task.trials))
 
-            def show_front(seeds: int) -> None:
-                nonlocal next_time
-                shown.close()
-                next_time = f"archspec confirm {out} --seeds {seeds}"
-                print(_again_text(out, seeds), flush=True)
+        def show_front(seeds: int) -> None:
+            shown.close()
+            print(_again_text(out, seeds), flush=True)
 
-            watcher = Watcher(on_event=display.show, on_front=show_front, on_progress=show_progress)
-            return run_task(task, resume=resume, confirm_seeds=confirm_seeds, watcher=watcher)
-    except KeyboardInterrupt:
-        print(f"stopped; go on with {next_time}", file=sys.stderr)
-        raise typer.Exit(130) from None
+        watcher = Watcher(on_event=display.show, on_front=show_front, on_progress=show_progress)
+        return run_task(task, resume=resume, confirm_seeds=confirm_seeds, watcher=watcher)
 
 
 def _again_text(out: Path, seeds: int) -> str:

@@ -8,15 +8,15 @@ import atexit
 import contextlib
 import multiprocessing
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from search.trials.batches import num_loaders
-from search.trials.worker import Message, WorkerSettings, work
+from search.trials.worker import ENDING_SIGNALS, Message, WorkerSettings, work
 
 if TYPE_CHECKING:
     from search.trials.train import TrialTask
@@ -33,6 +33,8 @@ class WorkerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.connection.close()  # an idle one then returns by itself
         for worker in self._workers:
             worker.stop()
 
@@ -108,7 +110,7 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         # not a daemon: those may not have children, and the loading processes are its children
         self.process = context.Process(target=work, args=(theirs, settings, device, self.beats))
-        with _interrupts_ignored():
+        with _signals_blocked():
             self.process.start()
         atexit.register(self.process.kill)  # a driver that ends in a hurry waits for nobody
         theirs.close()
@@ -140,21 +142,25 @@ class _Worker:
         self.process.kill()
 
     def stop(self) -> None:
-        self.connection.close()  # an idle worker then returns by itself
         if self.number is None:
             self.process.join(timeout=10)
-        self.process.terminate()
+        self.process.kill()
         self.process.join()
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Start children that ignore Ctrl-C, which a terminal sends to all: the driver ends them."""
-    if threading.current_thread() is not threading.main_thread():
+def _signals_blocked() -> Iterator[None]:
+    """Start children that no signal ends which a terminal or a batch system sends to all.
+
+    The driver hears it and ends them. Blocked signals are inherited, and come to this thread when
+    the block ends; ignored ones would be lost.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # started by the first child else, it would unblock some
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import traceback
@@ -20,6 +21,12 @@ from blocks.errors import reason
 if TYPE_CHECKING:
     from search.trials.cases import Cases, CaseScores
     from search.trials.train import Rung, TrialTask
+
+
+ENDING_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+"""What ends a driver, which ends its workers: they are sent to all processes of a terminal."""
 
 
 class Beats(Protocol):
@@ -63,7 +70,11 @@ class Message:
 
 
 def work(connection: Connection, settings: WorkerSettings, device: str, beats: Beats) -> None:
-    """Train tasks until the driver closes the connection or dies."""
+    """Train tasks until the driver closes the connection or dies.
+
+    Started with `ENDING_SIGNALS` blocked, it ignores them from here on.
+    """
+    _ignore_signals()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     threading.Thread(target=_beat, args=(beats,), daemon=True).start()
     import torch
@@ -169,6 +180,16 @@ def _free_memory(device: str) -> bool:
         except RuntimeError:
             return False
     return True
+
+
+def _ignore_signals() -> None:
+    """Ignore what ends a driver, and let loading processes be asked to end again."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
 
 
 def _beat(beats: Beats) -> None:

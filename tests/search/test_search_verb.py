@@ -1,7 +1,10 @@
 """The verb search with trainings that cost nothing: its options, its end, and its refusals."""
 
 import json
+import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
 import archspec.nnunet.dataset
 import search.retrain.confirm
@@ -18,6 +22,7 @@ from archspec.spec.yaml_file import dump
 from search.report.write import front_rows
 from search.retrain.confirmation import RESULT
 from search.space.space import load_space
+from search.study.storage import open_run
 
 Cli = Callable[..., tuple[int, str, str]]
 CASES = [f"case_{number}" for number in range(12)]
@@ -47,7 +52,9 @@ def searched(
     folds = [{"train": CASES[4:], "val": CASES[:4]}]
     (dataset.folder / "splits_final.json").write_text(json.dumps(folds), encoding="utf-8")
 
-    def run(*options: object, trials: int = 6, fate: Any = None) -> tuple[int, str, str]:
+    def run(
+        *options: object, trials: int = 6, fate: Any = None, dice: Any = dice
+    ) -> tuple[int, str, str]:
         pool = fakes.FakePool(dice=dice, fate=fate)
         monkeypatch.setattr(search.study.run, "WorkerPool", lambda settings, jobs: pool)
         in_place_of_workers(scoring_pool(dice))
@@ -90,6 +97,30 @@ def test_confirmation_can_be_left_out_and_asked_for(
     points = len(front_rows(tmp_path / "run"))
     if not seeds:
         assert f"confirm {tmp_path / 'run'} trains the {points} of the front again with 3" in out
+
+
+def test_a_signal_tells_a_command_that_goes_on(
+    searched: Callable[..., Any], tmp_path: Path
+) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def ended(task: Any, step: int, *_: Any) -> float:
+        if (task.number, step) == (2, 9):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 0.5
+
+    try:
+        code, _, err = searched("--stopper", "none", dice=ended)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    command = shlex.join(["archspec", *sys.argv[1:], "--resume"])
+    assert (code, err) == (143, f"stopped; go on with {command}\n")
+    trials = open_run(tmp_path / "run")[0].trials
+    assert [t.number for t in trials if t.state == TrialState.RUNNING] == [2]
+    code, _, err = searched("--stopper", "none", "--resume")
+    assert code == 0, err
+    heirs = [t for t in open_run(tmp_path / "run")[0].trials if "resumed_from" in t.user_attrs]
+    assert [t.user_attrs["resumed_from"] for t in heirs] == [2]
 
 
 def test_control_searches_the_control_space(searched: Callable[..., Any], tmp_path: Path) -> None:

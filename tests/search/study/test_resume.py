@@ -1,6 +1,7 @@
 """A search that is killed goes on where it was: no trial lost, none trained twice."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -133,8 +134,18 @@ def test_killed_search_resumes(
     assert len(open_run(out)[0].get_trials()) == len(trials)
 
 
-def test_interrupt_ends_in_one_line(dataset_environment: dict[str, str], tmp_path: Path) -> None:
-    """Ctrl-C reaches the driver and its workers alike, as from a terminal."""
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.long),
+    ],
+)
+def test_a_signal_ends_in_one_line(
+    dataset_environment: dict[str, str], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """It reaches the driver and its workers alike, as from a terminal or a batch system."""
     space, out = tmp_path / "space.yaml", tmp_path / "run"
     rungs = {"rungs": 2, "eta": 5_000, "stopper": "none"}  # scored after 2 steps, and at the end
     long = {**SPACE, "search": {"steps": 10_000, "batch_size": 2, **rungs}}
@@ -148,8 +159,8 @@ def test_interrupt_ends_in_one_line(dataset_environment: dict[str, str], tmp_pat
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A test run in the background of a script ignores Ctrl-C, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # A test run in the background of a script may ignore them, and children inherit that.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     assert process.stdout is not None
     training = {"trial 0: step 2: ", "trial 1: step 2: "}
@@ -157,8 +168,13 @@ def test_interrupt_ends_in_one_line(dataset_environment: dict[str, str], tmp_pat
         training = {start for start in training if not shown.startswith(start)}
         if not training:
             break
-    os.killpg(process.pid, signal.SIGINT)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.count("\n") == 1, err
-    assert err.startswith("stopped;") and "--resume" in err
+    assert process.returncode == code
+    assert err == f"stopped; go on with {shlex.join(['archspec', *line[3:], '--resume'])}\n"
+    assert len(children) >= 2
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
+    study, _ = open_run(out)
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING] * 2, "none was given up"
