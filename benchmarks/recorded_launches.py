@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -45,6 +46,8 @@ class Launch:
     attributes: dict[tuple[int], list[list[object]]]
     options: dict[str, Any]
     grid: tuple[int, ...]
+    bytes: int
+    """Of the tensors; where the launch is of one direction, its share of those that have them."""
 
     @property
     def name(self) -> str:
@@ -73,7 +76,13 @@ def launch_of(kernel: Any, args: tuple[Any, ...], grid: Any, given: dict[str, An
         number = value.data_ptr() if is_tensor else value
         if number % 16 == 0 and not parameter.do_not_specialize:
             attributes[(index,)] = [["tt.divisibility", 16]]
-    return Launch(kernel, signature, constants, attributes, options, tuple(grid))
+    tensors = {t.data_ptr(): t for t in values.values() if isinstance(t, Tensor)}.values()
+    moved = [t.numel() * t.element_size() for t in tensors]
+    if "k" in values:
+        every = values["directions"]
+        shares = [every if t.ndim >= 4 and t.shape[1] == every else 1 for t in tensors]
+        moved = [size // share for size, share in zip(moved, shares, strict=True)]
+    return Launch(kernel, signature, constants, attributes, options, tuple(grid), sum(moved))
 
 
 def value_is_one(value: object) -> bool:
@@ -96,27 +105,13 @@ def recorded() -> Iterator[list[Launch]]:
         JITFunction.run, triton_checks.INTERPRETED = before
 
 
-@contextlib.contextmanager
-def triton_for_all() -> Iterator[None]:
-    """Let the operators call Triton's backend, on the CPU's tensors too."""
-    modules = (blocks.scan.op, blocks.scan.causal_conv)
-    before = [module.backend_for for module in modules]
-    for module in modules:
-        module.backend_for = lambda device, dtype: triton_backend  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for module, function in zip(modules, before, strict=True):
-            module.backend_for = function
-
-
 class Counter(TorchDispatchMode):
     """Counts PyTorch's own operators that would launch a kernel, by name."""
 
     NONE = (
         *("view", "empty", "detach", "expand", "slice", "select", "split", "transpose", "alias"),
         *("unsqueeze", "squeeze", "permute", "as_strided", "unbind", "aten.t."),
-        *("archspec", "promote_types"),
+        *("archspec", "promote_types", "lift_fresh"),
     )
 
     def __init__(self) -> None:
@@ -132,6 +127,31 @@ class Counter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@contextlib.contextmanager
+def triton_for_all(counter: Counter) -> Iterator[None]:
+    """Let the operators call Triton's backend, on the CPU's tensors too, and count inside them."""
+
+    def counted(function: Any) -> Any:
+        def call(*args: Any) -> Any:
+            with counter:  # which does not see into an operator by itself
+                return function(*args)
+
+        return call
+
+    names = ("selective_scan", "selective_scan_backward")
+    names += ("causal_conv1d", "causal_conv1d_backward")
+    backend = SimpleNamespace(**{name: counted(getattr(triton_backend, name)) for name in names})
+    modules = (blocks.scan.op, blocks.scan.causal_conv)
+    before = [module.backend_for for module in modules]
+    for module in modules:
+        module.backend_for = lambda device, dtype: backend  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module, function in zip(modules, before, strict=True):
+            module.backend_for = function
+
+
 def tom_step(
     edge: int, channels: int, dtype: torch.dtype | None, *, states: int = 16
 ) -> tuple[list[Launch], dict[str, int]]:
@@ -144,12 +164,13 @@ def tom_step(
         [ScanBranch(channels, d_state=states, d_conv=4, dt_rank=rank) for _ in range(3)]
     )
     rows = torch.zeros(1, length, 2 * channels, dtype=dtype or torch.float32, requires_grad=True)
+    above = torch.zeros_like(rows[..., :channels])
     counter = Counter()
-    with recorded() as launches, triton_for_all(), counter:
+    with recorded() as launches, triton_for_all(counter), counter:
         x, z = rows.chunk(2, dim=-1)
         with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
             out = scan_branches(branches, x, z, (1, -1, edge))
-        out.backward(torch.zeros_like(out))
+        out.backward(above)
     return launches, counter.found
 
 
