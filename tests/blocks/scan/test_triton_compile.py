@@ -28,7 +28,7 @@ reads_code = pytest.mark.skipif(
 MOST_STACK_BYTES = 32
 """What a kernel may spill per thread."""
 KERNELS = ("chunk_ends", "combine", "scan", "adjoint_ends", "scan_backward")
-KERNELS += ("conv", "conv_backward_input", "conv_backward_weight")
+KERNELS += ("conv", "conv_backward_input", "conv_backward_weight", "sum_parts", "sum_rows")
 CASES = [(90, "bfloat16", name) for name in KERNELS]
 CASES += [(80, "float32", name) for name in ("scan", "conv_backward_input")]
 MORE = [
