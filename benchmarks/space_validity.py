@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import BaseTrial, FixedTrial
+from optuna.trial import BaseTrial
 
 from archspec.costs.flops import CONVENTION, cost_plan
 from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan
 from blocks.base import Grid, SpecError
-from search.space.anchors import anchor_spec_of, spec_anchors
+from search.space.first import first_of
 from search.space.limits import check_limits
+from search.space.references import reference_of
 from search.space.space import Space, list_spaces, load_space
 
 PATCHES: tuple[Grid, ...] = (
@@ -50,7 +51,7 @@ class Tried:
 
     def draw(self, trial: BaseTrial) -> tuple[Plan, bool] | str:
         """Return the plan and whether it exceeds a limit, or why there is none."""
-        if anchor_spec_of(trial) is None:
+        if reference_of(trial) is None:
             try:
                 self.space.suggest(trial)
             except SpecError as error:
@@ -58,7 +59,7 @@ class Tried:
             if self.space.settings.match is not None:
                 self.space.settings.match.drawn(trial)
         own = {k: v for k, v in trial.params.items() if not k.startswith("training.")}
-        key = f"{anchor_spec_of(trial)} {own}"
+        key = f"{reference_of(trial)} {own}"
         if key not in self.known:
             self.known[key] = self._made(trial)
         return self.known[key]
@@ -79,9 +80,7 @@ def row(space: Space, patch: Grid, draws: int) -> dict[str, Any]:
     tried = Tried(space, patch)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     drawn = [tried.draw(study.ask()) for _ in range(draws)]
-    specs = spec_anchors(space.source, space.settings)
-    trials = [*map(FixedTrial, space.anchors()), *(anchor.trial() for anchor in specs)]
-    anchors = [tried.draw(trial) for trial in trials]
+    anchors = [tried.draw(anchor.trial()) for anchor in first_of(space)]
     valid = [one for one in drawn if not isinstance(one, str)]
     why = collections.Counter(one for one in drawn if isinstance(one, str))
     return {
