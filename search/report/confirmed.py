@@ -54,10 +54,11 @@ def read_confirmed(folder: Path, front: Sequence[ReportTrial]) -> Confirmed | No
     if not file.is_file():
         return None
     try:
-        found = Confirmation.from_json(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError):
+        found = Confirmation.from_json(json.loads(file.read_bytes().decode()))
+        found.text()  # every figure of it
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise SpecError(
-            "cannot be read",
+            "damaged",
             where=file,
             suggestion=f"archspec confirm {folder} writes it again, from the trainings that it "
             "keeps",

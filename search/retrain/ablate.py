@@ -135,7 +135,7 @@ def _check_folder(folder: Path, settings: AblationSettings, spec: ArchSpec) -> N
     file, now = folder / SETTINGS, asdict(settings)
     try:
         if file.is_file():
-            old = json.loads(file.read_text(encoding="utf-8"))
+            old = _read(file)
             changed = [key for key in now if old.get(key) != now[key]]
             if "network" in changed and is_hash_of(str(old.get("network")), spec, "trial"):
                 changed.remove("network")  # by another release's hash it is the same
@@ -154,6 +154,21 @@ def _check_folder(folder: Path, settings: AblationSettings, spec: ArchSpec) -> N
         _write(file, now)
     except OSError as error:
         raise SpecError(f"cannot be written: {error.strerror}", where=folder) from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_bytes().decode())
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise SpecError(
+            "damaged",
+            where=file,
+            suggestion="put back a copy of it, or give another `folder`; its trainings stand in "
+            f"{TABLE}",
+        )
+    return found
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

@@ -12,13 +12,14 @@ from archspec.spec.messages import mistakes
 from archspec.spec.migrations import upgrade
 from archspec.spec.tree import frozen, thawed
 from archspec.spec.yaml_file import Source, dotted
-from blocks.base import SpecError
+from blocks.errors import SpecError, reason
 from search.space.settings import SearchSettings, StopperName
 from search.space.space import Space
 from search.study.earlier import complete_settings
 from search.trials.recorded import OTHER, from_record, to_record
 
 RECORD = "run.json"
+_COPY = "put back a copy of it; study.db and trials are not touched"
 STOPPERS: tuple[str, ...] = get_args(StopperName)
 
 
@@ -50,8 +51,12 @@ class RunRecord:
 
         Raises:
             SpecError: the space is of a later schema.
+            TypeError: it is none.
         """
         found = from_record(cls, content)
+        if not isinstance(found.settings, dict) or not isinstance(found.test_cases, list | None):
+            raise TypeError("settings or test_cases are not what a search writes")
+        _check_types(found)
         absent = frozenset(f.name for f in fields(cls) if f.name not in content) - {"absent", OTHER}
         space, cases = found.space, found.test_cases
         if isinstance(space, dict):
@@ -85,12 +90,52 @@ class RunRecord:
         return int(self.settings.get("steps", 0))
 
 
+def _check_types(found: RunRecord) -> None:
+    """See that the fields are what a search writes.
+
+    Raises:
+        TypeError: they are not.
+    """
+    limits, match = found.settings.get("limits"), found.settings.get("match")
+    gflops = limits.get("gflops") if isinstance(limits, dict) else None
+    cases = found.test_cases
+    right = {
+        "space": isinstance(found.space, dict | None),
+        "dataset": isinstance(found.dataset, str),
+        "configuration": isinstance(found.configuration, str),
+        "fold": isinstance(found.fold, int),
+        "seed": isinstance(found.seed, int),
+        "convention": isinstance(found.convention, str),
+        "synthetic_task": isinstance(found.synthetic_task, str | None),
+        "earlier_stopper": isinstance(found.earlier_stopper, str | None),
+        "test_cases": cases is None or all(isinstance(case, str) for case in cases),
+        "settings.steps": isinstance(found.settings.get("steps", 0), int),
+        "settings.limits": isinstance(limits, dict | None),
+        "settings.limits.gflops": isinstance(gflops, int | float | None),
+        "settings.match": isinstance(match, dict | None),
+    }
+    wrong = [name for name, is_right in right.items() if not is_right]
+    if wrong:
+        raise TypeError(f"{', '.join(wrong)} is not what a search writes")
+
+
 def read_run(folder: Path) -> RunRecord | None:
-    """Return what the folder's run.json holds, None without one."""
+    """Return what the folder's run.json holds, None where there is neither that nor a run.
+
+    Raises:
+        SpecError: it is damaged, is gone, or has a space of a later schema.
+    """
     file = folder / RECORD
     if not file.is_file():
+        if (folder / "study.db").is_file() and any((folder / "trials").glob("*/spec.yaml")):
+            raise SpecError("is gone", where=file, suggestion=_COPY)
         return None
-    return RunRecord.from_json(json.loads(file.read_text(encoding="utf-8")))
+    try:
+        return RunRecord.from_json(json.loads(file.read_bytes().decode()))
+    except SpecError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SpecError(f"damaged: {reason(error)}", where=file, suggestion=_COPY) from None
 
 
 def earlier_stopper(record: RunRecord | None) -> str | None:

@@ -9,8 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from blocks.base import SpecError
 from search.study.end import End
-from search.study.storage import GRACE, queued_params
-from search.study.trial_record import TrialRecord, end_of, write_end
+from search.study.storage import GRACE, queued_params, set_attribute
+from search.study.trial_record import TrialRecord, end_of
 
 
 def recover(study: optuna.Study) -> None:
@@ -47,7 +47,7 @@ def recover(study: optuna.Study) -> None:
         # queued before it is told: a kill in between loses nothing and queues nothing twice
         if end is End.LOST and trial.number not in queued:
             queue_again(study, trial)
-        write_end(study, trial, end)
+        set_attribute(study, trial, "end", end.value)
         study.tell(trial.number, state=TrialState.PRUNED if end.pruned else TrialState.FAIL)
 
 

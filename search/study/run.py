@@ -22,6 +22,7 @@ from archspec.spec.yaml_file import dump
 from blocks.errors import SpecError, reason
 from search.space.first import with_plans
 from search.space.space import Space
+from search.study.damage import STUDY, has_study
 from search.study.loop import Event, SearchLoop
 from search.study.record import (
     RECORD,
@@ -32,7 +33,7 @@ from search.study.record import (
     with_kept_settings,
 )
 from search.study.session import note_session
-from search.study.storage import STUDY, Heartbeat, open_storage, quiet
+from search.study.storage import Heartbeat, open_storage, open_study, quiet
 from search.study.storage import open_run as open_run
 from search.study.task import SearchTask
 from search.trials.engine import MakeEngine
@@ -84,6 +85,8 @@ def run(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "run.lock", timeout=0), quiet():
+            if has_study(folder, writing=True):
+                open_study(folder)  # damage is told before anything is written
             _write_record(folder, record)
             note_session(folder, dataset, host)
             storage = open_storage(folder, create=True)

@@ -1,7 +1,6 @@
 """The study of a run folder: its storage, how others open it, and what Optuna keeps to itself."""
 
 import contextlib
-import sqlite3
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -13,15 +12,14 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial
+from sqlalchemy.exc import OperationalError
 
 from blocks.errors import SpecError, reason
+from search.study.damage import DATABASE, STUDY, check_trials, has_study, refuse_database
 from search.study.record import RunRecord, read_run
 
-STUDY = "search"
 _TIMEOUT = 60
 """Seconds to wait for another process that is writing."""
-
-
 INTERVAL = 30
 """Seconds between two signs of life."""
 GRACE = 120
@@ -32,21 +30,36 @@ def open_run(folder: Path) -> tuple[optuna.Study, RunRecord]:
     """Return the study and the record of an existing run; safe while its search starts or runs.
 
     Raises:
-        SpecError: the folder holds no run, or one whose study is not there yet.
+        SpecError: the folder holds no run, one whose study is not there yet, or one that is damaged
+            or held by another process.
     """
     record = read_run(folder)
     if record is None:
         raise SpecError(
             "not a run folder", where=folder, suggestion="archspec search --out makes one"
         )
-    if not _has_study(folder):
+    if not has_study(folder):
         raise SpecError(
             "nothing to read yet, its search has just started",
             where=folder,
             suggestion="if it was cut off, archspec search --resume goes on",
         )
-    study = optuna.load_study(study_name=STUDY, storage=open_storage(folder, create=False))
-    return study, record
+    return open_study(folder), record
+
+
+def open_study(folder: Path) -> optuna.Study:
+    """Return the study that the folder has.
+
+    Raises:
+        SpecError: it is damaged, or of another Optuna.
+    """
+    storage = open_storage(folder, create=False)
+    try:
+        study = optuna.load_study(study_name=STUDY, storage=storage)
+    except Exception as error:  # Optuna has no one error for values that it never wrote
+        refuse_database(folder, f"damaged: {reason(error)}")
+    check_trials(folder, study)
+    return study
 
 
 def open_storage(folder: Path, *, create: bool) -> optuna.storages.RDBStorage:
@@ -54,7 +67,7 @@ def open_storage(folder: Path, *, create: bool) -> optuna.storages.RDBStorage:
 
     `optuna storage upgrade` brings one of an older Optuna up to date.
     """
-    url = f"sqlite:///{(folder / 'study.db').resolve()}"
+    url = f"sqlite:///{(folder / DATABASE).resolve()}"
     try:
         with quiet():
             return optuna.storages.RDBStorage(
@@ -67,7 +80,11 @@ def open_storage(folder: Path, *, create: bool) -> optuna.storages.RDBStorage:
             )
     except RuntimeError as error:  # the tables of another Optuna; the text says what to run
         text = reason(error).replace("$STORAGE_URL", url)
-        raise SpecError(f"{text} Keep a copy first.", where=folder / "study.db") from None
+        raise SpecError(f"{text} Keep a copy first.", where=folder / DATABASE) from None
+    except (OperationalError, StorageInternalError):
+        raise  # cannot be written, as the caller tells
+    except Exception as error:  # Optuna has no one error for values that it never wrote
+        refuse_database(folder, f"damaged: {reason(error)}")
 
 
 @contextlib.contextmanager
@@ -108,28 +125,6 @@ def queued_params(trial: FrozenTrial) -> dict[str, Any] | None:
     """Return the parameters that the trial was queued with; None where it was drawn."""
     params: dict[str, Any] | None = trial.system_attrs.get("fixed_params")
     return params
-
-
-def _has_study(folder: Path) -> bool:
-    """Say whether the study was created; without Optuna, which would make tables on the way.
-
-    A reader that makes some while the search does breaks both: "table ... already exists".
-    """
-    file = folder / "study.db"
-    if not file.is_file():
-        return False
-    # rw: what a killed writer left half-done must be rolled back; never creates the file
-    uri = f"{file.resolve().as_uri()}?mode=rw"
-    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_TIMEOUT)) as database:
-        try:
-            if not database.execute(
-                "SELECT 1 FROM sqlite_master WHERE name = 'studies'"
-            ).fetchone():
-                return False
-            found = database.execute("SELECT 1 FROM studies WHERE study_name = ?", (STUDY,))
-            return found.fetchone() is not None
-        except sqlite3.DatabaseError as error:  # held by others, or not a database at all
-            raise SpecError(f"cannot be read: {reason(error)}", where=file) from None
 
 
 class Heartbeat:

@@ -5,13 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import optuna
 from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
 from search.space.limits import Excess
 from search.study.earlier import end_in_words, excesses_in_words
 from search.study.end import End
-from search.study.storage import set_attribute
 from search.trials.recorded import OTHER, from_record, to_record
 from search.trials.train import Rung
 
@@ -126,11 +124,6 @@ def write(trial: Trial, record: TrialRecord) -> None:
     for name, value in record.attributes().items():
         if name not in before or before[name] != value:
             trial.set_user_attr(name, value)
-
-
-def write_end(study: optuna.Study, trial: FrozenTrial, end: End) -> None:
-    """Write why a trial ends that another process left running."""
-    set_attribute(study, trial, "end", end.value)
 
 
 def end_of(trial: FrozenTrial) -> End | None:

@@ -5,12 +5,12 @@ standard input, a number of events and of seconds, it runs or resumes the search
 kills that so long after so many events, and prints its exit status; it imports everything once.
 """
 
-import json
 import os
 import pickle
 import signal
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class FakePool:
     def submit(self, task: TrialTask) -> None:
         self.tasks.append(task)
         self.active[task.number] = task
-        if _checkpoint(task):
+        if step_of_checkpoint(task):
             self.resumed.add(task.number)
 
     def stop(self, number: int) -> None:
@@ -76,7 +76,7 @@ class FakePool:
 
     def messages(self) -> Iterator[Message]:
         for task in list(self.active.values()):
-            done = _checkpoint(task)
+            done = step_of_checkpoint(task)
             later = [s for s in task.rung_steps if s > done]
             # like a worker, tell the rung of a checkpoint again: it may not be on record
             step = done if task.number in self.resumed or not later else later[0]
@@ -84,7 +84,8 @@ class FakePool:
             if step > done:
                 self.trained.append((task.seed, step))
                 partial = task.folder / f"{CHECKPOINT}.partial"
-                partial.write_text(json.dumps(step), encoding="utf-8")
+                with zipfile.ZipFile(partial, "w") as archive:  # whole or not, as PyTorch's
+                    archive.writestr("step", str(step))
                 partial.replace(task.folder / CHECKPOINT)
             dice = self.dice(task, step)
             rung = Rung(step, {"mean": dice, "organ": dice}, 1.0, 2.0, dice)
@@ -98,9 +99,13 @@ class FakePool:
                 yield Message(task.number, "done", rung)
 
 
-def _checkpoint(task: TrialTask) -> int:
+def step_of_checkpoint(task: TrialTask) -> int:
+    """Return the step that a fake pool's checkpoint is of, 0 without one."""
     file = task.folder / CHECKPOINT
-    return int(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else 0
+    if not file.is_file():
+        return 0
+    with zipfile.ZipFile(file) as archive:
+        return int(archive.read("step"))
 
 
 def fake_dataset(folder: Path, cases: int = 5) -> PreprocessedDataset:

@@ -128,5 +128,5 @@ def test_a_front_that_was_never_confirmed_says_so(make: Callable[..., Path]) -> 
     assert NEVER_REPEATED in page and "trained again" not in page
     assert report_json(run)["confirmed"] is None
     (run / RESULT).write_text('{"points": 3}', encoding="utf-8")
-    with pytest.raises(SpecError, match=r"confirmed\.json: cannot be read; archspec confirm"):
+    with pytest.raises(SpecError, match=r"confirmed\.json: damaged; archspec confirm"):
         write_report(run)

@@ -94,6 +94,11 @@ def test_it_goes_on_and_refuses_other_settings(
         run(trainings=Trainings(steps=8, seeds=1, patch_size=(16, 16, 32)))
     with pytest.raises(SpecError, match="holds an ablation with another steps"):
         run(trainings=Trainings(steps=9, seeds=1))
+    for damaged in (b"", b"{", b"[]", bytes(range(128, 160))):
+        (tmp_path / "out" / "settings.json").write_bytes(damaged)
+        with pytest.raises(SpecError, match=r"settings\.json: damaged; put back a copy"):
+            run(trainings=once)
+        assert (tmp_path / "out" / "settings.json").read_bytes() == damaged
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     with pytest.raises(SpecError, match="exists and is not an ablation"):

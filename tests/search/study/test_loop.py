@@ -1,6 +1,5 @@
 """The driver's loop with workers that do not train: what is asked, told and counted."""
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,7 +104,7 @@ def test_a_stopped_trial_is_pruned_and_keeps_its_rung(
         last = trial.user_attrs["rungs"][-1]
         assert (last["smoothed"], last["stop"]) == (0.1, True)
         task = next(t for t in pool.tasks if t.number == trial.number)
-        assert json.loads((task.folder / CHECKPOINT).read_text()) == last["step"]
+        assert fakes.step_of_checkpoint(task) == last["step"]
         assert max(step for seed, step in pool.trained if seed == task.seed) == last["step"] < 27
     assert not {t.number for t in study.best_trials} & {t.number for t in stopped}
     assert {e.number for e in events if e.kind == "stopped"} == {t.number for t in stopped}
@@ -309,3 +308,22 @@ def test_values_are_dice_and_log10_flops(
     trial = study.trials[0]
     assert trial.values[0] == 0.5
     assert 10 ** trial.values[1] == pytest.approx(trial.user_attrs["flops"])
+
+
+def test_a_damaged_checkpoint_is_told_and_stays(
+    study: optuna.Study, make_loop: MakeLoop, fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    """What goes on with its trial begins at the first step, and ends the same."""
+    loop = make_loop(study, 2)
+    trial = study.ask()
+    file = tmp_path / "run" / "trials" / f"{trial.number:04d}" / CHECKPOINT
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"PK no archive")
+    pool, events = fakes.FakePool(), []
+    loop = make_loop(study, 2, on_event=events.append)
+    loop.drive(pool)
+    (told,) = [event for event in events if event.kind == "note"]
+    assert told.text == f"{file} is damaged and stays as it is; trained from the first step"
+    assert file.read_bytes() == b"PK no archive"
+    heir = next(t for t in study.trials if "resumed_from" in t.user_attrs)
+    assert told.number == heir.number and heir.state == TrialState.COMPLETE

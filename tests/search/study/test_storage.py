@@ -94,5 +94,5 @@ def test_a_folder_without_a_study_is_told_from_one_without_a_run(tmp_path: Path)
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}", encoding="utf-8")
     (tmp_path / "study.db").write_text("what is this" * 100, encoding="utf-8")
-    with pytest.raises(SpecError, match=r"study\.db: cannot be read: file is not a database"):
+    with pytest.raises(SpecError, match=r"study\.db: damaged: file is not a database"):
         open_run(tmp_path)
