@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -74,7 +74,11 @@ def work(connection: Connection, settings: WorkerSettings, device: str, beats: B
 
     Started with `ENDING_SIGNALS` blocked, it ignores them from here on.
     """
-    _ignore_signals()
+    with _deaf():
+        _work(connection, settings, device, beats)
+
+
+def _work(connection: Connection, settings: WorkerSettings, device: str, beats: Beats) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     threading.Thread(target=_beat, args=(beats,), daemon=True).start()
     import torch
@@ -182,14 +186,31 @@ def _free_memory(device: str) -> bool:
     return True
 
 
-def _ignore_signals() -> None:
-    """Ignore what ends a driver, and let loading processes be asked to end again."""
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignore what ends a driver, which ends its workers.
+
+    By a handler, for a signal that is ignored stays so in all children: processes that load would
+    not end when they are asked to, and be waited for without end.
+    """
     if threading.current_thread() is not threading.main_thread():
+        yield
         return
-    for number in ENDING_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+    own = os.getpid()
+
+    def ignore(number: int, frame: object) -> None:
+        if os.getpid() != own:  # forked off here
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    before = {number: signal.signal(number, ignore) for number in ENDING_SIGNALS}
+    try:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _beat(beats: Beats) -> None:

@@ -1,9 +1,11 @@
 """What a worker says about its trial, and that it holds nothing of it afterwards."""
 
 import contextlib
+import multiprocessing
 import os
 import runpy
 import signal
+import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -179,3 +181,17 @@ def test_a_full_disk_is_told_to_the_driver(
     said, _ = Driver(task, dataset, FakeData()).train("go on", monkeypatch)
     assert said.event == "storage"
     assert "No space left" in said.reason
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_children_of_a_worker_end_when_asked_to(start: str) -> None:
+    """Processes that load batches are terminated and waited for; the worker hears nothing."""
+    before = signal.getsignal(signal.SIGTERM)
+    with search.trials.worker._deaf():
+        signal.raise_signal(signal.SIGTERM)
+        child = multiprocessing.get_context(start).Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join(30)
+        assert child.exitcode == -signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
