@@ -19,6 +19,7 @@ LONG = {
     "archspec/scoring/evaluate.py evaluate": "a public door",
     "search/launch.py run": "a public door",
     "archspec/overfit/train.py overfit": "the budget and the host of one training",
+    "search/retrain/retrain.py retrain": "what is trained, how, on which engine, and who is told",
 }
 """Those that take more, and why."""
 
