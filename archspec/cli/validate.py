@@ -111,7 +111,7 @@ def _show_space(space: "Space") -> None:
     count = f"{len(holes)} hole{'s' * (len(holes) > 1)}"
     print(f"{space.name}: ok, a search space with {count}, {space.size().text()}")
     for hole in holes:
-        print(f"  {hole.name}: {hole.kind} {list(hole.options)}")
+        print(f"  {hole.name}: {hole.kind} {hole.shown}")
 
 
 def _check_at(space: "Space", data: str | None, configuration: str | None, plans: str) -> None:

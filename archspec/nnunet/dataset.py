@@ -1,6 +1,5 @@
 """Find a preprocessed nnU-Net dataset by reading its JSON files; nnU-Net is not needed."""
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -8,15 +7,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from archspec.files import read_json
 from archspec.network.input_sizes import InputSizes
 from archspec.nnunet.labels import check_labels, num_foreground_labels, num_segmentation_heads
-from blocks.base import Grid, SpecError
+from archspec.spec.claims import MAX_PATCH_AXIS
+from archspec.spec.words import listed, shown
+from blocks.base import MAX_WIDTH, Grid, SpecError, is_count
 from blocks.errors import argument
 
 PATCHES = "patches.npz"
 """Lies where the cases of a preprocessed dataset would; see `search/trials/patch_set.py`."""
 
 _VARIABLE = "nnUNet_preprocessed"
+_MAX_SPACING = 1e6
+_ALLOWED = {
+    "patch_size": f"2 or 3 sizes in voxels, from 1 to {MAX_PATCH_AXIS}",
+    "batch_size": f"an integer from 1 to {MAX_WIDTH}",
+    "spacing": "2 or 3 sizes in mm",
+    "data_identifier": "the name of a folder",
+    "previous_stage": "the name of a configuration, or null",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +177,7 @@ def find_configurations(
     found = []
     for configuration in configurations:
         settings = resolved(plans, configuration, where=str(plans_path))
-        for key in ("patch_size", "batch_size", "spacing", "data_identifier"):
-            if key not in settings:
-                raise SpecError(f"configuration {configuration!r} has no {key}", where=plans_path)
+        _check_settings(settings, configuration, plans_path)
         found.append(
             PreprocessedDataset(folder, folder.name, configuration, plans, dataset_json, settings)
         )
@@ -252,10 +260,7 @@ def _plan_command(dataset: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SpecError(f"cannot be read as JSON: {error}", where=path) from None
+    tree = read_json(path)
     if not isinstance(tree, dict):
         raise SpecError("must hold a JSON object", where=path)
     return tree
@@ -277,10 +282,10 @@ def resolved(plans: Mapping[str, Any], name: str, *, where: Path | str) -> dict[
     chain: list[str] = []
     parent: str | None = name
     while parent is not None:
-        if parent not in configurations or parent in chain:
+        if not _is_known(parent, configurations) or parent in chain:
             raise SpecError(
-                f"{parent!r} is not in {where}, or inherits from itself (found: "
-                f"{', '.join(configurations)})",
+                f"{shown(parent)} is not in {where}, or inherits from itself (found: "
+                f"{listed(list(configurations))})",
                 field="configuration",
             )
         chain.append(parent)
@@ -291,11 +296,50 @@ def resolved(plans: Mapping[str, Any], name: str, *, where: Path | str) -> dict[
     return {key: value for key, value in merged.items() if key != "inherits_from"}
 
 
+def _is_known(name: Any, configurations: Mapping[str, Any]) -> bool:
+    return isinstance(name, str) and isinstance(configurations.get(name), dict)
+
+
+def _check_settings(settings: Mapping[str, Any], configuration: str, path: Path) -> None:
+    """Refuse a configuration without what a network is planned from, or with another type of it.
+
+    Raises:
+        SpecError: see above.
+    """
+    patch, spacing = settings.get("patch_size"), settings.get("spacing")
+    previous = settings.get("previous_stage")
+    right = {
+        "patch_size": isinstance(patch, list)
+        and len(patch) in (2, 3)
+        and all(is_count(size, most=MAX_PATCH_AXIS) for size in patch),
+        "batch_size": is_count(settings.get("batch_size"), most=MAX_WIDTH),
+        "spacing": isinstance(spacing, list)
+        and len(spacing) in (2, 3)
+        and all(type(size) in (int, float) and 0 < size < _MAX_SPACING for size in spacing),
+        "data_identifier": isinstance(settings.get("data_identifier"), str),
+        "previous_stage": previous is None or isinstance(previous, str),
+    }
+    for key, is_right in right.items():
+        if not is_right and key not in settings:
+            raise SpecError(f"configuration {configuration!r} has no {key}", where=path)
+        if not is_right:
+            raise SpecError(
+                f"configuration {configuration!r} has {key} {shown(settings[key])}",
+                where=path,
+                allowed=_ALLOWED[key],
+            )
+
+
 def _check_description(dataset_json: dict[str, Any], path: Path) -> None:
     if not isinstance(dataset_json.get("labels"), dict):
         raise SpecError("has no labels", where=path)
-    if not (dataset_json.get("modality") or dataset_json.get("channel_names")):
+    names = dataset_json.get("modality") or dataset_json.get("channel_names")
+    if not names:
         raise SpecError("has no channel_names", where=path)
+    if not isinstance(names, dict | list):
+        raise SpecError(
+            f"must name each channel, but is {shown(names)}", where=path, field="channel_names"
+        )
     try:
         check_labels(dataset_json["labels"], dataset_json.get("regions_class_order"))
     except SpecError as error:

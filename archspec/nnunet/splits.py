@@ -1,10 +1,10 @@
 """Which cases train, which choose between networks, and which are looked at once, at the end."""
 
-import json
 import math
 import random
 from dataclasses import dataclass
 
+from archspec.files import read_json
 from archspec.nnunet.dataset import PreprocessedDataset
 from blocks.errors import SpecError, argument
 
@@ -100,10 +100,7 @@ def stored_folds(dataset: PreprocessedDataset) -> Folds | None:
     file = dataset.folder / SPLITS
     if not file.is_file():
         return None
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SpecError(f"cannot be read as JSON: {error}", where=file) from None
+    found = read_json(file)
     if not isinstance(found, list) or not found:
         raise SpecError("must be a list of folds, and hold one", where=file)
     for number, fold in enumerate(found):

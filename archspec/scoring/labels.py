@@ -1,6 +1,5 @@
 """What a dataset.json says about labels: classes, groups, the ignore label, the files' ending."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from archspec.files import read_json
 from archspec.scoring.masks import MaskFile
 from blocks.base import SpecError
 
@@ -60,18 +60,13 @@ class DatasetLabels:
         Raises:
             SpecError: no such file, no JSON, or no labels in it.
         """
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SpecError(f"cannot be read: {error.strerror}", where=path) from error
-        except ValueError as error:
-            raise SpecError(f"not JSON: {error}", where=path) from error
+        found = read_json(path)
         try:
             classes, groups = scored_labels(found)
             ignore = found["labels"].get("ignore")
             ignored = None if ignore is None else int(ignore)
             ending = str(found.get("file_ending", ".nii.gz"))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise SpecError(
                 "labels must map names to a number or a list of them, and groups to names of "
                 f"labels ({type(error).__name__}: {error})",

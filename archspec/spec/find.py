@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from archspec.spec.bundled import bundled, bundled_names
-from archspec.spec.tree import frozen
+from archspec.spec.tree import check_size, frozen
 from archspec.spec.words import did_you_mean
 from archspec.spec.yaml_file import Source, compose, read_text
-from blocks.errors import SpecError
+from blocks.errors import Place, SpecError
 
 
 def list_specs(pattern: str = "*") -> list[str]:
@@ -30,6 +30,7 @@ def load_tree(source: str | Path | Mapping[str, Any]) -> Source:
         SpecError: no such bundled spec or file, or not YAML.
     """
     if isinstance(source, Mapping):
+        check_size(source, Place("spec"))
         return Source("spec", frozen(source))
     if not isinstance(source, str | os.PathLike):
         raise SpecError(
@@ -37,7 +38,7 @@ def load_tree(source: str | Path | Mapping[str, Any]) -> Source:
             where=repr(source),
             suggestion="give a bundled name, a .yaml file or a mapping",
         )
-    text = os.fspath(source)
+    text = os.fsdecode(source)
     names = list_specs()
     if isinstance(source, Path) or text.endswith((".yaml", ".yml")) or os.sep in text:
         stem = text.removesuffix(".yaml")

@@ -12,11 +12,13 @@ from archspec.spec.messages import MAX_EXPLAINED, Mistake, mistakes
 from archspec.spec.migrations import upgrade
 from archspec.spec.schema import ArchSpec
 from archspec.spec.training import OF_OPTIMIZERS
-from archspec.spec.tree import node_at, replaced, split_path, with_node, without_node
+from archspec.spec.tree import node_at, replaced, with_node, without_node, writable_path
 from archspec.spec.yaml_file import NodePath, Source, dotted, parse
 from blocks.errors import Place, Problem, SpecError
 
 _OF_OPTIMIZERS = {("training", name) for name in OF_OPTIMIZERS}
+
+MAX_OVERRIDES = 500
 
 SpecLike = ArchSpec | str | Path | Mapping[str, Any]
 
@@ -44,11 +46,12 @@ def apply_overrides(source: Source, overrides: Sequence[str]) -> Source:
     """
     tree, marks = source.tree, dict(source.marks)
     problems: list[Problem] = []
+    check_number(overrides)
     for text in overrides:
         left, equals, right = text.partition("=")
-        path = split_path(left)
         where = Place(text, kind="override")
         try:
+            path = writable_path(left, where)
             if not equals or not path:
                 raise SpecError("must read path=value, e.g. encoder.stages.0.width=32", where=where)
             value = _parsed(right, where, path)
@@ -64,6 +67,20 @@ def apply_overrides(source: Source, overrides: Sequence[str]) -> Source:
     if problems:
         raise SpecError(problems)
     return replace(source, tree=tree, marks=marks)
+
+
+def check_number(overrides: Sequence[str]) -> None:
+    """Refuse more overrides, those that a `*` stands for included, than anyone would write.
+
+    Raises:
+        SpecError: see above.
+    """
+    if len(overrides) > MAX_OVERRIDES:
+        raise SpecError(
+            "too many overrides",
+            where=Place(overrides[-1], kind="override"),
+            allowed=f"at most {MAX_OVERRIDES}, each node that * stands for counted",
+        )
 
 
 def _parsed(text: str, where: Place, path: NodePath) -> Source:

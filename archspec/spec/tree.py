@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from archspec.spec.words import shown
-from archspec.spec.yaml_file import NodePath, dotted
+from archspec.spec.yaml_file import MAX_DEPTH, MAX_NODES, NodePath, dotted, too_deep, too_large
 from blocks.errors import Place, SpecError
 
 
@@ -16,6 +16,18 @@ def split_path(text: str) -> NodePath:
     """Return the path that a text like `encoder.stages[0].width` means."""
     parts = text.strip().replace("[", ".").replace("]", "").split(".")
     return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts if part)
+
+
+def writable_path(text: str, where: Place) -> NodePath:
+    """Return the path that a user wrote to put a node there.
+
+    Raises:
+        SpecError: it has more parts than a text may have levels.
+    """
+    path = split_path(text)
+    if len(path) > MAX_DEPTH:
+        raise too_deep(where)
+    return path
 
 
 def children(node: Any) -> list[tuple[str | int, Any]]:
@@ -119,6 +131,27 @@ def replaced(tree: Any, path: NodePath, value: Any, where: Place) -> Any:
             f"{here} is a list of {len(node)}; {key} is not an index of it", where=where
         )
     raise SpecError(f"{here} is {shown(node)}, which has no field {key!r}", where=where)
+
+
+def check_size(tree: Any, where: Place) -> None:
+    """Refuse what no YAML text may be: for trees that come as Python's or JSON's containers.
+
+    Raises:
+        SpecError: too deep, as what holds itself is, or too large.
+    """
+    level, nodes = [tree], 0
+    for _ in range(MAX_DEPTH + 1):
+        nodes += len(level)
+        if nodes > MAX_NODES:
+            raise too_large(where)
+        level = [
+            child
+            for node in level
+            if isinstance(node, Mapping | list | tuple)
+            for child in (node.values() if isinstance(node, Mapping) else node)
+        ]
+    if level:
+        raise too_deep(where)
 
 
 def frozen(value: Any) -> Any:

@@ -72,7 +72,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 
-def listed(values: Sequence[Any], *, most: int = 12) -> str:
+def listed(values: Sequence[str], *, most: int = 12) -> str:
     """Return the values with commas; of many the first ones, and how many there are."""
-    text = ", ".join(shown(one) if not isinstance(one, str) else one for one in values[:most])
+    text = ", ".join(values[:most])
     return text if len(values) <= most else f"{text}, ... ({len(values)} in all)"

@@ -47,7 +47,7 @@ class _Composer(yaml.SafeLoader):
         self.depth += 1
         if self.nodes > MAX_NODES or self.depth > MAX_DEPTH:
             at = _position(self.place, self.peek_event().start_mark)  # type: ignore[no-untyped-call]
-            raise _too_large(at) if self.nodes > MAX_NODES else _too_deep(at)
+            raise too_large(at) if self.nodes > MAX_NODES else too_deep(at)
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -140,11 +140,13 @@ def compose(text: str, name: str | Place) -> Source:
     return Source(str(place), tree, builder.marks, tuple(builder.problems))
 
 
-def _too_large(at: Place) -> SpecError:
+def too_large(at: Place) -> SpecError:
+    """Return what to raise for more nodes than a text may have."""
     return SpecError(f"too large; at most {MAX_NODES:,} nodes, aliases written out", where=at)
 
 
-def _too_deep(at: Place) -> SpecError:
+def too_deep(at: Place) -> SpecError:
+    """Return what to raise for more levels than a text may have."""
     return SpecError(f"nested too deeply; at most {MAX_DEPTH} levels", where=at)
 
 
@@ -169,9 +171,9 @@ class _Builder:
         at = _position(self.place, node.start_mark)
         self.nodes += 1
         if len(path) > MAX_DEPTH:
-            raise _too_deep(at)
+            raise too_deep(at)
         if self.nodes > MAX_NODES:
-            raise _too_large(at)
+            raise too_large(at)
         self.marks.setdefault(path, at)
         tag = node.tag.removeprefix("tag:yaml.org,2002:")
         if isinstance(node, yaml.MappingNode) and tag == "map":

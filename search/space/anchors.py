@@ -13,6 +13,7 @@ from archspec.network.plan import Plan, plan
 from archspec.network.stages import fit_stages
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
+from archspec.spec.words import listed, shown
 from archspec.spec.yaml_file import NodePath, Source
 from blocks.base import SpecError
 from search.space.fill import Filler
@@ -156,10 +157,12 @@ def check_anchor(
         if name in own:
             continue
         if name not in known:
-            raise SpecError(f"anchor {name}: {beside} ({', '.join(known) or 'none'})", where=where)
+            raise SpecError(
+                f"anchor {name}: {beside} ({listed(list(known)) or 'none'})", where=where
+            )
         if not _takes(known[name], value):
             raise SpecError(
-                f"anchor {name}: {value!r} is not in {list(known[name].options)}", where=where
+                f"anchor {name}: {shown(value)} is not in {known[name].shown}", where=where
             )
     if SPEC_KEY in own:
         try:

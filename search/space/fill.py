@@ -7,18 +7,30 @@ from archspec.spec.tree import mapped
 from archspec.spec.yaml_file import NodePath, Source, dotted
 from search.space.holes import Hole, Value, parse_hole
 
+Parsed = dict[tuple[int, str], tuple[Any, Hole | None]]
+"""Holes by the identity of their nodes, which are kept beside them, and by their paths."""
+
 
 class Filler:
     """Walk a tree and fill its holes by `pick`; note where what was filled in stands.
 
-    With `every`, the members that were not picked are visited too, so that `pick` sees all holes.
-    `above` has the members on the way to where the walk is, by the names of their choices.
+    `parsed` keeps what was read of the holes, for the next filler of the same tree. With `every`,
+    the members that were not picked are visited too, so that `pick` sees all holes. `above` has the
+    members on the way to where the walk is, by the names of their choices.
     """
 
-    def __init__(self, source: Source, pick: Callable[[Hole], Value], *, every: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        pick: Callable[[Hole], Value],
+        *,
+        every: bool,
+        parsed: Parsed | None = None,
+    ) -> None:
         self.source = source
         self.pick = pick
         self.every = every
+        self.parsed = {} if parsed is None else parsed
         self.above: dict[str, Value] = {}
         self.marks = dict(source.marks)
 
@@ -33,7 +45,7 @@ class Filler:
         hole = None
         if isinstance(node, dict):
             name = scope[0] + dotted(path[scope[1] :])
-            hole = parse_hole(f"{self.source.where(at)}  ", name, node)
+            hole = self._parsed(node, name, at)
         if hole is None:
             return mapped(node, lambda key, item: self.fill(item, (*path, key), (*at, key), scope))
         value = self.pick(hole)
@@ -48,3 +60,10 @@ class Filler:
                 self.above = outer
                 filled = member if option == value else filled
         return filled
+
+    def _parsed(self, node: dict[str, Any], name: str, at: NodePath) -> Hole | None:
+        key = (id(node), name)
+        if key not in self.parsed:
+            position = f"{self.source.where(at)}  "
+            self.parsed[key] = (node, parse_hole(position, name, node))
+        return self.parsed[key][1]

@@ -1,5 +1,6 @@
 """Holes: the nodes of a search space that are left open."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +9,13 @@ import yaml
 from optuna.trial import BaseTrial
 
 from archspec.spec.tree import children, thawed, walk
+from archspec.spec.words import listed, shown
 from archspec.spec.yaml_file import NodePath
 from blocks.base import SpecError
+from blocks.errors import digits
+
+MAX_MEMBERS = 1000
+"""Members of one choice."""
 
 Value = str | int | float | bool | None
 _KEYS = {
@@ -39,6 +45,11 @@ class Hole:
             return trial.suggest_int(self.name, low, high, step=self.step or 1, log=self.log)
         assert isinstance(low, int | float) and isinstance(high, int | float)
         return trial.suggest_float(self.name, low, high, log=self.log)
+
+    @property
+    def shown(self) -> str:
+        """Return the options as a list, of many the first ones and their number."""
+        return f"[{listed([shown(option) for option in self.options])}]"
 
     def num_values(self) -> int | None:
         """Return how many values there are; None for a continuous range."""
@@ -74,6 +85,10 @@ def parse_hole(position: str, name: str, node: dict[str, Any]) -> Hole | None:
     if kind == "choice":
         if not isinstance(value, tuple) or not value:
             raise SpecError(f"{where}: choice needs a list with at least one member")
+        if len(value) > MAX_MEMBERS:
+            raise SpecError(
+                f"{where}: choice has {len(value)} members", allowed=f"at most {MAX_MEMBERS}"
+            )
         labels = tuple(_labels(value))
         if len(set(labels)) != len(labels):
             raise SpecError(f"{where}: choice has equal members; each must differ")
@@ -94,10 +109,11 @@ def parse_hole(position: str, name: str, node: dict[str, Any]) -> Hole | None:
 def _labels(members: tuple[Any, ...]) -> Iterator[Value]:
     """Return one word per member: scalars as they are, components by kind, others as YAML."""
     kinds = [m.get("kind") if isinstance(m, dict) else None for m in members]
+    known = Counter(kind for kind in kinds if isinstance(kind, str))
     for member, kind in zip(members, kinds, strict=True):
         if not isinstance(member, dict | tuple):
             yield member
-        elif isinstance(kind, str) and kinds.count(kind) == 1:
+        elif isinstance(kind, str) and known[kind] == 1:
             yield kind
         else:
             yield yaml.safe_dump(thawed(member), default_flow_style=True, width=10_000).strip()
@@ -128,7 +144,8 @@ class SpaceSize:
         """Return both in words."""
         plural = "s" * (self.ranges > 1)
         rest = f", times {self.ranges} continuous range{plural}" if self.ranges else ""
-        return f"{self.combinations:,} combinations{rest}"
+        count = self.combinations
+        return f"{f'{count:,}' if count < 10**20 else digits(count)} combinations{rest}"
 
 
 def size_of(tree: Any) -> SpaceSize:

@@ -176,7 +176,7 @@ class SearchSettings(ComponentSpec):
     checkpoint_every: Count | None = None
     stopper: StopperName = "pash"
     limits: LimitSettings = LimitSettings()
-    anchors: tuple[dict[str, Any], ...] = ()
+    anchors: Annotated[tuple[dict[str, Any], ...], Field(max_length=200)] = ()
     holes: dict[str, Any] = Field(default_factory=dict)
     match: MatchSpec | None = None
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -4,10 +4,23 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from archspec.spec.tree import mapped, node_at, paths_at, split_path, unwritable, with_node
-from archspec.spec.yaml_file import NodePath, Source, dotted
+from archspec.spec.load import check_number
+from archspec.spec.tree import (
+    mapped,
+    node_at,
+    paths_at,
+    split_path,
+    unwritable,
+    with_node,
+    writable_path,
+)
+from archspec.spec.words import listed, shown
+from archspec.spec.yaml_file import MAX_NODES, NodePath, Source, dotted, too_large
 from blocks.errors import Place, SpecError
 from search.space.holes import hole_kind, holes_in
+
+MAX_HOLES = 500
+"""Nodes that `search.holes` opens."""
 
 
 def expand_overrides(source: Source, overrides: Sequence[str]) -> tuple[str, ...]:
@@ -22,8 +35,10 @@ def expand_overrides(source: Source, overrides: Sequence[str]) -> tuple[str, ...
         if "*" not in left:
             expanded.append(text)
             continue
-        for path in matching_paths(source.tree, split_path(left), Place(text, kind="override")):
+        where = Place(text, kind="override")
+        for path in matching_paths(source.tree, writable_path(left, where), where):
             expanded.append(f"{'.'.join(map(str, path))}{equals}{right}")
+        check_number(expanded)
     return tuple(expanded)
 
 
@@ -48,6 +63,7 @@ def put_holes(source: Source, holes: dict[str, Any]) -> Source:
         SpecError: a key matches nothing, or leads through a scalar or past a list.
     """
     tree, marks = source.tree, dict(source.marks)
+    count = 0
     for key, hole in holes.items():
         at: NodePath = ("search", "holes", key)
         where = source.where(at)
@@ -61,7 +77,16 @@ def put_holes(source: Source, holes: dict[str, Any]) -> Source:
                 suggestion="of the settings only match.macs and match.macs_per_voxel may be "
                 "choices, written there themselves",
             )
-        for path in matching_paths(tree, split_path(key), where):
+        paths = matching_paths(tree, writable_path(key, where), where)
+        count += len(paths)
+        if count > MAX_HOLES:
+            raise SpecError(
+                "too many nodes are opened",
+                where=where,
+                field=key,
+                allowed=f"at most {MAX_HOLES}, each node that * stands for counted",
+            )
+        for path in paths:
             tree = _put(tree, path, hole, f"{where}  {key}")
             for old in [mark for mark in marks if _in(mark, path)]:
                 del marks[old]
@@ -78,9 +103,9 @@ def resolve_ties(source: Source) -> Source:
     """
     named: dict[str, tuple[NodePath, Any]] = {}
     for path, node in holes_in(source.tree):
-        name = node.get("name")
-        if name is None:
+        if "name" not in node:
             continue
+        name = node["name"]
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
             raise SpecError(
                 "name must be a word, e.g. w1", where=source.where(path), field=dotted(path)
@@ -94,26 +119,32 @@ def resolve_ties(source: Source) -> Source:
                 suggestion=f"write {{tie: {name}}} to give both the same value",
             )
         named.setdefault(name, (path, node))
-    marks = dict(source.marks)
+    below = {
+        name: [(m[len(at) :], text) for m, text in source.marks.items() if _in(m, at) and m != at]
+        for name, (at, _) in named.items()
+    }
+    marks, nodes = dict(source.marks), 0
 
     def resolved(node: Any, path: NodePath, inside: tuple[str, ...]) -> Any:
+        nonlocal nodes
+        nodes += 1
+        if nodes > MAX_NODES:
+            raise too_large(source.where(path))
         if not isinstance(node, dict) or set(node) != {"tie"}:
             named_hole = isinstance(node, dict) and hole_kind(node) and "name" in node
             inner = (*inside, node["name"]) if named_hole else inside
             return mapped(node, lambda key, item: resolved(item, (*path, key), inner))
         name = node["tie"]
-        if name not in named or name in inside:
+        if not isinstance(name, str) or name not in named or name in inside:
             what = "is inside that hole itself" if name in inside else "no hole has that name"
             raise SpecError(
-                f"tie: {name!r}: {what}",
+                f"tie: {shown(name)}: {what}",
                 where=source.where(path),
                 field=dotted(path),
-                suggestion=f"named holes: {', '.join(named) or 'none'}",
+                suggestion=f"named holes: {listed(list(named)) or 'none'}",
             )
-        origin, hole = named[name]
-        below = {m[len(origin) :]: text for m, text in source.marks.items() if _in(m, origin)}
-        marks.update({(*path, *rest): text for rest, text in below.items() if rest})
-        return resolved(hole, path, (*inside, name))
+        marks.update({(*path, *rest): text for rest, text in below[name]})
+        return resolved(named[name][1], path, (*inside, name))
 
     tree = resolved(source.tree, (), ())
     return Source(source.name, tree, marks)
@@ -133,14 +164,26 @@ def expand_anchor(
     expanded: dict[str, Any] = {}
     for key, value in anchor.items():
         if "*" in key:
-            pattern = re.compile(re.escape(key).replace(r"\*", "[^.]*"))
-            found = [name for name in names if pattern.fullmatch(name)]
+            found = [name for name in names if _matches(key, name)]
             if not found:
-                raise SpecError(
-                    f"anchor {key}: no such hole ({', '.join(names)})", where=where[key]
-                )
+                raise SpecError(f"anchor {key}: no such hole ({listed(names)})", where=where[key])
             expanded |= dict.fromkeys(found, value)
     return {**expanded, **{key: value for key, value in anchor.items() if "*" not in key}}
+
+
+def _matches(key: str, name: str) -> bool:
+    """Say whether the name is what the key means, whose `*` stand for what has no dot.
+
+    Each `*` takes the least that what follows it lets it, and never gives any of it back: a pattern
+    of many of them would be tried in more ways than there is time for.
+    """
+    start, *rest = re.split(r"\*+", key)
+    pattern = re.escape(start) + "".join(f"(?>[^.]*?{re.escape(one)})" for one in rest[:-1])
+    end = rest[-1]
+    found = re.match(pattern, name)
+    if found is None or not name.endswith(end) or len(name) - len(end) < found.end():
+        return False
+    return "." not in name[found.end() : len(name) - len(end)]
 
 
 def _put(tree: Any, path: NodePath, hole: Any, where: str) -> Any:
@@ -150,7 +193,7 @@ def _put(tree: Any, path: NodePath, hole: Any, where: str) -> Any:
     node, key = node_at(tree, end), path[len(end)]
     if isinstance(node, tuple):
         raise SpecError(f"{key} is not an index of a list of {len(node)}", where=where)
-    raise SpecError(f"there is {node!r}, which has no field {key!r}", where=where)
+    raise SpecError(f"there is {shown(node)}, which has no field {key!r}", where=where)
 
 
 def _in(mark: NodePath, path: NodePath) -> bool:

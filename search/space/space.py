@@ -22,7 +22,7 @@ place of `macs` serves patches of every size.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,15 @@ from archspec.spec.schema import ArchSpec
 from archspec.spec.yaml_file import Source, compose, read_text
 from blocks.base import SpecError
 from search.space.anchors import check_anchor, plan_anchor
-from search.space.fill import Filler
+from search.space.fill import Filler, Parsed
 from search.space.holes import Hole, SpaceSize, Value, has_hole, size_of
 from search.space.match import match_spec
 from search.space.references import NO_PLANS, PlannedNetworks, Reference, reference_of
 from search.space.settings import SearchSettings
 from search.space.shorthand import expand_anchor, expand_overrides, put_holes, resolve_ties
+
+MAX_MEMBERS = 2000
+"""Members of all holes, each at all its nodes."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Space:
     settings: SearchSettings
     bundled: bool = False
     networks: PlannedNetworks = NO_PLANS
+    parsed: Parsed = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -150,7 +154,7 @@ class Space:
             found.append((hole, filler.above))
             return hole.options[0]
 
-        filler = Filler(self.source, note, every=True)
+        filler = Filler(self.source, note, every=True, parsed=self.parsed)
         filler.fill(self.source.tree, (), (), ("", 0))
         return found
 
@@ -174,7 +178,7 @@ class Space:
                 chosen[hole.name] = value
             return value
 
-        filler = Filler(self.source, pick, every=False)
+        filler = Filler(self.source, pick, every=False, parsed=self.parsed)
         tree = filler.fill(self.source.tree, (), (), ("", 0))
         return Source(self.source.name, tree, filler.marks)
 
@@ -274,10 +278,16 @@ def check_members(space: Space, sizes: InputSizes = OF_SPEC) -> None:
         SpecError: the first such member, located.
     """
     places = space._places()
+    count = sum(len(hole.options) for hole, _ in places)
+    if count > MAX_MEMBERS:
+        raise SpecError(
+            f"{count:,} members of holes, each of which is planned",
+            where=space.source.where(()),
+            allowed=f"at most {MAX_MEMBERS:,}",
+        )
     chosen = [{**above, hole.name: option} for hole, above in places for option in hole.options]
-    for index, values in enumerate(chosen):
-        if values not in chosen[:index]:
-            plan_source(space._filled(values, None), sizes)
+    for values in dict.fromkeys(tuple(values.items()) for values in chosen):
+        plan_source(space._filled(dict(values), None), sizes)
     for anchor in space.anchors():
         plan_source(space._filled(anchor, None), sizes)
 
