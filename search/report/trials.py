@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from blocks.errors import SpecError
 from search.pareto import pareto_front
 from search.space.references import reference_of
 from search.study.earlier import flops_of_constraints
@@ -174,24 +173,9 @@ def _read(folder: Path, trial: FrozenTrial, heir: int | None, run: RunRecord) ->
         reason="; ".join(filter(None, (told, another))),
         cause=_cause(known, end) if told else another,
         ended=trial.datetime_complete,
-        spec=_text_of(file),
+        # shown as it stands: whoever builds it reads it strictly
+        spec=file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None,
     )
-
-
-def _text_of(file: Path) -> str | None:
-    """Return a spec as it was written; None where it is gone.
-
-    Raises:
-        SpecError: it is no text.
-    """
-    try:
-        return file.read_bytes().decode() if file.is_file() else None
-    except UnicodeDecodeError:
-        raise SpecError(
-            "damaged: not UTF-8",
-            where=file,
-            suggestion="put back a copy of it, or move it away: a report does without",
-        ) from None
 
 
 def _state(trial: FrozenTrial, end: End | None) -> State:

@@ -64,7 +64,7 @@ def _looked_at(file: Path, *, writing: bool) -> bool:
         database.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
         ((verdict,), *_) = database.execute("PRAGMA integrity_check(1)").fetchall()
         if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
+            raise sqlite3.DatabaseError(verdict.splitlines()[-1])  # a heading may come first
         tables = "SELECT 1 FROM sqlite_master WHERE name = 'studies'"
         if not database.execute(tables).fetchone():
             return False

@@ -241,3 +241,11 @@ def test_values_that_no_search_writes_are_damage(
     with pytest.raises(SpecError, match=r"study\.db: damaged") as told:
         open_run(run)
     assert "\n" not in str(told.value)
+
+
+def test_what_the_database_finds_is_told_without_its_heading(run: Path) -> None:
+    content = (run / "study.db").read_bytes()
+    (run / "study.db").write_bytes(content[:12288] + bytes(24576) + content[36864:])
+    with pytest.raises(SpecError, match=r"study\.db: damaged: \w") as told:
+        open_run(run)
+    assert "***" not in str(told.value)
