@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import runpy
 import signal
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -183,15 +185,26 @@ def test_a_full_disk_is_told_to_the_driver(
     assert "No space left" in said.reason
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_children_of_a_worker_end_when_asked_to(start: str) -> None:
+def test_what_a_worker_starts_ends_when_asked_to() -> None:
     """Processes that load batches are terminated and waited for; the worker hears nothing."""
     before = signal.getsignal(signal.SIGTERM)
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+
+    def sleep() -> None:
+        ready.set()
+        time.sleep(60)
+
     with search.trials.worker._deaf():
         signal.raise_signal(signal.SIGTERM)
-        child = multiprocessing.get_context(start).Process(target=time.sleep, args=(60,))
-        child.start()
-        child.terminate()
-        child.join(30)
-        assert child.exitcode == -signal.SIGTERM
+        forked = context.Process(target=sleep)
+        forked.start()
+        code = "import time; print(flush=True); time.sleep(60)"
+        started = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert started.stdout is not None and started.stdout.readline() and ready.wait(60)
+        forked.terminate()
+        started.terminate()
+        forked.join(60)
+        started.communicate(timeout=60)
+        assert forked.exitcode == started.returncode == -signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
