@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from archspec.files import write_text
-from blocks.errors import SpecError, reason, render
+from archspec.files import check_writable, make_folder, write_text
+from blocks.errors import SpecError, render
 from blocks.scan import dispatch
 from blocks.scan.tuned import CHOICES, choice_key, tuned_choices, tuned_file
 
@@ -135,6 +135,8 @@ def tune() -> Tuning:
     """
     if not torch.cuda.is_available():
         raise SpecError("only a GPU has several fast scans to choose from, and PyTorch sees none")
+    make_folder(tuned_file().parent)
+    check_writable(tuned_file())
     devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     models = {torch.cuda.get_device_name(device): device for device in reversed(devices)}
     choices = tuned_choices()
@@ -153,11 +155,7 @@ def tune() -> Tuning:
         tuning.milliseconds[model] = times
         tuning.problems[model] = {n: why for n, why in problems.items() if why is not None}
         tuning.used[model] = choices.get(choice_key(device), "triton")
-    try:
-        tuned_file().parent.mkdir(parents=True, exist_ok=True)
-        write_text(tuned_file(), json.dumps(choices, indent=2) + "\n")
-    except OSError as error:
-        raise SpecError(f"cannot be written: {reason(error)}", where=tuned_file()) from error
+    write_text(tuned_file(), json.dumps(choices, indent=2) + "\n")
     return tuning
 
 

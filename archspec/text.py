@@ -1,6 +1,17 @@
-"""Plain text tables."""
+"""Plain text: tables, and commands that can be pasted back."""
 
+import shlex
 from collections.abc import Sequence
+
+
+def command_line(*words: object) -> str:
+    """Return the command as a shell takes it, whatever its paths hold."""
+    return shlex.join(map(str, words))
+
+
+def assignment(name: str, value: object) -> str:
+    """Return the line that sets a variable of the environment."""
+    return f"export {name}={shlex.quote(str(value))}"
 
 
 def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:

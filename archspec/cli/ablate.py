@@ -66,6 +66,7 @@ def ablate(
 
     Goes on where an earlier call ended; writes ablation.json into the folder.
     """
+    from archspec.files import check_folder
     from archspec.network.input_sizes import OF_SPEC
     from archspec.nnunet.dataset import find_dataset
     from blocks.base import SpecError
@@ -76,6 +77,10 @@ def ablate(
         dataset = find_dataset(data, configuration=configuration, plans_name=plans)
         dataset = dataset.with_patch(patch_sizes(patch))
     planned = planned_at(patch, spec, overrides, dataset.sizes if dataset else OF_SPEC)
+    folder = out
+    if dataset is not None and not dry_run:
+        folder = out or Path(f"ablation-{planned.spec.name}-{dataset.name}")
+        check_folder(folder)
     variants = variants_of(planned, only=only)
     if dry_run:
         print(json.dumps(variants_json(variants)) if json_ else variants_text(variants))
@@ -83,14 +88,13 @@ def ablate(
             number = (1 + len(variants.others)) * seeds
             print(f"{number} trainings of {steps} steps with --seeds {seeds}")
         return
-    if dataset is None:
+    if dataset is None or folder is None:
         raise SpecError("needs --data (all but with --dry-run)", field="ablate")
     from archspec.training.devices import devices_for
     from search.retrain.ablate import RESULT, Trainings
     from search.retrain.ablate import ablate as train_variants
     from search.trials.host import TrainingHost
 
-    folder = out or Path(f"ablation-{planned.spec.name}-{dataset.name}")
     with stopped(lambda: f"; go on with {same_command()}"):
         found = train_variants(
             variants,

@@ -37,14 +37,14 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Score masks: Dice, HD95, surface Dice, by case, class and size; compare two networks."""
-    from archspec.files import write_text
+    from archspec.files import check_writable, write_text
     from archspec.scoring.evaluate import evaluate as score
     from blocks.base import SpecError
 
+    if csv is not None:
+        check_writable(csv)
     if csv is not None and csv.exists() and not force:
         raise SpecError("exists", where=csv, suggestion="replace it with --force")
-    if csv is not None and not csv.parent.is_dir():
-        raise SpecError("no such folder", where=csv.parent)
     progress = _Progress()
     found = score(
         predictions,

@@ -23,21 +23,18 @@ def from_plans(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write the network that nnU-Net planned for a dataset as a spec, with nnU-Net's recipe."""
-    from archspec.files import write_text
+    from archspec.files import check_writable, write_text
     from archspec.nnunet.from_plans import tree_of_dataset
     from archspec.spec.yaml_file import dump
-    from blocks.errors import SpecError, reason
+    from blocks.errors import SpecError
 
+    if out is not None:
+        check_writable(out)
     if out is not None and out.exists() and not force:
         raise SpecError("exists already", where=out, suggestion="give another `out`, or `force`")
-    if out is not None and not out.resolve().parent.is_dir():
-        raise SpecError(f"the folder {out.resolve().parent} does not exist", where=out)
     text = dump(tree_of_dataset(dataset, plans_name=plans, configuration=configuration))
     if out is None:
         print(text, end="")
         return
-    try:
-        write_text(out, text)
-    except OSError as error:
-        raise SpecError(f"cannot be written: {reason(error)}", where=out) from None
+    write_text(out, text)
     print(f"wrote {out}")

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -12,6 +11,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 import typer
+
+from archspec.text import command_line
 
 _NAMES = ("SIGTERM", "SIGHUP")
 _STREAMS = (1, 2)
@@ -57,9 +58,24 @@ def _leave_gone(terminals: list[int]) -> None:
     """Turn output away from terminals that are gone: writing there is an error."""
     for stream in terminals:
         if not os.isatty(stream):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream)
-            os.close(nowhere)
+            _leave(stream)
+
+
+def leave_output() -> None:
+    """Print no more: what cannot be printed now cannot when the process ends either."""
+    if sys.stdout is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        return
+    with contextlib.suppress(OSError, ValueError):  # a stream of a test has no number
+        _leave(sys.stdout.fileno())
+
+
+def _leave(stream: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 @contextlib.contextmanager
@@ -79,4 +95,4 @@ def same_command(*options: str) -> str:
     """Return the command line that was typed, with these options where they are not in it."""
     typed = sys.argv[1:]
     more = [option for option in options if option not in typed]
-    return shlex.join(["archspec", *typed, *more])
+    return command_line("archspec", *typed, *more)

@@ -28,10 +28,11 @@ from archspec.cli import (
     specs,
     validate,
 )
-from archspec.cli.interrupts import signals_heard
+from archspec.cli.interrupts import leave_output, signals_heard
 from archspec.cli.refusal import refusal_lines
 from archspec.cli.usage import usage_line
 from blocks.base import SpecError
+from blocks.errors import printable, reason
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -100,6 +101,8 @@ def main() -> None:
         with signals_heard():
             # verbs return nothing; the code of a typer.Exit, and 130 for Ctrl-C, come back as one
             code = app(standalone_mode=False)
+        if sys.stdout is not None:  # as in `archspec list >&-`
+            sys.stdout.flush()
         sys.exit(code)
     except SpecError as error:
         for line in refusal_lines(error, _command(), sys.argv[1:]):
@@ -110,3 +113,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except typer.Abort:
         sys.exit("archspec: stopped, since the input ended")
+    except BrokenPipeError:  # who reads the output has had enough
+        leave_output()
+        sys.exit(1)
+    except OSError as error:
+        leave_output()
+        place = error.filename or "cannot read or write"
+        print(f"archspec: {printable(f'{place}: {reason(error)}')}", file=sys.stderr)
+        sys.exit(2)

@@ -55,18 +55,17 @@ def best(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write the spec with the best validation Dice (among those within the limit)."""
-    from archspec.files import write_text
+    from archspec.files import check_writable, write_text
     from archspec.spec.yaml_file import dump
-    from blocks.base import SpecError
+    from blocks.errors import SpecError, printable
     from search.report.write import best_trial
 
+    check_writable(out)
     if out.exists() and not force:
         raise SpecError("exists already", where=out, suggestion="give another -o, or --force")
-    if not out.resolve().parent.is_dir():
-        raise SpecError(f"the folder {out.resolve().parent} does not exist", where=out)
     found = best_trial(run, max_gflops=max_gflops)
-    text = f"# trial {found.number} of {run}: {found.summary}\n{dump(found.spec.tree())}"
-    write_text(out, text)
+    origin = printable(f"trial {found.number} of {run}: {found.summary}")
+    write_text(out, f"# {origin}\n{dump(found.spec.tree())}")
     print(f"wrote {out}: trial {found.number}, {found.summary}")
 
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from archspec.files import replacing
+from archspec.files import check_writable, replacing
 from archspec.network.build import build
 from archspec.network.published import (
     KeyTable,
@@ -93,12 +93,11 @@ def convert(
     Raises:
         SpecError: see `read_checkpoint` and `load_official`; or `out` exists, or cannot be written.
     """
+    check_writable(out)
     if out.exists() and not force:
         raise SpecError(
             "exists", where=out, suggestion="give another name, or `force` to replace it"
         )
-    if not out.parent.is_dir():
-        raise SpecError(f"no folder {out.parent}", where=out)
     loaded = load(spec, overrides=overrides)
     table = key_table(loaded.name)
     weights = read_checkpoint(checkpoint)
@@ -129,5 +128,5 @@ def _write(tensors: dict[str, Tensor], metadata: dict[str, str], out: Path) -> N
     try:
         with replacing(out) as partial:
             save_file(tensors, partial, metadata=metadata)
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
         raise SpecError(f"cannot be written: {reason(error)}", where=out) from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from archspec.costs.fit import memory_size
-from archspec.files import write_text
+from archspec.files import check_writable, write_text
 from archspec.nnunet.check_data import check_data
 from archspec.nnunet.commands import check_recipe, commands, environment, recipe_note
 from archspec.nnunet.contract import check_contract, network_arguments
@@ -24,7 +24,7 @@ from archspec.nnunet.sizes import Network, SizeWishes, dimension_notes, settle
 from archspec.spec.load import SpecLike, load
 from archspec.spec.schema import ArchSpec
 from blocks.base import Grid
-from blocks.errors import SpecError, reason
+from blocks.errors import SpecError
 
 NETWORK_CLASS = "archspec.nnunet.ArchSpecNet"
 
@@ -88,6 +88,7 @@ def export_nnunet(
     name = default_plans_name(loaded) if plans_name is None else plans_name
     path = found[0].folder / f"{name}.json"
     check_name(name, base_plans)
+    check_writable(path)
     fitting, left_out = _of_dimension(loaded, found)
     _check_cascades(fitting)
     for one in fitting:
@@ -99,7 +100,7 @@ def export_nnunet(
     replaced = check_free(path, found[0].name, specs, force=force)
     configurations = {one.dataset.configuration: _derive(one, specs) for one in networks}
     tree = deepcopy(found[0].plans) | {"plans_name": name, "configurations": configurations}
-    _write(path, json.dumps(tree, indent=4) + "\n")
+    write_text(path, json.dumps(tree, indent=4) + "\n")
     return Export(
         path=path,
         plans_name=name,
@@ -186,13 +187,6 @@ def _derive(network: Network, exported: dict[str, ArchSpec]) -> dict[str, Any]:
         "_kw_requires_import": [],
     }
     return settings
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise SpecError(f"cannot be written: {reason(error)}", where=path) from None
 
 
 def _settled(networks: list[Network]) -> list[str]:

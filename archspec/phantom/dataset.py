@@ -3,13 +3,13 @@
 import gzip
 import json
 import re
-import tempfile
 from pathlib import Path
 
 import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from archspec.files import make_folder, replacing_folder, write_bytes, write_text
 from archspec.phantom.painting import Point
 from archspec.phantom.task import Task, Volume
 from blocks.base import SpecError
@@ -45,18 +45,12 @@ def write_dataset(
             f"level {task.level} of task {task.name} has {task.num_cases} cases, got {num_cases}",
             field="num_cases",
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}_", dir=out.parent) as scratch:
-        draft = Path(scratch) / out.name
+    with replacing_folder(out) as draft:
         _write_cases(draft, "Tr", task, range(1, num_cases + 1), seed=seed)
         test_indices = range(_FIRST_TEST_INDEX, _FIRST_TEST_INDEX + num_test_cases)
         _write_cases(draft, "Ts", task, test_indices, seed=seed)
         content = _dataset_json(task, num_cases=num_cases, seed=seed)
-        (draft / "dataset.json").write_text(json.dumps(content, indent=2) + "\n")
-        if out.exists():
-            # Moved aside, not deleted, so that a failure in between loses neither version.
-            out.rename(Path(scratch) / "replaced")
-        draft.rename(out)
+        write_text(draft / "dataset.json", json.dumps(content, indent=2) + "\n")
     return out
 
 
@@ -98,8 +92,8 @@ def _check(out: Path, *, num_cases: int, num_test_cases: int, seed: int, force: 
 
 def _write_cases(draft: Path, split: str, task: Task, indices: range, *, seed: int) -> None:
     images, labels = draft / f"images{split}", draft / f"labels{split}"
-    images.mkdir(parents=True)
-    labels.mkdir()
+    make_folder(images)
+    make_folder(labels)
     for index in indices:
         rng = np.random.default_rng([seed, index])
         write_case(images, labels, f"case_{index:04d}", task.sample(rng), task.spacing)
@@ -118,7 +112,7 @@ def _write_nifti(path: Path, volume: NDArray[np.int16] | NDArray[np.uint8], spac
     affine = np.diag([*reversed(spacing), 1.0])
     image = nibabel.Nifti1Image(volume.transpose(2, 1, 0), affine)
     # The time is fixed and the name left out, so equal volumes give equal files.
-    path.write_bytes(gzip.compress(image.to_bytes(), mtime=0))
+    write_bytes(path, gzip.compress(image.to_bytes(), mtime=0))
 
 
 def _dataset_json(task: Task, *, num_cases: int, seed: int) -> dict[str, object]:

@@ -103,6 +103,8 @@ def read_text(path: Path) -> str:
         raise SpecError(f"cannot be read: {reason(error)}", where=path) from None
     except UnicodeDecodeError:
         raise SpecError("not UTF-8 text", where=path) from None
+    except ValueError as error:  # a path that no system takes
+        raise SpecError(f"cannot be read: {reason(error)}", where=path) from None
 
 
 def parse(text: str, name: str | Place) -> Source:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from archspec.files import replacing
 from search.report.baseline import Baseline
 from search.report.confirmed import Confirmed
 from search.report.curve import WidthCurve
@@ -84,7 +85,8 @@ def _draw(
     bottom.set_xticks(ticks, labels)
     bottom.set_xticks([], minor=True)
     bottom.set_xlabel("GFLOPs per patch (convention v1: multiply-add = 2, scan 9BLDN)")
-    picture.savefig(png, dpi=150)
+    with replacing(png) as partial:
+        picture.savefig(partial, dpi=150, format="png")
 
 
 def _draw_scored(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archspec.files import write_text
+from archspec.files import check_writable, write_text
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError
@@ -150,6 +150,8 @@ def write_report(folder: Path, baselines: Sequence[Path] = ()) -> list[Path]:
     sessions = read_sessions(folder)
     beside = read_baselines(baselines, record, sessions)
     files = [folder / name for name in ("pareto.csv", "trials.csv", "pareto.png", "report.html")]
+    for file in files:
+        check_writable(file)
     confirmed = read_confirmed(folder, front_of(trials))
     page = render_page(record, trials, sessions, confirmed, beside)
     write_text(files[0], _csv(_rows(front_of(trials))))

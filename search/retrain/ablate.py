@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from archspec.costs.flops import CONVENTION
-from archspec.files import write_text
+from archspec.files import check_folder, make_folder, write_text
 from archspec.nnunet.check_data import check_data
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.splits import split_cases
@@ -61,6 +61,7 @@ def ablate(
             leaves too few cases.
     """
     fold, seed = host.fold, host.seed
+    check_folder(folder)
     dataset = dataset.with_patch(trainings.patch_size)
     check_data(dataset, fold=fold)
     split = split_cases(dataset, fold=fold, test_share=trainings.test_share, seed=seed)
@@ -133,27 +134,24 @@ def _check_folder(folder: Path, settings: AblationSettings, spec: ArchSpec) -> N
         SpecError: it holds something else, or cannot be written.
     """
     file, now = folder / SETTINGS, asdict(settings)
-    try:
-        if file.is_file():
-            old = _read(file)
-            changed = [key for key in now if old.get(key) != now[key]]
-            if "network" in changed and is_hash_of(str(old.get("network")), spec, "trial"):
-                changed.remove("network")  # by another release's hash it is the same
-            if changed:
-                raise SpecError(
-                    f"holds an ablation with another {', '.join(changed)}",
-                    where=folder,
-                    suggestion="give another `folder`",
-                )
-            return
-        if folder.exists() and any(folder.iterdir()):
+    if file.is_file():
+        old = _read(file)
+        changed = [key for key in now if old.get(key) != now[key]]
+        if "network" in changed and is_hash_of(str(old.get("network")), spec, "trial"):
+            changed.remove("network")  # by another release's hash it is the same
+        if changed:
             raise SpecError(
-                "exists and is not an ablation", where=folder, suggestion="give another `folder`"
+                f"holds an ablation with another {', '.join(changed)}",
+                where=folder,
+                suggestion="give another `folder`",
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(file, now)
-    except OSError as error:
-        raise SpecError(f"cannot be written: {error.strerror}", where=folder) from error
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise SpecError(
+            "exists and is not an ablation", where=folder, suggestion="give another `folder`"
+        )
+    make_folder(folder)
+    _write(file, now)
 
 
 def _read(file: Path) -> dict[str, Any]:

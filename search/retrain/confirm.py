@@ -7,7 +7,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from archspec.files import write_text
+from archspec.files import check_folder, write_text
 from archspec.nnunet.check_data import check_data
 from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
 from archspec.nnunet.splits import split_cases
@@ -47,6 +47,7 @@ def confirm(
             cannot be trained on.
     """
     study, record = open_run(folder)
+    check_folder(folder)
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     points = pareto_front([(trial.values[1], trial.values[0]) for trial in finished])
     if not points:

@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from archspec.files import check_writable, make_folder
 from archspec.spec.hashing import is_hash_of, trial_hash
 from archspec.spec.load import load
 from blocks.errors import Place, SpecError, reason
@@ -104,7 +105,8 @@ def retrain(
     Raises:
         SpecError: another process writes this table, or nothing can be written.
     """
-    table.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(table.parent)
+    check_writable(table)
     try:
         with FileLock(table.with_suffix(".lock"), timeout=0):
             runner = _Runner(jobs, table, settings, rung_steps, checkpoint_every, on_progress)
@@ -197,7 +199,7 @@ class _Runner:
 
     def _task(self, number: int, job: Retraining) -> TrialTask:
         folder = self._folder(job)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if (folder / CHECKPOINT).is_file() and not is_whole(folder / CHECKPOINT):
             text = f"{folder / CHECKPOINT} is damaged and kept aside; trained from the first step"
             self._show(_name_of(job), text)

@@ -16,7 +16,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from archspec.costs.flops import Cost
-from archspec.files import replacing, write_text
+from archspec.files import make_folder, replacing, write_text
 from archspec.nnunet.windows import count_windows
 from archspec.spec.hashing import VERSION, trial_hash
 from archspec.spec.load import load
@@ -161,7 +161,7 @@ class SearchLoop:
 
     def _task(self, trial: optuna.Trial, spec: ArchSpec, cost: Cost, key: str) -> TrialTask:
         folder = self.folder / "trials" / f"{trial.number:04d}"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         first_heartbeat(self.study, trial)  # before `host`: a trial of a host must be able to age
         name = f"{self.space.name}-{trial.number:04d}"
         reference = reference_of(trial)

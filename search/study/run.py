@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
 from archspec.costs.flops import CONVENTION
-from archspec.files import write_text
+from archspec.files import check_folder, make_folder, write_text
 from archspec.nnunet.check_data import check_data
 from archspec.nnunet.splits import split_cases
 from archspec.spec.yaml_file import dump
@@ -62,6 +62,7 @@ def run(
             fold differ, or nothing can be written there.
     """
     folder, dataset, host = task.folder, task.dataset, task.host
+    check_folder(folder)
     before, space = read_run(folder), with_kept_settings(folder, task.space)
     dataset = dataset.with_patch(space.settings.given_patch)
     check_data(dataset, fold=host.fold)
@@ -83,7 +84,7 @@ def run(
     )
     _check_folder(folder, before, record, resume=resume)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with FileLock(folder / "run.lock", timeout=0), quiet():
             if has_study(folder, writing=True):
                 open_study(folder)  # damage is told before anything is written

@@ -1,11 +1,11 @@
 """Files of JSON lines that only grow: a kill may cut off a line, and nothing else of them."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from archspec import files
 from blocks.errors import Place, SpecError
 
 _LONGEST_WORD = 8
@@ -13,19 +13,12 @@ _LONGEST_WORD = 8
 
 
 def append_line(file: Path, content: Mapping[str, Any]) -> None:
-    """Add a line, on the disk when this returns; one that a kill cut off stays a line of its own.
+    """Add a line, as `archspec.files.append_line` does.
 
     Raises:
         OSError: it cannot be written.
     """
-    with file.open("ab+") as opened:
-        if opened.tell():
-            opened.seek(-1, os.SEEK_END)
-            if opened.read() != b"\n":
-                opened.write(b"\n")
-        opened.write(json.dumps(content).encode() + b"\n")
-        opened.flush()
-        os.fsync(opened.fileno())
+    files.append_line(file, json.dumps(content))
 
 
 def read_lines(file: Path, *, suggestion: str) -> list[tuple[int, dict[str, Any]]]:

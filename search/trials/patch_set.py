@@ -6,7 +6,6 @@ from the same patches, so theirs is less augmentation than nnU-Net's; compare th
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from archspec.files import make_folder, replacing, replacing_folder, write_text
 from archspec.nnunet.check_data import PATCHES, check_data
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.loss import PART_WEIGHTS, output_scales, output_weights
@@ -192,19 +192,18 @@ def pack(
 
 
 def _write(dataset: PreprocessedDataset, folder: Path, arrays: dict[str, np.ndarray]) -> Path:
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    data = partial / dataset.data_folder.name
-    data.mkdir(parents=True)
     folds = read_folds(dataset)
-    for name, content in (
-        (f"{dataset.plans['plans_name']}.json", dataset.plans),
-        ("dataset.json", dataset.dataset_json),
-        ("splits_final.json", folds),
-    ):
-        (partial / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
-    for case in {case for part in folds[0].values() for case in part}:
-        (data / f"{case}.pkl").touch()  # a name; nnU-Net keeps properties here
-    np.savez_compressed(data / PATCHES, **arrays)  # type: ignore[arg-type]
-    partial.rename(folder)
+    with replacing_folder(folder) as draft:
+        data = draft / dataset.data_folder.name
+        make_folder(data)
+        for name, content in (
+            (f"{dataset.plans['plans_name']}.json", dataset.plans),
+            ("dataset.json", dataset.dataset_json),
+            ("splits_final.json", folds),
+        ):
+            write_text(draft / name, json.dumps(content, indent=1))
+        for case in {case for part in folds[0].values() for case in part}:
+            write_text(data / f"{case}.pkl", "")  # a name; nnU-Net keeps properties here
+        with replacing(data / PATCHES) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     return folder / data.name / PATCHES

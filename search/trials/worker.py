@@ -14,6 +14,7 @@ from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from archspec.files import write_text
 from archspec.nnunet.check_data import PATCHES
 from archspec.nnunet.dataset import PreprocessedDataset
 from blocks.errors import reason
@@ -164,7 +165,7 @@ def _train(
         if is_out_of_memory(error):
             return Message(task.number, "failed", reason=f"out of memory on {device}")
         with contextlib.suppress(OSError):
-            (task.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            write_text(task.folder / "error.txt", traceback.format_exc())
         return Message(task.number, "failed", reason=f"{type(error).__name__}: {reason(error)}")
 
 
