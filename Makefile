@@ -9,23 +9,25 @@ TORCH  ?= torch
 # Two threads on a busy laptop are slower than one; workers and pytest set their own parallelism.
 export OMP_NUM_THREADS ?= 1
 
+# make takes a blank for the end of a name, a shell for that of a word: hence \, and the quotes below
+blank := $(subst ,, )
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+STAMP := $(subst $(blank),\$(blank),$(VENV))/.installed
 
 .PHONY: demo test test-long test-gpu smoke smoke-here lint format golden clean
 
 demo: $(STAMP)
-	$(BIN)/archspec demo --out runs/demo --force
+	"$(BIN)"/archspec demo --out runs/demo --force
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not gpu"
+	"$(BIN)"/python -m pytest -n 2 --dist loadfile -m "not long and not gpu"
 
 test-long: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu"
+	"$(BIN)"/python -m pytest -n 2 --dist loadfile -m "not gpu"
 
 # Most of its time is compiling kernels, which several processes share.
 test-gpu: $(STAMP)
-	$(BIN)/python -m pytest -n 8 -m gpu
+	"$(BIN)"/python -m pytest -n 8 -m gpu
 
 # The newest torch that pip finds, in an environment of its own, which with CUDA takes some 6 GB and
 # so goes again, whatever came of it. PyPI's torch brings its Triton.
@@ -34,26 +36,26 @@ smoke:
 		{ echo "make smoke: pip cannot install the newest torch, or a test failed; see above"; exit 1; }
 
 smoke-here: $(STAMP)
-	@echo "smoke tests with $$(cat $(VENV)/torch.txt)"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "smoke and not long and not gpu"
+	@echo "smoke tests with $$(cat "$(VENV)"/torch.txt)"
+	"$(BIN)"/python -m pytest -n 2 --dist loadfile -m "smoke and not long and not gpu"
 
 lint: $(STAMP)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	"$(BIN)"/ruff check .
+	"$(BIN)"/ruff format --check .
+	"$(BIN)"/mypy
 
 format: $(STAMP)
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	"$(BIN)"/ruff check --fix .
+	"$(BIN)"/ruff format .
 
 golden: $(STAMP)
-	ARCHSPEC_GOLDEN=write $(BIN)/python -m pytest tests/archspec/costs/test_text.py tests/archspec/scoring/test_page.py \
+	ARCHSPEC_GOLDEN=write "$(BIN)"/python -m pytest tests/archspec/costs/test_text.py tests/archspec/scoring/test_page.py \
 		tests/search/report/test_golden.py
 	for name in segformer3d segresmamba-released; do \
-		$(BIN)/archspec fidelity $$name > tests/golden/fidelity/$$name.txt || exit 1; done
+		"$(BIN)"/archspec fidelity $$name > tests/golden/fidelity/$$name.txt || exit 1; done
 
 clean:
-	rm -rf $(VENV) runs/demo build *.egg-info
+	rm -rf "$(VENV)" runs/demo build *.egg-info
 
 # torch first, so that its variant is the user's choice, and then held: the newest torchvision, which
 # timm asks for, would bring its own. A torch whose torchvision comes from another
@@ -63,11 +65,11 @@ $(STAMP): pyproject.toml setup.py constraints.txt Makefile
 	@command -v $(PYTHON) >/dev/null || { echo "python3 not found; set PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "archspec needs Python 3.11 or newer; set PYTHON=python3.11"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' > $(VENV)/torch.txt
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c $(VENV)/torch.txt -c constraints.txt -e ".[dev]"
-	@$(BIN)/python -W ignore -c "import torchvision" 2>/dev/null || \
-		$(BIN)/python -m pip install --quiet --no-deps torchvision==0.16.2
-	@touch $(STAMP)
+	test -x "$(BIN)"/python || $(PYTHON) -m venv "$(VENV)"
+	"$(BIN)"/python -m pip install --quiet --upgrade pip
+	"$(BIN)"/python -m pip install --quiet $(TORCH)
+	"$(BIN)"/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' > "$(VENV)"/torch.txt
+	PYTHONWARNINGS=ignore "$(BIN)"/python -m pip install --quiet -c "$(VENV)"/torch.txt -c constraints.txt -e ".[dev]"
+	@"$(BIN)"/python -W ignore -c "import torchvision" 2>/dev/null || \
+		"$(BIN)"/python -m pip install --quiet --no-deps torchvision==0.16.2
+	@touch "$(VENV)"/.installed

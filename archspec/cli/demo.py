@@ -3,13 +3,13 @@
 import contextlib
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +17,8 @@ import typer
 
 from archspec.cli.interrupts import same_command, stopped
 from archspec.cli.options import MAX_COUNT, MAX_SEED, Jobs
+from archspec.files import appending, check_folder, make_folder, write_text
+from archspec.text import assignment, command_line
 
 _MARKER = ".archspec-demo"
 _DATASET = 901
@@ -60,40 +62,47 @@ def _demo(
     steps = _Steps(out)
     raw, run, spec = out / "nnUNet_raw" / _NAME, out / "run", out / "best.yaml"
     steps.archspec(
-        f"phantom {raw} --task reach --cases {cases} --test-cases 8 --seed {seed}",
-        "1. Write a synthetic dataset in nnU-Net's raw format",
+        f"phantom @ --task reach --cases {cases} --test-cases 8 --seed {seed}",
+        raw,
+        title="1. Write a synthetic dataset in nnU-Net's raw format",
     )
     steps.nnunet(
         f"nnUNetv2_plan_and_preprocess -d {_DATASET} -c 3d_fullres -np 1 -npfp 1 "
         "--verify_dataset_integrity",
-        "2. Let nnU-Net plan and preprocess it",
+        title="2. Let nnU-Net plan and preprocess it",
     )
     steps.archspec(
         f"search demo --data {_DATASET} --trials {trials} --jobs {jobs} --seed {seed} "
-        f"--device {device} --out {run}",
-        "3. Search for the front of Dice against FLOPs",
+        f"--device {device} --out @",
+        run,
+        title="3. Search for the front of Dice against FLOPs",
     )
-    table = steps.archspec(f"report {run}", "4. Report the front")
+    table = steps.archspec("report @", run, title="4. Report the front")
     if search_only:
         return
-    steps.archspec(f"best {run} -o {spec}", "5. Take the best network of the front")
+    steps.archspec("best @ -o @", run, spec, title="5. Take the best network of the front")
     steps.archspec(
-        f"export {spec} --dataset {_DATASET} --plans-name {_PLANS} --recipe nnunet",
-        "6. Export it into plans that stock nnU-Net reads",
+        f"export @ --dataset {_DATASET} --plans-name {_PLANS} --recipe nnunet",
+        spec,
+        title="6. Export it into plans that stock nnU-Net reads",
     )
     steps.nnunet(
         f"nnUNetv2_train {_DATASET} 3d_fullres 0 -p {_PLANS} -tr {_TRAINER} -device {device}",
-        "7. Train it with stock nnU-Net (five epochs: short)",
+        title="7. Train it with stock nnU-Net (five epochs: short)",
     )
     predictions = out / "predictions"
     steps.nnunet(
-        f"nnUNetv2_predict -i {raw / 'imagesTs'} -o {predictions} -d {_DATASET} -c 3d_fullres "
+        f"nnUNetv2_predict -i @ -o @ -d {_DATASET} -c 3d_fullres "
         f"-f 0 -p {_PLANS} -tr {_TRAINER} -device {device} -npp 0 -nps 0",
-        "8. Predict the test cases with stock nnU-Net",
+        raw / "imagesTs",
+        predictions,
+        title="8. Predict the test cases with stock nnU-Net",
     )
     dice = steps.archspec(
-        f"evaluate {predictions} {raw / 'labelsTs'} --json",
-        "9. Score the predictions against the test masks",
+        "evaluate @ @ --json",
+        predictions,
+        raw / "labelsTs",
+        title="9. Score the predictions against the test masks",
     )
     scored = json.loads(dice)["evaluations"][0]
     scores = {"mean": scored["mean"], **scored["per_class"]}
@@ -104,6 +113,7 @@ def _prepare(out: Path, *, force: bool) -> None:
     """Make the work folder; only a folder that an earlier demo made is ever removed."""
     from blocks.base import SpecError
 
+    check_folder(out)
     if out.exists():
         ours = (out / _MARKER).is_file()
         if not ours and any(out.iterdir()):
@@ -111,14 +121,17 @@ def _prepare(out: Path, *, force: bool) -> None:
         if ours and not force:
             raise SpecError(f"{out}: holds an earlier demo; replace it with --force")
         shutil.rmtree(out)
-    out.mkdir(parents=True)
-    (out / _MARKER).touch()
+    make_folder(out)
+    write_text(out / _MARKER, "")
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        (out / name).mkdir()
+        make_folder(out / name)
 
 
 class _Steps:
-    """Run commands in an environment of their own, showing each before it runs."""
+    """Run commands in an environment of their own, showing each before it runs.
+
+    A command is words with blanks between, where each `@` is the next of the paths.
+    """
 
     def __init__(self, out: Path) -> None:
         self.started = time.monotonic()
@@ -139,18 +152,19 @@ class _Steps:
         }
         self.environment = {**os.environ, **folders, **small}
         for name, value in folders.items():
-            print(f"export {name}={shlex.quote(value)}")
+            print(assignment(name, value))
 
-    def archspec(self, arguments: str, title: str) -> str:
+    def archspec(self, arguments: str, *paths: Path, title: str) -> str:
         """Run a verb of ours, showing its output as it comes; return it."""
-        command = [sys.executable, "-m", "archspec", *shlex.split(arguments)]
-        return self._run(f"archspec {arguments}", command, title, quiet=False)
+        words = _words(arguments, paths)
+        command = [sys.executable, "-m", "archspec", *words]
+        return self._run(command_line("archspec", *words), command, title, quiet=False)
 
-    def nnunet(self, line: str, title: str) -> str:
+    def nnunet(self, line: str, *paths: Path, title: str) -> str:
         """Run a stock nnU-Net command of this environment; its output goes to log.txt."""
-        name, *arguments = shlex.split(line)
-        scripts = sysconfig.get_path("scripts")
-        return self._run(line, [str(Path(scripts) / name), *arguments], title, quiet=True)
+        name, *arguments = _words(line, paths)
+        command = [str(Path(sysconfig.get_path("scripts")) / name), *arguments]
+        return self._run(command_line(name, *arguments), command, title, quiet=True)
 
     def seconds(self) -> float:
         return time.monotonic() - self.started
@@ -160,7 +174,7 @@ class _Steps:
 
         print(f"\n{title}\n$ {shown}", flush=True)
         began, lines = time.monotonic(), []
-        with self.log.open("a", encoding="utf-8") as log:
+        with appending(self.log) as log:
             log.write(f"\n$ {shown}\n")
             process = subprocess.Popen(
                 command,
@@ -186,6 +200,11 @@ class _Steps:
             raise SpecError(f"step failed with exit code {process.returncode}: {shown}; {self.log}")
         print(f"  ({time.monotonic() - began:.0f} s)", flush=True)
         return "".join(lines)
+
+
+def _words(line: str, paths: Sequence[Path]) -> list[str]:
+    following = iter(paths)
+    return [str(next(following)) if word == "@" else word for word in line.split()]
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -22,6 +22,7 @@ from archspec.cli.options import (
 from archspec.cli.refusal import with_options
 from archspec.cli.specs import Overrides, patch_or_exact
 from archspec.spec.find import space_tree
+from archspec.text import command_line
 from blocks.base import MAX_WIDTH
 
 if TYPE_CHECKING:
@@ -227,13 +228,13 @@ def _show_end(out: Path, found: "Searched") -> None:
             raise typer.Exit(1)
     elif points := len(front_rows(out)):
         print(
-            f"one training per network so far; archspec confirm {out} trains the {points} of the "
-            f"front again with {CONFIRM_SEEDS} new seeds each"
+            f"one training per network so far; {command_line('archspec', 'confirm', out)} trains "
+            f"the {points} of the front again with {CONFIRM_SEEDS} new seeds each"
         )
     else:
         print(f"{out}: {why_empty(out)}")
         raise typer.Exit(1)
-    print(f"next: archspec report {out}")
+    print(f"next: {command_line('archspec', 'report', out)}")
 
 
 def _samples(

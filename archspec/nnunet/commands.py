@@ -1,13 +1,13 @@
 """What to run after an export: nnU-Net's commands, and the environment that they need."""
 
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 from archspec.nnunet.dataset import PreprocessedDataset, dataset_id
 from archspec.spec.training import TrainingSpec
+from archspec.text import assignment, command_line
 from blocks.base import SpecError
 
 Recipe = Literal["spec", "nnunet"]
@@ -36,7 +36,7 @@ def environment(recipe: str) -> tuple[str, ...]:
     others = [
         path for path in os.environ.get(_VARIABLE, "").split(os.pathsep) if path not in ("", ours)
     ]
-    return (f"export {_VARIABLE}={shlex.quote(os.pathsep.join([ours, *others]))}",)
+    return (assignment(_VARIABLE, os.pathsep.join([ours, *others])),)
 
 
 def commands(configurations: Sequence[PreprocessedDataset], name: str, recipe: str) -> list[str]:
@@ -50,7 +50,7 @@ def commands(configurations: Sequence[PreprocessedDataset], name: str, recipe: s
         folders = "-i INPUT_FOLDER -o OUTPUT_FOLDER"
         if dataset.previous_stage is not None:
             folders += f" -prev_stage_predictions OUTPUT_FOLDER_OF_{dataset.previous_stage}"
-        lines += [shlex.join(train), f"{shlex.join([*predict, *common])} {folders}"]
+        lines += [command_line(*train), f"{command_line(*predict, *common)} {folders}"]
     return lines
 
 
@@ -61,10 +61,10 @@ def preprocess_command(dataset: PreprocessedDataset) -> str:
     """
     folder, names = dataset.data_folder.name, dataset.plans.get("configurations", {})
     owner = max((name for name in names if folder.endswith(f"_{name}")), key=len, default=None)
-    options = [f"-d {dataset_id(dataset.name) or dataset.name}"]
+    options: list[object] = ["-d", dataset_id(dataset.name) or dataset.name]
     if owner is not None:
-        options.append(f"-plans_name {folder.removesuffix(f'_{owner}')}")
-    return f"nnUNetv2_preprocess {' '.join(options)} -c {owner or dataset.configuration}"
+        options += ["-plans_name", folder.removesuffix(f"_{owner}")]
+    return command_line("nnUNetv2_preprocess", *options, "-c", owner or dataset.configuration)
 
 
 def recipe_note(training: TrainingSpec, recipe: str) -> str:

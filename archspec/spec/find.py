@@ -13,6 +13,7 @@ from archspec.spec.bundled import bundled, bundled_names
 from archspec.spec.tree import check_size, frozen
 from archspec.spec.words import did_you_mean
 from archspec.spec.yaml_file import Source, compose, read_text
+from archspec.text import command_line
 from blocks.errors import Place, SpecError
 
 
@@ -71,8 +72,8 @@ def is_a_space(name: str) -> SpecError:
     return SpecError(
         "a search space, not one network",
         where=name,
-        suggestion=f"try archspec validate {name}, or archspec search and then archspec best for "
-        "networks from it",
+        suggestion=f"try {command_line('archspec', 'validate', name)}, or archspec search and then "
+        "archspec best for networks from it",
     )
 
 

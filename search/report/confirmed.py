@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from archspec.text import command_line
 from blocks.base import SpecError
 from search.report.trials import ReportTrial
 from search.retrain.confirmation import RESULT, Confirmation, Part
@@ -60,8 +61,8 @@ def read_confirmed(folder: Path, front: Sequence[ReportTrial]) -> Confirmed | No
         raise SpecError(
             "damaged",
             where=file,
-            suggestion=f"archspec confirm {folder} writes it again, from the trainings that it "
-            "keeps",
+            suggestion=f"{command_line('archspec', 'confirm', folder)} writes it again, from the "
+            "trainings that it keeps",
         ) from None
     numbers = [point.trial for point in found.points]
     return Confirmed(found, current=numbers == [trial.number for trial in front])

@@ -8,7 +8,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 
 from archspec.network.input_sizes import InputSizes
 from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.text import command_line
 from blocks.scan.dispatch import VARIABLE, candidates
 from search.trials.host import TrainingHost
 from search.trials.lines import append_line, read_lines
@@ -92,8 +92,8 @@ def _command(argv: Sequence[str]) -> str:
     """Return the command line; the program by its name, without its folder."""
     program = Path(argv[0])
     if program.name == "__main__.py":
-        return shlex.join(["python", "-m", program.parent.name, *argv[1:]])
-    return shlex.join([program.name, *argv[1:]])
+        return command_line("python", "-m", program.parent.name, *argv[1:])
+    return command_line(program.name, *argv[1:])
 
 
 def _versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial
+from sqlalchemy import URL
 from sqlalchemy.exc import OperationalError
 
 from blocks.errors import SpecError, reason
@@ -67,7 +68,7 @@ def open_storage(folder: Path, *, create: bool) -> optuna.storages.RDBStorage:
 
     `optuna storage upgrade` brings one of an older Optuna up to date.
     """
-    url = f"sqlite:///{(folder / DATABASE).resolve()}"
+    url = _url(folder / DATABASE)
     try:
         with quiet():
             return optuna.storages.RDBStorage(
@@ -85,6 +86,12 @@ def open_storage(folder: Path, *, create: bool) -> optuna.storages.RDBStorage:
         raise  # cannot be written, as the caller tells
     except Exception as error:  # Optuna has no one error for values that it never wrote
         refuse_database(folder, f"damaged: {reason(error)}")
+
+
+def _url(file: Path) -> str:
+    """Return what Optuna takes: `?` ends a path there, and braces are filled in."""
+    address = URL.create("sqlite", database=str(file.resolve()))
+    return address.render_as_string().replace("{", "{{").replace("}", "}}")
 
 
 @contextlib.contextmanager
