@@ -121,7 +121,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         WriteError: it cannot be written.
     """
-    write_bytes(path, text.encode())
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

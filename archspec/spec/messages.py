@@ -115,6 +115,9 @@ def _explain(error: ErrorDetails, path: NodePath, classes: list[_Owner]) -> Mist
         return Mistake(path, Problem("missing", None, "", allowed, "this key is required"))
     if kind == "too_short":
         return Mistake(path, Problem("must not be empty"))
+    if kind == "too_long":
+        most, number = context["max_length"], context["actual_length"]
+        return Mistake(path, Problem(f"must have at most {most} entries, but has {number}"))
     if kind == "tuple_type":
         return Mistake(path, Problem(f"must be a list, but is {shown(value)}"))
     if kind in ("model_type", "model_attributes_type", "dict_type"):

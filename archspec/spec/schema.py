@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticKnownError
 
 from archspec.spec.claims import ClaimSpec, PatchSize
 from archspec.spec.training import TrainingSpec
@@ -57,7 +58,14 @@ class StageSpec(ComponentSpec):
 def _check_stages(stages: Any) -> Any:
     """Refuse too many before each of them is validated."""
     if isinstance(stages, tuple) and len(stages) > MAX_STAGES:
-        raise ValueError(f"must be at most {MAX_STAGES} stages, but are {len(stages)}")
+        raise PydanticKnownError(
+            "too_long",
+            {
+                "field_type": "Tuple",
+                "max_length": MAX_STAGES,
+                "actual_length": len(stages),
+            },
+        )
     return stages
 
 

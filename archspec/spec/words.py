@@ -65,6 +65,8 @@ def shown(value: Any) -> str:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, int):
         return digits(value)
+    if isinstance(value, tuple | list) and len(value) > _MAX_SHOWN:
+        return f"a list of {len(value)}"
     if isinstance(value, tuple | list):
         text = f"[{', '.join(map(shown, islice(value, _MAX_SHOWN)))}]"
     else:

@@ -93,18 +93,19 @@ def read_text(path: Path) -> str:
         SpecError: the file cannot be read, is over 1 MiB or is not UTF-8.
     """
     try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise SpecError("not a file", where=path, suggestion="give the .yaml file itself")
-        if size > MAX_BYTES:
-            raise SpecError("larger than 1 MiB; a spec is a few kilobytes", where=path)
-        return path.read_text(encoding="utf-8")
+        size, is_file = path.stat().st_size, path.is_file()
+        text = path.read_text(encoding="utf-8") if is_file and size <= MAX_BYTES else ""
     except OSError as error:
         raise SpecError(f"cannot be read: {reason(error)}", where=path) from None
     except UnicodeDecodeError:
         raise SpecError("not UTF-8 text", where=path) from None
     except ValueError as error:  # a path that no system takes
         raise SpecError(f"cannot be read: {reason(error)}", where=path) from None
+    if not is_file:
+        raise SpecError("not a file", where=path, suggestion="give the .yaml file itself")
+    if size > MAX_BYTES:
+        raise SpecError("larger than 1 MiB; a spec is a few kilobytes", where=path)
+    return text
 
 
 def parse(text: str, name: str | Place) -> Source:

@@ -154,7 +154,7 @@ def test_csv_is_not_overwritten(cli: Cli, refused: Refused, dataset: Path) -> No
     (dataset / "scores.csv").write_text("mine")
     assert cli(*arguments, "--force")[0] == 0
     assert (dataset / "scores.csv").read_text() == first
-    refused(("a", "labels", "--csv", "no/where.csv"), "no such folder")
+    refused(("a", "labels", "--csv", "no/where.csv"), "the folder no does not exist")
 
 
 def test_dataset_json_among_the_predictions_is_found(

@@ -127,7 +127,7 @@ def test_stages_are_counted_before_they_are_validated() -> None:
             }
         )
     assert len(caught.value.problems) == 1
-    assert "encoder.stages: must be at most 16 stages, but are 17" in str(caught.value)
+    assert "encoder.stages: must have at most 16 entries, but has 17" in str(caught.value)
 
 
 def itself() -> dict[str, Any]:
