@@ -35,7 +35,8 @@ def usage_line(error: typer.TyperException, words: Sequence[str], verbs: Collect
     text = re.sub(r" \(Possible options: (.*)\)$", r"; did you mean \1?", text)
     text = text.replace(". Did you mean", "; did you mean")
     verb = f"{words[0]} " if words[0] in verbs else ""
-    return f"archspec: {text}" + f"; see archspec {verb}--help" * (not text.endswith("?"))
+    see = f"; see archspec {verb}--help" * (not text.endswith("?"))
+    return f"archspec: {printable(text)}{see}"
 
 
 def _rule(invalid: ValidationError) -> str:

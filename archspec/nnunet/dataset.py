@@ -229,7 +229,7 @@ def _root() -> Path:
 
 def _find_folder(root: Path, dataset: int | str) -> Path:
     text = str(dataset)
-    if not re.fullmatch(r"\d+|Dataset\d{3,}_.+", text):
+    if not re.fullmatch(r"[0-9]{1,9}|Dataset[0-9]{3,9}_.+", text):
         raise SpecError(
             f"must be an id or a folder's name, e.g. 901 or Dataset901_Reach, but is {text!r}",
             field="dataset",

@@ -79,6 +79,7 @@ def test_the_ranges_are_found() -> None:
         (("describe", "unet", "--ptach", "1"), "no such option: --ptach; did you mean --batch"),
         (("describe", "unet", "--foo"), "no such option: --foo; see archspec describe --help"),
         (("descrbe", "unet"), "no such command 'descrbe'; did you mean 'describe'?"),
+        (("\x1b[31m\udc80",), "no such command '\\x1b[31m\\udc80'; see archspec --help"),
         (("foo",), "no such command 'foo'; see archspec --help"),
         (("--foo",), "no such option: --foo; see archspec --help"),
         (("describe", "unet", "--batch"), "option '--batch' requires an argument; see"),

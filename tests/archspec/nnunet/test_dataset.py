@@ -131,7 +131,11 @@ def test_dataset_missing(preprocessed: Path) -> None:
     assert "-d 901" in refusal("Dataset901_Other")
 
 
-@pytest.mark.parametrize("dataset", ["Blobs", "", "Dataset901", "-1", "Dataset901_../x"])
+@pytest.mark.parametrize(
+    "dataset",
+    ["Blobs", "", "Dataset901", "-1", "Dataset901_../x", "9" * 5000, f"Dataset{'9' * 5000}_X"],
+    ids=range(7),
+)
 def test_dataset_malformed(preprocessed: Path, dataset: str) -> None:
     assert refusal(dataset).startswith("dataset: ")
 
