@@ -124,7 +124,7 @@ def jobs(records: Records) -> Iterator[Job | str]:
     for step in records.protocol.tree["program"]:
         if step["step"] == "rates":
             for network in step["networks"]:
-                yield from _ladder(records, network)
+                yield from ladder(records, network)
             continue
         decision = {"margin": "margin", "selected": "selection"}.get(step["step"])
         while decision and records.decided(decision) is None:
@@ -158,7 +158,8 @@ def _networks(records: Records, step: dict[str, Any]) -> list[str]:
     return chosen
 
 
-def _ladder(records: Records, network: str) -> Iterator[Job]:
+def ladder(records: Records, network: str) -> Iterator[Job]:
+    """Yield the next training of a network's ladder of rates until its best rate is interior."""
     while (lr := next_rate(_tried(records, network), *_rule(records.protocol))) is not None:
         yield make_job(records.protocol, network, records.protocol.tree["rates"]["seed"], lr)
 

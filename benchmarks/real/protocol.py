@@ -51,8 +51,7 @@ class Protocol:
 
     def plan(self, name: str, rate: float) -> Plan:
         """Return the network of that name with a learning rate."""
-        if name.startswith(_BASE_WIDTH):
-            width = int(name.removeprefix(_BASE_WIDTH))
+        if (width := width_of(name)) is not None:
             widths = [f"encoder.stages.{stage}.width={width * 2**stage}" for stage in range(4)]
             return resolve(
                 self.folder / UNET, overrides=[f"name={name}", *widths, f"training.lr={rate}"]
@@ -66,10 +65,15 @@ class Protocol:
     def rate_sources(self, name: str) -> list[str]:
         """Return the networks whose rates decide this network's: the lowest of them holds."""
         rates = self.tree["rates"]
-        if name.startswith(_BASE_WIDTH):
+        if width_of(name) is not None:
             return [rates["of"].get(name, name)]
         values = self.tree["networks"][name]
         return sorted({rates["of_mixer"][values[place]] for place in ("early", "late")})
+
+
+def width_of(name: str) -> int | None:
+    """Return the base width of a U-Net of the curve, None for a network of the space."""
+    return int(name.removeprefix(_BASE_WIDTH)) if name.startswith(_BASE_WIDTH) else None
 
 
 def read_protocol(folder: Path = HERE) -> Protocol:
