@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from archspec.spec.load import load
     from archspec.spec.schema import ArchSpec
     from blocks.base import SpecError
+    from blocks.decoders import register_decoder
+    from blocks.downsample import register_downsample
+    from blocks.ffn import register_ffn
+    from blocks.local import register_local
+    from blocks.mixers import register_mixer
+    from blocks.post import register_post
+    from blocks.wrappers import register_block
     from search.space.space import load_space
 
 __all__ = [
@@ -45,6 +52,13 @@ __all__ = [
     "load_official",
     "load_space",
     "plan",
+    "register_block",
+    "register_decoder",
+    "register_downsample",
+    "register_ffn",
+    "register_local",
+    "register_mixer",
+    "register_post",
 ]
 __version__ = "0.1.0"
 
@@ -67,6 +81,13 @@ _HOMES = {
     "load_official": "archspec.network.published",
     "load_space": "search.space.space",
     "plan": "archspec.api",
+    "register_post": "blocks.post",
+    "register_mixer": "blocks.mixers",
+    "register_local": "blocks.local",
+    "register_ffn": "blocks.ffn",
+    "register_downsample": "blocks.downsample",
+    "register_decoder": "blocks.decoders",
+    "register_block": "blocks.wrappers",
 }
 
 

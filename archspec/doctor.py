@@ -5,12 +5,13 @@ import json
 import os
 import platform
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
 from archspec.files import check_writable, make_folder, write_text
+from archspec.spec.plugins import broken, installed
 from blocks.errors import SpecError, render
 from blocks.scan import dispatch
 from blocks.scan.tuned import CHOICES, choice_key, tuned_choices, tuned_file
@@ -57,6 +58,7 @@ class Diagnosis:
     forced: str | None
     scans: dict[str, list[BackendReport]]
     trouble: list[str]
+    components: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """Return a page for a terminal, 80 columns; below it a line of any length per trouble."""
@@ -76,6 +78,7 @@ class Diagnosis:
                 time = "" if backend.milliseconds is None else f"{backend.milliseconds:9.1f} ms"
                 result = f"no: {backend.problem}" if backend.problem else f"works {time}"
                 lines += _wrapped(f"  {backend.name:12}{result}{'   <- used' * backend.used}", 14)
+        lines += [f"installed component: {one}" for one in self.components]
         return "\n".join([*lines, *self.trouble])
 
     def to_json(self) -> dict[str, Any]:
@@ -88,7 +91,7 @@ def diagnose() -> Diagnosis:
     devices = {"cpu": platform.processor() or platform.machine()}
     if torch.cuda.is_available():
         devices["cuda"] = torch.cuda.get_device_name()
-    trouble: list[str] = []
+    components, trouble = installed(), [f"broken component: {one}" for one in broken()]
     return Diagnosis(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
@@ -99,6 +102,7 @@ def diagnose() -> Diagnosis:
         forced=os.environ.get(dispatch.VARIABLE) or None,
         scans={device: _scans(device, trouble) for device in devices},
         trouble=trouble,
+        components=components,
     )
 
 

@@ -25,12 +25,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import archspec
 from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
-from blocks.decoders import AnyDecoder
-from blocks.mixers import AnyMixer
+from blocks.registry import slots
 from search.space.space import list_spaces
 
 FIELDS = ("dataset", "configuration", "what", "name", "result", "seconds")
@@ -38,9 +36,9 @@ BIN = Path(sys.executable).parent
 RAW, RESULTS = "nnUNet_raw", "nnUNet_results"
 
 
-def kinds(union: object) -> list[str]:
-    """Return the kinds of a union of components."""
-    return [member.model_fields["kind"].default for member in get_args(get_args(union)[0])]
+def kinds(slot: str) -> list[str]:
+    """Return the kinds of a slot of components."""
+    return list(slots()[slot].kinds())
 
 
 def host(mixer: str, decoder: str, axes: int) -> str:
@@ -123,9 +121,9 @@ def tasks(dataset: PreprocessedDataset) -> Iterator[tuple[str, str, tuple[str, .
         words = ("search", name, "--data", dataset.name, *chosen, "--dry-run")
         yield "search", name, ("archspec", *words, "--seconds-per-step", "1")
     axes = len(dataset.patch_size)
-    for mixer in kinds(AnyMixer):
+    for mixer in kinds("mixer"):
         yield "train", f"{mixer}-sum", (host(mixer, "sum", axes),)
-    for decoder in kinds(AnyDecoder):
+    for decoder in kinds("decoder"):
         if decoder != "sum":
             yield "train", f"conv-{decoder}", (host("conv", decoder, axes),)
 

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -37,6 +37,7 @@ from blocks.ffn import AnyFFN
 from blocks.local import AnyLocal
 from blocks.mixers import AnyMixer
 from blocks.post import AnyPost
+from blocks.registry import classes_in
 from blocks.skip import AnySkip
 from blocks.wrappers import AnyBlock
 
@@ -55,11 +56,9 @@ SpecFactory = Callable[..., ArchSpec]
 Cli = Callable[..., tuple[int, str, str]]
 
 
-def members(union: Any) -> tuple[type[ComponentSpec], ...]:
-    """Return the classes of a union of components; one class stands for itself."""
-    if get_origin(union) is Annotated:
-        union = get_args(union)[0]
-    return get_args(union) or (union,)
+def members(annotation: Any) -> tuple[type[ComponentSpec], ...]:
+    """Return the classes of component that may stand where this is the annotation."""
+    return tuple(classes_in(annotation))
 
 
 def _label(member: type[ComponentSpec]) -> str:

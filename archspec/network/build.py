@@ -62,14 +62,12 @@ def build_parts(planned: Plan) -> tuple[list[nn.Module], Decoder]:
 def _build_stage(stage: StagePlan, positions: list[float]) -> Stage:
     """Return the stage; `positions` are its blocks' places in the network, from 0 to 1."""
     spec, at = stage.spec, stage.out
-    local: nn.Module = nn.Identity()
-    if spec.local.kind != "none" and spec.local.repeat == "stage":
-        local = spec.local.build(at)
+    local = spec.local.build(at) if spec.has_local_per("stage") else None
     downsample = spec.downsample.build(stage.inp, at)
-    entry = downsample if spec.downsample.in_block else None
+    entry = downsample if spec.downsample.is_in_block else None
     return Stage(
         downsample=downsample if entry is None else nn.Identity(),
-        local=local,
+        local=nn.Identity() if local is None else local,
         blocks=[
             _build_block(stage, position, entry=None if index else entry)
             for index, position in enumerate(positions)
@@ -89,6 +87,5 @@ def _build_block(stage: StagePlan, position: float, *, entry: nn.Module | None) 
         assert isinstance(spec.block, ConvBlockSpec)
         return spec.block.build_first(stage.inp, at, conv=entry, mixer=mixer, ffn=ffn)
     block = spec.block.build(at, mixer=mixer, ffn=ffn, position=position)
-    if spec.local.kind != "none" and spec.local.repeat == "block":
-        return nn.Sequential(spec.local.build(at), block)
-    return block
+    local = spec.local.build(at) if spec.has_local_per("block") else None
+    return block if local is None else nn.Sequential(local, block)

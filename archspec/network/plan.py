@@ -385,7 +385,7 @@ def _check_tap(stage: StageSpec, *, last: bool) -> None:
 
 def _check_entry(stage: StageSpec) -> None:
     """Refuse a stride in the first block where there is none, or where something comes between."""
-    if not stage.downsample.in_block:
+    if not stage.downsample.is_in_block:
         return
     needed = None
     if not isinstance(stage.block, ConvBlockSpec):

@@ -14,6 +14,7 @@ from archspec.nnunet.loss import output_scales
 from archspec.nnunet.network import ArchSpecNet
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
+from archspec.spec.plugins import packages
 from blocks.errors import SpecError, reason
 
 
@@ -35,6 +36,8 @@ def network_arguments(planned: Plan) -> dict[str, Any]:
         "schema_version": spec.schema_version,
         "arch_hash": arch_hash(spec),
     }
+    if needed := packages(spec):
+        arguments["packages"] = needed
     try:
         kwargs: dict[str, Any] = json.loads(json.dumps(arguments, allow_nan=False))
     except ValueError as error:

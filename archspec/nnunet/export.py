@@ -22,6 +22,7 @@ from archspec.nnunet.dataset import (
 from archspec.nnunet.names import RESULTS, check_free, check_name, default_plans_name
 from archspec.nnunet.sizes import Network, SizeWishes, dimension_notes, settle
 from archspec.spec.load import SpecLike, load
+from archspec.spec.plugins import refuse_scripted
 from archspec.spec.schema import ArchSpec
 from blocks.base import Grid
 from blocks.errors import SpecError
@@ -82,6 +83,7 @@ def export_nnunet(
         stages_from_dataset=stages_from_dataset,
     )
     loaded = load(spec)
+    refuse_scripted("nnU-Net's processes", loaded)
     chosen = _configurations(loaded, configuration, dataset, base_plans)
     found = find_configurations(dataset, chosen, plans_name=base_plans)
     loaded, rebuilt = _in_dimension_of(loaded, found)

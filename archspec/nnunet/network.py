@@ -8,6 +8,7 @@ from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import plan
 from archspec.network.segnet import SegNet
 from archspec.spec.load import load
+from archspec.spec.plugins import check_packages
 from blocks.base import SpecError
 
 
@@ -17,9 +18,11 @@ class ArchSpecNet(SegNet):
     nnU-Net finds it as `archspec.nnunet.ArchSpecNet`, a name that stands in users' plans and
     checkpoints. `strides` is for nnU-Net, which derives the targets' sizes from it. `arch_hash`
     is kept for whoever asks which network this is; plans written before it existed have none.
+    `packages` are those, with versions, that the network has components of beside archspec.
 
     Raises:
-        SpecError: the spec is wrong, or `strides` does not describe its outputs.
+        SpecError: the spec is wrong, a package is missing, or `strides` does not describe its
+            outputs.
     """
 
     def __init__(
@@ -32,8 +35,10 @@ class ArchSpecNet(SegNet):
         strides: Sequence[Sequence[int]],
         schema_version: int,
         arch_hash: str | None = None,
+        packages: Mapping[str, str] | None = None,
         deep_supervision: bool = False,
     ) -> None:
+        check_packages(packages or {})
         sizes = InputSizes(
             in_channels=input_channels, num_classes=num_classes, patch_size=tuple(patch_size)
         )

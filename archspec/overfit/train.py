@@ -23,6 +23,7 @@ from archspec.overfit.gradients import (
 )
 from archspec.overfit.patch import FixedPatch, Target, mean_dice
 from archspec.overfit.result import SHARE, Overfit
+from archspec.spec.plugins import refuse_scripted
 
 RATE = 2e-3
 WARMUP = 20
@@ -55,7 +56,11 @@ def overfit(
     The recipe is the same for all networks, `RECIPE`, and not the spec's: that is made for many
     epochs of many patches, and would say more about itself than about the network. The loss is
     nnU-Net's over all its outputs. Ends early if loss or gradient is not finite.
+
+    Raises:
+        SpecError: the network has a component of this script alone, which nnU-Net would not have.
     """
+    refuse_scripted("nnU-Net's processes", planned.spec)
     torch.manual_seed(seed)
     target = patch.target.to(torch.device(device))
     cap = resolution_cap(target, head_grid(planned), padded_size=planned.padded_size)

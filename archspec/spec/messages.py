@@ -1,6 +1,6 @@
 """From pydantic's errors to problems for the author of a spec: path, mistake, what is allowed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Any, get_args
 
@@ -12,6 +12,7 @@ from archspec.spec.schema import ArchSpec
 from archspec.spec.words import SYNONYMS, nearest, shown
 from archspec.spec.yaml_file import NodePath, dotted
 from blocks.errors import Problem
+from blocks.registry import classes_in, kind_of, slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,10 @@ def mistakes(errors: ValidationError, root: type[BaseModel] = ArchSpec) -> list[
 
 def kinds_at(owner: type[BaseModel], field: str) -> list[str] | None:
     """Return the kinds of component that a field takes: [] for one without, None for no class."""
-    members = _classes(owner.model_fields[field].annotation)
+    members = _classes(owner.model_fields[field])
     if not members:
         return None
-    return [_kind(member) for member in members if "kind" in member.model_fields]
+    return [kind_of(member) for member in members if "kind" in member.model_fields]
 
 
 def _resolve(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[NodePath, list[_Owner]]:
@@ -77,7 +78,7 @@ def _resolve(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[NodePat
     for part in loc:
         owner = classes[-1]
         if isinstance(owner, tuple):  # pydantic names the member of a union, which is no key
-            classes[-1] = next(member for member in owner if _kind(member) == part)
+            classes[-1] = next(member for member in owner if kind_of(member) == part)
             continue
         path.append(part)
         classes.append(_child(owner, part) if isinstance(part, str) else owner)
@@ -86,18 +87,12 @@ def _resolve(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[NodePat
 
 def _child(owner: type[BaseModel] | None, key: str) -> _Owner:
     field = None if owner is None else owner.model_fields.get(key)
-    members = [] if field is None else _classes(field.annotation)
+    members = [] if field is None else _classes(field)
     return members[0] if len(members) == 1 else tuple(members) or None
 
 
-def _classes(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [member for argument in get_args(annotation) for member in _classes(argument)]
-
-
-def _kind(member: type[BaseModel]) -> str:
-    return str(member.model_fields["kind"].default)
+def _classes(field: FieldInfo) -> list[type[BaseModel]]:
+    return classes_in(field.annotation, field.metadata)
 
 
 def _explain(error: ErrorDetails, path: NodePath, classes: list[_Owner]) -> Mistake:
@@ -110,7 +105,7 @@ def _explain(error: ErrorDetails, path: NodePath, classes: list[_Owner]) -> Mist
         words = [word.strip(" '") for word in context["expected"].replace(" or ", ",").split(",")]
         return _unknown_word(f"{shown(value)} is not allowed", value, words, path)
     if kind == "missing":
-        kinds = [_kind(one) for one in _members(classes[-1]) if "kind" in one.model_fields]
+        kinds = [kind_of(one) for one in _members(classes[-1]) if "kind" in one.model_fields]
         allowed = f"{{kind: {' | '.join(kinds)}}}" if kinds else ""
         return Mistake(path, Problem("missing", None, "", allowed, "this key is required"))
     if kind == "too_short":
@@ -134,11 +129,16 @@ def _explain(error: ErrorDetails, path: NodePath, classes: list[_Owner]) -> Mist
 
 def _unknown_kind(kind: str, value: Any, slot: str, path: NodePath, members: _Owner) -> Mistake:
     assert isinstance(members, tuple)
-    kinds = [_kind(member) for member in members]
+    kinds = [kind_of(member) for member in members]
     if kind == "union_tag_not_found":
         return Mistake(path, Problem("missing", allowed=", ".join(kinds)))
     got = value["kind"]
-    return _unknown_word(f"{shown(got)} is not a {slot}", got, kinds, path)
+    mistake = _unknown_word(f"{shown(got)} is not a {slot}", got, kinds, path)
+    broken = [one.text() for one in slots()[slot].broken if one.name == got]
+    if broken:
+        problem = replace(mistake.problem, suggestion=f"cannot be used: {broken[0]}")
+        return replace(mistake, problem=problem, instead=None)
+    return mistake
 
 
 def _unknown_word(what: str, value: Any, words: list[str], path: NodePath) -> Mistake:
@@ -155,7 +155,7 @@ def _no_mapping(value: Any, path: NodePath, owner: _Owner) -> Mistake:
     """Return the mistake, with what a mapping there looks like."""
     what = f"must be a mapping, but is {shown(value)}"
     named = "none" if value is None else value
-    if isinstance(owner, tuple) and named in [_kind(member) for member in owner]:
+    if isinstance(owner, tuple) and named in [kind_of(member) for member in owner]:
         written = f"write {{kind: {named}}}"
         return Mistake(path, Problem(what, suggestion=written), instead={"kind": named})
     example = _example(owner)
@@ -228,15 +228,15 @@ def _elsewhere(key: str, path: NodePath, classes: list[_Owner]) -> str:
             return f"it stands at the top level: {key}{f': {example}' if example else ''}"
     parent, node = classes[-3] if len(classes) > 2 else None, classes[-2]
     if isinstance(parent, type) and isinstance(path[-2], str):
-        siblings = _classes(parent.model_fields[path[-2]].annotation)
-        kinds = [_kind(one) for one in siblings if one is not node and key in one.model_fields]
+        siblings = _classes(parent.model_fields[path[-2]])
+        kinds = [kind_of(one) for one in siblings if one is not node and key in one.model_fields]
         if kinds:
             return f"only kind {' and '.join(kinds)} has it"
     if isinstance(node, type):
         below = [
             name
             for name, field in node.model_fields.items()
-            if any(key in one.model_fields for one in _classes(field.annotation))
+            if any(key in one.model_fields for one in _classes(field))
         ]
         if len(below) == 1:
             return f"it is a field of {below[0]}"

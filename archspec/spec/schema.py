@@ -10,6 +10,7 @@ from archspec.spec.training import TrainingSpec
 from blocks.base import ComponentSpec, Count, Depth, NotWeights, Width
 from blocks.decoders import AnyDecoder
 from blocks.downsample import AnyDownsample
+from blocks.downsample.conv import DownsampleSpec
 from blocks.ffn import AnyFFN
 from blocks.ffn.none import NoFFNSpec
 from blocks.layers.norm import Norm
@@ -18,7 +19,9 @@ from blocks.local.none import NoLocalSpec
 from blocks.mixers import AnyMixer
 from blocks.post import AnyPost
 from blocks.post.none import NoPostSpec
+from blocks.registry import rebuilt_with_slots
 from blocks.skip import AnySkip
+from blocks.skip.transform import SkipSpec
 from blocks.wrappers import AnyBlock
 from blocks.wrappers.residual import ResidualBlockSpec
 
@@ -32,7 +35,8 @@ Init = Literal["default", "segformer", "nnunet"]
 _LABEL = NotWeights(label=True)
 
 
-class StageSpec(ComponentSpec):
+@rebuilt_with_slots
+class StageSpec(ComponentSpec, defer_build=True):
     """Blocks at one resolution: downsample -> local -> depth x block(mixer, ffn) -> post -> norm.
 
     The result goes to the next stage, and through `skip` to the decoder.
@@ -40,19 +44,24 @@ class StageSpec(ComponentSpec):
 
     width: Width
     depth: Depth = 1
-    downsample: AnyDownsample = AnyDownsample()
+    downsample: AnyDownsample = DownsampleSpec()
     local: AnyLocal = NoLocalSpec()
     block: AnyBlock = ResidualBlockSpec()
     mixer: AnyMixer
     ffn: AnyFFN = NoFFNSpec()
     post: AnyPost = NoPostSpec()
     norm: Norm = "none"
-    skip: AnySkip = AnySkip()
+    skip: AnySkip = SkipSpec()
 
     @property
     def has_local(self) -> bool:
         """Say whether a local module is built: one for every block needs a block."""
-        return self.local.kind != "none" and (self.local.repeat == "stage" or self.depth > 0)
+        return self.has_local_per("stage") or (self.has_local_per("block") and self.depth > 0)
+
+    def has_local_per(self, what: Literal["stage", "block"]) -> bool:
+        """Say whether the stage, or each of its blocks, has a local module before it."""
+        repeat = getattr(self.local, "repeat", "stage")  # one without the field stands once
+        return self.local.kind != "none" and repeat == what
 
 
 def _check_stages(stages: Any) -> Any:
@@ -82,7 +91,8 @@ def merge_defaults(defaults: Any, stage: Any) -> Any:
     return {**defaults, **merged}
 
 
-class EncoderSpec(ComponentSpec):
+@rebuilt_with_slots
+class EncoderSpec(ComponentSpec, defer_build=True):
     """Stages, fine to coarse. In YAML, `defaults` is merged into every stage."""
 
     stages: Annotated[
@@ -111,7 +121,8 @@ class DeepSupervisionSpec(ComponentSpec):
     heads: Count = 1
 
 
-class ArchSpec(ComponentSpec):
+@rebuilt_with_slots
+class ArchSpec(ComponentSpec, defer_build=True):
     """One network. `in_channels`, `num_classes` and `patch_size` are defaults for `build`.
 
     `patch_size` is in voxels, depth first; its length, 2 or 3, makes the network 2-D or 3-D.

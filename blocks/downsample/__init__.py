@@ -1,5 +1,14 @@
 """Down-sampling: how a stage enters its grid."""
 
-from blocks.downsample.conv import DownsampleSpec
+from typing import TYPE_CHECKING, Annotated
 
-AnyDownsample = DownsampleSpec
+from blocks.downsample.conv import DownsampleSpec
+from blocks.downsample.entry import EntrySpec
+from blocks.registry import Slot
+
+DOWNSAMPLES = Slot[EntrySpec]("downsample", EntrySpec, (DownsampleSpec,))
+register_downsample = DOWNSAMPLES.register
+if TYPE_CHECKING:
+    AnyDownsample = DownsampleSpec
+else:
+    AnyDownsample = Annotated[EntrySpec, DOWNSAMPLES]

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from torch import nn
 
-from blocks.base import Added, Axes, ComponentSpec, Grid, SpecError, StageShape, per_axis
+from blocks.base import Added, Axes, Grid, SpecError, StageShape, per_axis
+from blocks.downsample.entry import EntrySpec
 from blocks.layers.act import ActOrNone, build_act
 from blocks.layers.conv import conv, pointwise
 from blocks.layers.dropout import DropoutRate, build_dropout
@@ -15,7 +16,7 @@ from blocks.layers.rope import EmbeddingRope, check_rope
 PRE_NORM = "instance"
 
 
-class DownsampleSpec(ComponentSpec):
+class DownsampleSpec(EntrySpec):
     """Enter a stage by a convolution with a stride, then an optional norm and activation.
 
     `pre: norm` normalises each channel of each sample before the convolution; `norm_conv_norm` puts
@@ -43,6 +44,10 @@ class DownsampleSpec(ComponentSpec):
     def strides(self, ndim: int) -> Grid:
         """Return the stride per axis."""
         return per_axis(self.stride, ndim, where="stride")
+
+    @property
+    def is_in_block(self) -> bool:
+        return self.in_block
 
     def check(self, inp: StageShape, out: StageShape) -> None:
         """Refuse kernels that do not fit their stride.

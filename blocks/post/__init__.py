@@ -1,10 +1,16 @@
 """Posts: what follows the blocks of a stage."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
-from pydantic import Field
-
+from blocks.base import LayerSpec
 from blocks.post.conv import ConvPostSpec
 from blocks.post.none import NoPostSpec
+from blocks.registry import Slot
 
-AnyPost = Annotated[NoPostSpec | ConvPostSpec, Field(discriminator="kind")]
+_Own = NoPostSpec | ConvPostSpec
+POSTS = Slot[LayerSpec]("post", LayerSpec, get_args(_Own))
+register_post = POSTS.register
+if TYPE_CHECKING:
+    AnyPost = _Own
+else:
+    AnyPost = Annotated[LayerSpec, POSTS]

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from archspec.files import check_writable, make_folder
 from archspec.spec.hashing import is_hash_of, trial_hash
 from archspec.spec.load import load
+from archspec.spec.plugins import refuse_scripted
 from blocks.errors import Place, SpecError, reason
 from search.trials.cases import CaseScores
 from search.trials.checkpoint import CHECKPOINT, is_whole
@@ -105,6 +106,8 @@ def retrain(
     Raises:
         SpecError: another process writes this table, or nothing can be written.
     """
+    for job in jobs:
+        refuse_scripted("the processes that train", job.tree)
     make_folder(table.parent)
     check_writable(table)
     try:

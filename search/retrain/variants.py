@@ -3,7 +3,7 @@
 import fnmatch
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from archspec.costs.flops import CONVENTION, Cost, cost_plan
 from archspec.network.plan import Plan, plan
@@ -12,7 +12,7 @@ from archspec.spec.schema import ArchSpec
 from archspec.spec.tree import node_at, with_node
 from archspec.text import table
 from blocks.base import ComponentSpec
-from blocks.decoders import AnyDecoder
+from blocks.decoders import DECODERS
 from blocks.errors import SpecError, argument
 from search.space.match import match_spec
 from search.space.settings import MatchSpec
@@ -190,9 +190,7 @@ def _mixer_proposals(
 
 def _decoder_proposals(tree: Tree) -> Iterator[_Proposal]:
     own = tree["decoder"]
-    union: Any = get_args(AnyDecoder)[0]
-    for member in get_args(union):
-        kind: str = member.model_fields["kind"].default
+    for kind, member in DECODERS.kinds().items():
         if kind != own["kind"]:
             makes = tuple(_decoder(tree, fields) for fields in _shared(own, member))
             yield _Proposal(f"decoder {own['kind']}", kind, makes)

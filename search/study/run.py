@@ -18,6 +18,7 @@ from archspec.costs.flops import CONVENTION
 from archspec.files import check_folder, make_folder, write_text
 from archspec.nnunet.check_data import check_data
 from archspec.nnunet.splits import split_cases
+from archspec.spec.plugins import refuse_scripted
 from archspec.spec.yaml_file import dump
 from blocks.errors import SpecError, reason
 from search.space.first import with_plans
@@ -62,6 +63,7 @@ def run(
             fold differ, or nothing can be written there.
     """
     folder, dataset, host = task.folder, task.dataset, task.host
+    refuse_scripted("the processes that train", task.space.source.tree)
     check_folder(folder)
     before, space = read_run(folder), with_kept_settings(folder, task.space)
     dataset = dataset.with_patch(space.settings.given_patch)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 LEVELS = [
     ("archspec.__main__",),
     ("archspec.cli",),
-    ("archspec.api", "archspec.doctor", "search.launch", "search.report"),
+    ("archspec.api", "archspec.doctor", "archspec.testing", "search.launch", "search.report"),
     ("search.retrain",),
     ("search.study",),
     ("search.space", "search.trials"),
@@ -29,6 +29,7 @@ LEVELS = [
     ("blocks.post", "blocks.ffn"),
     ("blocks.layers",),
     ("blocks.scan",),
+    ("blocks.registry",),
     ("blocks.base",),
     ("blocks.errors",),
 ]

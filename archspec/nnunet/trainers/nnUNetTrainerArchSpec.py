@@ -14,6 +14,7 @@ from torch import nn
 
 from archspec.nnunet.loss import build_loss
 from archspec.spec.load import load
+from archspec.spec.plugins import check_packages
 from archspec.spec.training import TrainingSpec
 from archspec.training.recipe import build_optimizer, clip_gradients, set_rate
 from blocks.base import SpecError
@@ -129,7 +130,8 @@ def recipe_of(plans: dict[str, Any], configuration: str) -> TrainingSpec:
     """Return the recipe of the spec in the plans.
 
     Raises:
-        SpecError: the plans hold no spec, or one that this archspec cannot read.
+        SpecError: the plans hold no spec, or one that this archspec cannot read, or a package of
+            its components is missing.
     """
     settings = PlansManager(plans).get_configuration(configuration).configuration
     arch_kwargs = settings.get("architecture", {}).get("arch_kwargs", {})
@@ -140,6 +142,7 @@ def recipe_of(plans: dict[str, Any], configuration: str) -> TrainingSpec:
             field="plans",
             suggestion="use plans that archspec export wrote, or another -tr",
         )
+    check_packages(arch_kwargs.get("packages", {}))
     version = arch_kwargs.get("schema_version", 1)
     return load({**arch_kwargs["spec"], "schema_version": version}).training
 

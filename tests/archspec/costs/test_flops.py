@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from random import Random
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -16,11 +16,7 @@ from archspec.network.plan import Plan, plan
 from archspec.network.resolve import resolve
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError
-from blocks.decoders import AnyDecoder
-from blocks.ffn import AnyFFN
-from blocks.local import AnyLocal
-from blocks.mixers import AnyMixer
-from blocks.wrappers import AnyBlock
+from blocks.registry import slots
 
 SpecFactory = Callable[..., ArchSpec]
 
@@ -114,14 +110,8 @@ def _sampled(random: Random, unions: dict[str, tuple[type[ComponentSpec], ...]])
 def test_sampled_specs(count: int) -> None:
     """Random networks that plan: FLOPs, parameters, bytes of a real run; shapes of the plan."""
     random, checked = Random(0), 0
-    annotated = {
-        "mixer": AnyMixer,
-        "ffn": AnyFFN,
-        "block": AnyBlock,
-        "local": AnyLocal,
-        "decoder": AnyDecoder,
-    }
-    unions = {name: get_args(get_args(union)[0]) for name, union in annotated.items()}
+    names = ("mixer", "ffn", "block", "local", "decoder")
+    unions = {name: tuple(slots()[name].kinds().values()) for name in names}
     while checked < count:
         try:
             planned = resolve(_sampled(random, unions))

@@ -29,10 +29,8 @@ def add_mixer(root: Path) -> None:
     shutil.copy(Path(__file__).with_name("window_attention.py"), mixers)
     union = mixers / "__init__.py"
     text, added = union.read_text(encoding="utf-8"), "WindowAttentionMixerSpec"
-    text, edits = re.subn(r"(AnyMixer = Annotated\[\n)", rf"\1    {added} |\n", text)
-    text = text.replace(
-        "\nAnyMixer", f"\nfrom blocks.mixers.window_attention import {added}\nAnyMixer"
-    )
+    line = f"\nfrom blocks.mixers.window_attention import {added}\n\n_Own = {added} | "
+    text, edits = re.subn(r"\n_Own = ", line, text)
     assert edits == 1
     union.write_text(text, encoding="utf-8")
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import combinations, product
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +31,7 @@ from blocks.ffn import AnyFFN
 from blocks.local import AnyLocal
 from blocks.mixers import AnyMixer
 from blocks.post import AnyPost
+from blocks.registry import classes_in
 from blocks.skip import AnySkip
 from blocks.wrappers import AnyBlock
 
@@ -39,7 +40,7 @@ OTHERS = {"local": AnyLocal, "post": AnyPost, "skip": AnySkip, "downsample": Any
 
 
 def members(union: Any) -> tuple[type[ComponentSpec], ...]:
-    return get_args(get_args(union)[0]) if get_args(union) else (union,)
+    return tuple(classes_in(union))
 
 
 MEMBERS = {part: members(union) for part, union in UNIONS.items()}

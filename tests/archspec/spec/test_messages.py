@@ -9,8 +9,7 @@ import archspec
 from archspec.network.plan import plan
 from archspec.spec.load import load
 from blocks.base import SpecError
-from blocks.decoders import AnyDecoder
-from blocks.mixers import AnyMixer
+from blocks.registry import slots
 
 TEXT = Path(__file__).with_name("net.yaml").read_text(encoding="utf-8")
 
@@ -182,9 +181,8 @@ WRONG = {
 }
 
 
-def kinds(annotation: Any) -> str:
-    union = annotation.__args__[0]
-    return ", ".join(m.model_fields["kind"].default for m in union.__args__)
+def kinds(slot: str) -> str:
+    return ", ".join(slots()[slot].kinds())
 
 
 def write(folder: Path, text: str) -> str:
@@ -205,7 +203,7 @@ def message_of(source: Any, *, overrides: tuple[str, ...] = ()) -> str:
 def test_wrong_file(case: str, tmp_path: Path) -> None:
     (old, new), want = WRONG[case]
     assert TEXT.count(old) == 1 or case == "unknown key in the decoder"
-    want = want.replace("{mixers}", kinds(AnyMixer)).replace("{decoders}", kinds(AnyDecoder))
+    want = want.replace("{mixers}", kinds("mixer")).replace("{decoders}", kinds("decoder"))
     message = message_of(write(tmp_path, TEXT.replace(old, new, 1)))
     assert message.replace(f"{tmp_path}/", "") == want
 
