@@ -1,6 +1,9 @@
 """A small spec file, what refuses a command, and datasets: a fake preprocessed one, a real one."""
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 import archspec
 from blocks.base import SpecError
 
+MY_MIXER = Path(__file__).parents[2] / "examples" / "my_mixer"
 NAME = "Dataset901_Blobs"
 SHAPE = (16, 24, 24)
 SPACING = (1.5, 1.0, 1.0)  # mm, along (D, H, W)
@@ -216,3 +220,23 @@ def refused_export(preprocessed: Path) -> Callable[..., str]:
         return message
 
     return refuse
+
+
+@pytest.fixture(scope="session")
+def my_mixer(made_once: Callable[..., Path]) -> Path:
+    """Return a folder with the wheel of examples/my_mixer, and a package without its module."""
+
+    def install(folder: Path) -> None:
+        source = folder / "source"  # setuptools writes beside what it builds
+        shutil.copytree(MY_MIXER, source)
+        line = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        line += ["--no-build-isolation", "--target", str(folder / "site"), str(source)]
+        done = subprocess.run(line, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        info = folder / "site" / "archspec_broken-0.3.dist-info"
+        info.mkdir()
+        metadata = "Metadata-Version: 2.1\nName: archspec-broken\nVersion: 0.3\n"
+        (info / "METADATA").write_text(metadata)
+        (info / "entry_points.txt").write_text("[archspec.mixers]\ngone = gone:Gone\n")
+
+    return made_once("my_mixer", install) / "site"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -27,8 +27,7 @@ from archspec.nnunet.dataset import dataset_id
 from archspec.nnunet.export import export_nnunet
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
-from blocks.decoders import AnyDecoder
-from blocks.mixers import AnyMixer
+from blocks.registry import slots
 
 pytest.importorskip("nnunetv2")
 pytestmark = pytest.mark.long
@@ -59,8 +58,9 @@ SHRUNK = {
 }
 
 
-def kinds(union: Any) -> list[str]:
-    return [member.model_fields["kind"].default for member in get_args(get_args(union)[0])]
+def kinds(slot: str) -> list[str]:
+    """Return the kinds of a slot of components."""
+    return list(slots()[slot].kinds())
 
 
 @dataclass(frozen=True)
@@ -293,8 +293,8 @@ def planned(make_data: Callable[..., Data]) -> Callable[[str], Data]:
 @pytest.mark.parametrize(
     ("mixing", "decoding"),
     [
-        *((kind, "sum") for kind in kinds(AnyMixer)),
-        *(("conv", kind) for kind in kinds(AnyDecoder) if kind != "sum"),
+        *((kind, "sum") for kind in kinds("mixer")),
+        *(("conv", kind) for kind in kinds("decoder") if kind != "sum"),
     ],
 )
 def test_kinds_on_planned_patches(
@@ -342,6 +342,28 @@ def test_zip_round_trip(plain: Data, tmp_path: Path) -> None:
         install_model_from_zip_file(file)
         model = tmp_path / "installed" / plain.name / Path(trainer.output_folder_base).name
         assert predict(plain, model, 1, patch, tmp_path) <= {0, 1, 2}
+
+
+def test_a_mixer_of_a_package_trains_and_predicts(
+    plain: Data, my_mixer: Path, tmp_path: Path
+) -> None:
+    """By the commands that export prints, in processes that know the package by its entry point."""
+    scripts, number = Path(sys.executable).parent, str(plain.number)
+    variables = plain.variables() | {"PYTHONPATH": str(my_mixer)}
+    net = Path(__file__).parents[3] / "examples" / "my_mixer" / "net.yaml"
+    short = ("-s", "training.epochs=1", "-s", "training.iterations=2")
+    run([str(scripts / "archspec"), "export", str(net), "--dataset", number, *short], variables)
+    model = ["-tr", NAME, "-p", "archspec_strip-unet", "-device", "cpu"]
+    train_it = [str(scripts / "nnUNetv2_train"), number, "3d_fullres", "0", *model]
+    run(train_it, variables)
+    images, out = plain.image.parent, tmp_path / "masks"
+    folders = ["-i", str(images), "-o", str(out), "-d", number, "-c", "3d_fullres", "-f", "0"]
+    one = ["--disable_tta", "-npp", "1", "-nps", "1"]
+    run([str(scripts / "nnUNetv2_predict"), *folders, *model, *one], variables)
+    assert len(list(out.glob("case_*.nii.gz"))) == 5
+    without = {key: value for key, value in variables.items() if key != "PYTHONPATH"}
+    with pytest.raises(AssertionError, match=r"archspec-my-mixer 0\.1\.0, which is not installed"):
+        run(train_it, without)
 
 
 UNGUARDED = """
