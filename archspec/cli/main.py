@@ -12,6 +12,7 @@ import typer
 
 from archspec.cli import (
     ablate,
+    bench,
     compare,
     confirm,
     convert,
@@ -48,6 +49,7 @@ for _group in (
     report,
     confirm,
     ablate,
+    bench,
     overfit,
     from_plans,
     export,

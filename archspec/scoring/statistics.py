@@ -155,12 +155,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def cases_needed(
-    scores_a: ArrayLike, scores_b: ArrayLike, *, alpha: float = 0.05, power: float = 0.8
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    *,
+    margin: float | None = None,
+    alpha: float = 0.05,
+    power: float = 0.8,
 ) -> int | None:
-    """Return how many cases a paired t-test needs to see a difference of this size.
+    """Return how many cases a paired t-test needs to see a difference of this size, or a margin.
 
-    n = ((z(1 - alpha/2) + z(power)) sd / mean)^2 + z(1 - alpha/2)^2 / 2, rounded up, two-sided,
-    with mean and sd of the differences found here; None where they have no mean or no spread.
+    n = ((z(1 - alpha/2) + z(power)) sd / size)^2 + z(1 - alpha/2)^2 / 2, rounded up, two-sided,
+    with the sd of the differences found here, and for the size their mean or the `margin`; None
+    where they have no mean or no spread.
 
     Source: Guenther, The American Statistician 35 (1981) 243.
 
@@ -170,7 +176,8 @@ def cases_needed(
     difference = _difference(scores_a, scores_b)
     if len(difference) < 2 or np.ptp(difference) == 0:
         return None
-    ratio = float(difference.std(ddof=1)) / abs(float(difference.mean()) or math.nan)
+    size = float(difference.mean()) if margin is None else margin
+    ratio = float(difference.std(ddof=1)) / abs(size or math.nan)
     if math.isnan(ratio):
         return None
     from scipy.stats import norm

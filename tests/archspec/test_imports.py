@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 LEVELS = [
     ("archspec.__main__",),
     ("archspec.cli",),
-    ("archspec.api", "archspec.doctor", "archspec.testing", "search.launch", "search.report"),
+    ("archspec.api", "archspec.doctor", "archspec.testing"),
+    ("search.bench", "search.launch", "search.report"),
     ("search.retrain",),
     ("search.study",),
     ("search.space", "search.trials"),
