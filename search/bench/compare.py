@@ -85,7 +85,7 @@ def compare(task: BenchTask, found: Found, notes: Sequence[str]) -> Bench:
     """Compare every network with the baseline, and rank all of them."""
     scores = {arena.dataset.name: DatasetScores(task, arena, found.rows) for arena in task.arenas}
     standings = [one for arena in task.arenas for one in _standings(task, arena, scores, found)]
-    differences = _corrected([one for own in scores.values() for one in _versus(task, own)])
+    differences = corrected([one for own in scores.values() for one in _versus(task, own)])
     blocks = [own.entrants([fold]) for own in scores.values() for fold in own.folds]
     means = [{one.name: _mean(one) for one in block if one.seeds[0]} for block in blocks]
     ranked = [block for block in means if block]
@@ -172,11 +172,11 @@ def _versus(task: BenchTask, own: DatasetScores) -> list[Versus]:
     return found
 
 
-def _corrected(found: list[Versus]) -> list[Versus]:
-    corrected = holm([one.difference.p for one in found])
+def corrected(found: list[Versus]) -> list[Versus]:
+    found_p = holm([one.difference.p for one in found])
     return [
         replace(one, difference=replace(one.difference, p_holm=p))
-        for one, p in zip(found, corrected, strict=True)
+        for one, p in zip(found, found_p, strict=True)
     ]
 
 

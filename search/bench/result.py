@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from archspec.scoring.text import wrapped
 from archspec.text import table
 from search.bench.settings import BenchSettings
 from search.retrain.noise import DiceDifference
@@ -166,11 +167,13 @@ class Bench:
             rows.append([shortened(one.network), *cost, one.dice_text])
         lines += table(rows)
         if differences:
-            rows = [[f"less {shortened(self.baseline)}", "points [95 %]", "p Holm", "needed", ""]]
+            rows = [
+                [f"less {shortened(self.baseline)}", "points [95 %]", "p Holm", "needed", "> noise"]
+            ]
             for versus in differences:
                 found = versus.difference
-                verdict = "exceeds noise" if found.exceeds_noise else "within noise"
-                verdict = verdict if found.has_interval else "one only"
+                verdict = "yes" if found.exceeds_noise else "no"
+                verdict = verdict if found.has_interval else "-"
                 rows.append(
                     [
                         shortened(found.a),
@@ -197,8 +200,9 @@ class Bench:
             ]
         if len(self.settings.seeds) == 1:
             lines.append("One seed: intervals hold the noise of cases only; give 3 seeds or more.")
-        lines += [f"note: {note}" for note in self.notes]
-        return lines + [f"failed: {name}: {reason}" for name, reason in self.failed.items()]
+        told = [f"note: {note}" for note in self.notes]
+        told += [f"failed: {name}: {reason}" for name, reason in self.failed.items()]
+        return lines + [line for one in told for line in wrapped(one)]
 
     @property
     def score_text(self) -> str:
