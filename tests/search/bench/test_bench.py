@@ -276,7 +276,7 @@ class Here:
 def test_a_bench_that_was_cut_off_goes_on(
     dataset_environment: dict[str, str], networks: list[str], tmp_path: Path
 ) -> None:
-    """Two networks, two folds, two seeds, really trained; the sixth is cut off at its first rung."""
+    """Two networks, folds and seeds, really trained; the sixth is cut off at its first rung."""
     found = find_dataset("902").with_patch((16, 16, 16))
     task = BenchTask(
         arenas=(arena(networks, found, NetworkOptions()),),
