@@ -6,12 +6,15 @@ and as the first process of a group of its own.
 
 import os
 import signal
-import sys
 import threading
+
+_STANDARD_INPUT = 0
 
 
 def _end_with_owner() -> None:
-    sys.stdin.buffer.read()  # until nobody holds the other end any more
+    # not sys.stdin: whoever ends normally could not close it while this thread reads
+    while os.read(_STANDARD_INPUT, 1):
+        pass
     os.killpg(0, signal.SIGKILL)
 
 

@@ -134,7 +134,7 @@ def train_stock(
         done = total - len(todo) + number
         on_progress(Progress(name, "nnUNetv2_train", done, total))
         code, log = _train(one)
-        if code == 0 and one.row() is not None:
+        if one.row() is not None:
             on_progress(Progress(name, "trained and scored", done + 1, total))
         else:
             failed[name] = f"nnUNetv2_train ended with code {code}; see {log}"

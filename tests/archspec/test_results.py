@@ -25,6 +25,9 @@ from archspec.scoring.evaluate import Evaluated
 from archspec.scoring.pairs import compare
 from archspec.scoring.scores import Evaluation, Scores
 from archspec.scoring.summary import folder_scores
+from search.bench.result import Bench, Standing, Versus
+from search.bench.settings import BenchSettings
+from search.retrain.noise import DiceDifference
 
 SIZES = InputSizes(patch_size=(16, 16, 16))
 PLAN = resolve("small-unet", SIZES)
@@ -148,6 +151,43 @@ def diagnosed() -> Diagnosis:
     )
 
 
+@cache
+def benched() -> Bench:
+    """Two networks with long names, of which one was never trained with the second seed."""
+    settings = BenchSettings(
+        networks={},
+        datasets={"Dataset901_X": {"configuration": "3d_fullres", "patch_size": [16, 16, 16]}},
+        folds=[0, 1],
+        seeds=[0],
+        steps=1000,
+        batch_size=2,
+        stock=False,
+        convention="v1",
+        versions={"archspec-seg": "0", "nnunetv2": "0", "torch": "0"},
+    )
+    names = ("a network with a long name", "another network with a long name")
+    costs = {"dataset": "Dataset901_X", "gflops": 1234.5, "params": 102_353_972, "seconds": 9e4}
+    ends = {"mean": 0.8123, "low": 0.7999, "high": 0.8233, "by_seed": (0.8123,)}
+    difference = DiceDifference(names[1], names[0], 0.1234, 0.1111, 0.1333, 0.001, 0.002)
+    return Bench(
+        settings=settings,
+        baseline=names[0],
+        score="mean",
+        margin=0.005,
+        unit="person",
+        num_units={"Dataset901_X": 40},
+        standings=tuple(Standing(network=name, **costs, **ends) for name in names),
+        ranks=dict(zip(names, (2.0, 1.0), strict=True)),
+        num_blocks=2,
+        differences=(Versus("Dataset901_X", difference, 40, 10**6),),
+        recipes=dict.fromkeys(names, "adamw"),
+        failed={"Dataset901_X fold 1: another network with a long name, seed 1": "out of memory"},
+        notes=(
+            "recipes differ: a difference is that of a network with its recipe, whatever it is",
+        ),
+    )
+
+
 RESULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "describe": (described, ["note: stage 0 attends", "nothing smaller fits"]),
     "describe several": (compared, ["memory of training", "fits, up to batch"]),
@@ -159,6 +199,7 @@ RESULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "fidelity of one": (lambda: claimed().pages[0], ["parameters", "1 M"]),
     "evaluate": (evaluated, ["PARTIAL", "exceeds noise"]),
     "overfit": (overfitted, ["reached: 1.0000", "DEAD", "and 2 more"]),
+    "bench": (benched, ["+12.34 [+11.11, +13.33]", ">99,999", "One seed", "failed: Dataset901_X"]),
     "doctor": (diagnosed, ["forces the scan backend", "the fast scan is missing"]),
 }
 """What a verb returns -> an example, and words that its page holds."""
