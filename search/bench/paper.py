@@ -1,5 +1,6 @@
 """What a paper takes from a bench: tables in Markdown and LaTeX, a paragraph, references."""
 
+import re
 from collections.abc import Sequence
 
 from search.bench.result import POINTS, POWER, Bench
@@ -83,7 +84,14 @@ def latex(found: Bench) -> str:
 
 
 def _latex_row(cells: Sequence[str]) -> str:
-    return f"{' & '.join(map(escaped, cells))} \\\\"
+    names, numbers = cells[:2], cells[2:]
+    shown = [*map(escaped, names), *(_with_minus(escaped(cell)) for cell in numbers)]
+    return f"{' & '.join(shown)} \\\\"
+
+
+def _with_minus(text: str) -> str:
+    """Return text in which a minus is one, and a cell without a value a dash."""
+    return "--" if text == "-" else re.sub(r"(?<!\w)-(?=\d)", "$-$", text)
 
 
 def escaped(text: str) -> str:
@@ -117,9 +125,14 @@ def _caption(found: Bench) -> str:
     return (
         f"Dice points ({found.score_text}), differences to {found.baseline}; intervals by "
         f"bootstrap over {found.unit}s and seeds; p corrected by Holm for "
-        f"{len(found.differences)} comparisons; needed: {found.unit}s for power {POWER:g} at a "
-        f"difference of {size}; mean rank over {found.num_blocks} pairs of dataset and fold."
+        f"{_counted(found)}; needed: {found.unit}s for power {POWER:g} at a difference of {size}, "
+        f"noise of seeds apart; mean rank over {found.num_blocks} pairs of dataset and fold."
     )
+
+
+def _counted(found: Bench) -> str:
+    count = len(found.differences)
+    return f"{count} comparison{'s' * (count != 1)}"
 
 
 def methods(found: Bench) -> str:
@@ -145,12 +158,11 @@ def methods(found: Bench) -> str:
             "augmentation and loss and nothing stopped early; validation cases of the fold were "
             "predicted by sliding windows without mirroring and scored at the preprocessed spacing."
         )
-    compared = len(found.differences)
     tests = (
         f" Differences to {found.baseline} are paired by {found.unit}; their p values come from "
-        f"the same bootstrap and are corrected by Holm's procedure [@holm1979] for {compared} "
-        f"comparison{'s' * (compared != 1)}. The number of {found.unit}s for power {POWER:g} is "
-        "that of a paired t-test [@guenther1981]."
+        f"the same bootstrap and are corrected by Holm's procedure [@holm1979] for "
+        f"{_counted(found)}. The number of {found.unit}s for power {POWER:g} is that of a paired "
+        "t-test [@guenther1981] on means over seeds, noise of seeds apart."
     )
     return (
         f"Networks ({', '.join(found.labels)}) were planned by archspec {versions['archspec-seg']} "
@@ -158,7 +170,7 @@ def methods(found: Bench) -> str:
         f"trained with PyTorch {versions['torch']} [@paszke2019] on {data}, folds {folds}. {how} "
         f"Recipes: {recipes}. Dice is the {found.score_text}; cases without a score are left out. "
         f"Intervals of 95 % are by bootstrap over {found.unit}s and seeds [@owen2007; @rao1988]."
-        f"{tests if compared else ''} FLOPs follow {settings.convention}.\n"
+        f"{tests if found.differences else ''} FLOPs follow {settings.convention}.\n"
     )
 
 

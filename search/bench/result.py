@@ -52,7 +52,8 @@ class Standing:
 class Versus:
     """A network less the baseline on a dataset, over `units` persons or cases.
 
-    `needed` of them would show a difference of this size, or the margin, with power 0.8.
+    `needed` of them would show a difference of this size, or the margin, with power 0.8, were there
+    no noise of seeds: more cases do not lessen that.
     """
 
     dataset: str
@@ -196,7 +197,7 @@ class Bench:
             lines += [
                 f"p: corrected by Holm for {count} comparison{'s' * (count != 1)}; needed: "
                 f"{self.unit}s that would show",
-                f"a difference of {size} with power {POWER:g}, at as many seeds.",
+                f"a difference of {size} with power {POWER:g}, noise of seeds apart.",
             ]
         if len(self.settings.seeds) == 1:
             lines.append("One seed: intervals hold the noise of cases only; give 3 seeds or more.")

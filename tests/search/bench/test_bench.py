@@ -16,7 +16,7 @@ from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
 from archspec.nnunet.splits import split_cases
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
-from search.bench.arena import Arena, NetworkOptions, arena
+from search.bench.arena import NetworkOptions, arena
 from search.bench.persons import Persons, read_persons
 from search.bench.result import Bench
 from search.bench.run import bench
@@ -215,6 +215,22 @@ def test_cases_without_a_score_count_for_nobody(task: BenchTask, scoring_pool: t
     assert "2 cases left out, in which some network has no Dice" in found.text()
 
 
+def test_several_datasets(task: BenchTask, engine: Any, networks: list[str]) -> None:
+    """The second is the first again, so that both differences are equal, and p is twice that."""
+    (first,) = task.arenas
+    twin = replace(first.dataset, name="Dataset902_Y")
+    both = (first, arena(networks, twin, NetworkOptions()))
+    found = bench(replace(task, arenas=both), make_engine=engine)
+    assert [one.dataset for one in found.differences] == ["Dataset901_X", "Dataset902_Y"]
+    for one in found.differences:
+        assert one.difference.p_holm == pytest.approx(2 * one.difference.p)
+    assert found.num_blocks == 4 and found.ranks["wide"] == 1
+    assert len(rows(task.folder, "rows.csv")) == 16
+    page = found.text()
+    assert page.index("Dataset901_X (3d_fullres)") < page.index("Dataset902_Y (3d_fullres)")
+    assert "Holm for 2 comparisons" in page
+
+
 def test_what_is_given_twice_is_refused(
     dataset: PreprocessedDataset, networks: list[str], tmp_path: Path
 ) -> None:
@@ -325,11 +341,15 @@ def test_the_verb(
     """As users type it: several words after --data, which typer takes for networks."""
     monkeypatch.setattr(search.retrain.retrain, "WorkerPool", engine)
     out = tmp_path / "out"
-    given = ("bench", *networks, "--data", "902", "--folds", "0-1", "--seeds", "2", "--out", out)
+    planned = "{plans: nnUNetPlans, width: 4}"
+    given = ("bench", *networks, planned, "--data", "902", "--folds", "0-1", "--seeds", "2")
+    given = (*given, "--out", out)
     code, printed, told = cli(*given, "--steps", "4", "--device", "cpu", "--json")
     assert code == 0, told
-    assert json.loads(printed)["steps"] == 4
-    assert "[8/8]" in told
+    found = json.loads(printed)
+    assert found["steps"] == 4 and "[12/12]" in told
+    assert list(found["networks"]) == ["narrow", "wide", "nnUNetPlans, width 4"]
+    assert any("recipes differ" in note for note in found["notes"])
     code, printed, _ = cli(*given, "--steps", "4", "--device", "cpu", "--resume")
     assert code == 0 and f"wrote {out}" in printed
     for more, line in (
@@ -338,8 +358,10 @@ def test_the_verb(
         (("--folds", "0-9"), "--folds 0,1,2,3,4,5,6,7,8,9: Dataset902_Small has 0 to 4"),
         (("--resume", "--force"), "--resume and --force exclude each other"),
         (("--stock", "--jobs", "2"), "--stock takes no --jobs"),
-        (("--baseline", "x"), "--baseline x: none of the networks; allowed: narrow, wide"),
+        (
+            ("--baseline", "x"),
+            "--baseline x: none of the networks; allowed: narrow, wide, nnUNetPlans, width 4",
+        ),
     ):
         code, _, told = cli(*given, *more)
         assert code == 2 and line in told and told.count("\n") == 1
-    assert isinstance(arena(networks, find_dataset("902"), NetworkOptions()), Arena)
