@@ -63,7 +63,7 @@ def selective_scan(
     states = A.shape[-1]
     A, D, delta_bias = A.contiguous(), D.contiguous(), delta_bias.contiguous()
     B, C = _aligned(B, C)
-    table = order_table(orders, length, u.device)
+    table = order_table(orders, length, u.device, u, delta, B, C, z)
     chunk, chunks, d_blocks = _chunks(batch, length, channels)
     block_n, warps = _block_n(states)
     segments = triton.cdiv(length, SEGMENT)
@@ -134,7 +134,7 @@ def selective_scan_backward(
     A, D, delta_bias = A.contiguous(), D.contiguous(), delta_bias.contiguous()
     boundaries = boundaries.contiguous()
     B, C = _aligned(B, C)
-    table = order_table(orders, length, u.device)
+    table = order_table(orders, length, u.device, grad, u, delta, B, C, z)
     chunk, chunks, d_blocks = _chunks(batch, length, channels)
     block_n, warps = _block_n(states)
     du, ddelta, dB, dC = (t.new_empty(t.shape) for t in (u, delta, B, C))
@@ -217,7 +217,8 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, orders: Sequence[int]
     grid = (triton.cdiv(length, CONV_ROWS) * triton.cdiv(channels, BLOCK_D), batch * directions)
     with _device(x):
         triton_conv.conv[grid](
-            *(x, weight.contiguous(), bias.contiguous(), order_table(orders, length, x.device)),
+            *(x, weight.contiguous(), bias.contiguous()),
+            order_table(orders, length, x.device, x),
             *(out, length, channels, directions, *x.stride()),
             WIDTH=weight.shape[-1],
             BLOCK_L=CONV_ROWS,
@@ -240,7 +241,7 @@ def causal_conv1d_backward(
     directions, width = len(orders), weight.shape[-1]
     check_gradient(grad, (batch, directions, length, channels), x)
     weight, bias = weight.contiguous(), bias.contiguous()
-    table = order_table(orders, length, x.device)
+    table = order_table(orders, length, x.device, grad, x)
     d_blocks = triton.cdiv(channels, BLOCK_D)
     chunk = _conv_chunk(length, batch * directions * d_blocks)
     chunks = triton.cdiv(length, chunk)

@@ -185,10 +185,10 @@ def scan_backward(
     both = in_n[:, None] & in_d[None, :]
     cells = d[None, :] * states + n[:, None]
     wide_k = k.to(tl.int64)
-    at = wide_k * channels
-    rate = tl.load(A + at * states + cells, mask=both, other=0.0).to(tl.float32) * LOG2_E
-    raise_by = tl.load(bias + at + d, mask=in_d, other=0.0).to(tl.float32)
-    direct = tl.load(D + at + d, mask=in_d, other=0.0).to(tl.float32)
+    base = wide_k * channels
+    rate = tl.load(A + base * states + cells, mask=both, other=0.0).to(tl.float32) * LOG2_E
+    raise_by = tl.load(bias + base + d, mask=in_d, other=0.0).to(tl.float32)
+    direct = tl.load(D + base + d, mask=in_d, other=0.0).to(tl.float32)
     slices, step, first = load_order(orders, k)
     grad += b * grad_b
     u += b * u_b + wide_k * u_k
@@ -227,65 +227,73 @@ def scan_backward(
                     live = start + i < length
                     mask_d, mask_n = below(d, channels, live), below(n, states, live)
                     dt = softplus(load_row(delta, row, delta_l, d * delta_d, mask_d) + raise_by)
+                    dt = tl.where(mask_d, dt, 0.0)  # the state past the end is the last one
                     x = dt * load_row(u, row, u_l, d * u_d, mask_d)
                     weights = load_row(B, row, B_l, n * B_n, mask_n)
                     h = tl.exp2(rate * dt[None, :]) * h + weights[:, None] * x[None, :]
                     row, inside = next_row(row, inside, slices, step, length)
             tl.debug_barrier()
+            after = h
             for turn in range(0, blocks):
                 block = blocks - 1 - turn
                 start = segment * SEGMENT + block * STEPS
+                rows = ()  # from the last one to the first
                 for _ in tl.static_range(STEPS):
                     row, inside = previous_row(row, inside, slices, step, length)
+                    rows += (row,)
                 h = tl.load(scratch + block * BLOCK_N * BLOCK_D + tile)
-                befores = ()
+                # All loads first: a load does not move over a branch.
+                raws, values, weights = (), (), ()
                 for i in tl.static_range(STEPS):
+                    at = rows[STEPS - 1 - i]
                     live = start + i < length
                     mask_d, mask_n = below(d, channels, live), below(n, states, live)
-                    dt = softplus(load_row(delta, row, delta_l, d * delta_d, mask_d) + raise_by)
-                    x = dt * load_row(u, row, u_l, d * u_d, mask_d)
-                    weights = load_row(B, row, B_l, n * B_n, mask_n)
-                    befores += (h,)
-                    h = tl.exp2(rate * dt[None, :]) * h + weights[:, None] * x[None, :]
-                    row, inside = next_row(row, inside, slices, step, length)
+                    raws += (load_row(delta, at, delta_l, d * delta_d, mask_d) + raise_by,)
+                    values += (load_row(u, at, u_l, d * u_d, mask_d),)
+                    weights += (load_row(B, at, B_l, n * B_n, mask_n),)
+                known = (h,)
+                for i in tl.static_range(STEPS - 1):
+                    dt = tl.where(below(d, channels, start + i < length), softplus(raws[i]), 0.0)
+                    x = dt * values[i]
+                    h = tl.exp2(rate * dt[None, :]) * h + weights[i][:, None] * x[None, :]
+                    known += (h,)
+                known += (after,)
+                after = known[0]
                 for i in tl.static_range(STEPS - 1, -1, -1):
                     # Without a branch per position, ptxas puts off sums and runs out of registers.
-                    row, inside = previous_row(row, inside, slices, step, length)
                     if start + i < length:
-                        at = row.to(tl.int64)
-                        raw = load_row(delta, row, delta_l, d * delta_d, in_d) + raise_by
+                        at = rows[STEPS - 1 - i]
+                        place = at * channels + d
+                        raw, value, weight = raws[i], values[i], weights[i]
                         dt = softplus(raw)
-                        value = load_row(u, row, u_l, d * u_d, in_d)
                         x = dt * value
-                        weights = load_row(B, row, B_l, n * B_n, in_n)
-                        reads = load_row(C, row, C_l, n * C_n, in_n)
-                        dy = load_row(grad, row, grad_l, d * grad_d, in_d)
+                        reads = load_row(C, at, C_l, n * C_n, in_n)
+                        dy = load_row(grad, at, grad_l, d * grad_d, in_d)
                         decay = tl.exp2(rate * dt[None, :])
-                        kept = decay * befores[i]
-                        h = kept + weights[:, None] * x[None, :]
+                        h = known[i + 1]
                         if HAS_Z:
                             # silu' = s + silu (1 - s), s the sigmoid; y is computed again.
                             y = tl.sum(h * reads[:, None], 0) + direct * value
-                            y += load_row(total, row, channels, d, below(d, channels, k > 0))
-                            gate = load_row(z, row, z_l, d * z_d, in_d)
+                            y += load_row(total, at, channels, d, below(d, channels, k > 0))
+                            gate = load_row(z, at, z_l, d * z_d, in_d)
                             s = sigmoid(gate)
                             slope = dy * y * s * (1.0 + gate * (1.0 - s))
-                            place, is_last = at * channels + d, k == directions - 1
+                            is_last = k == directions - 1
                             tl.store(total + place, y, mask=below(d, channels, k < directions - 1))
                             tl.store(dz + place, slope, mask=below(d, channels, is_last))
                             dy = dy * gate * s
                         tl.store(dC + at * states + n, tl.sum(h * dy[None, :], 1), mask=in_n)
                         g += reads[:, None] * dy[None, :]
                         tl.store(dB + at * states + n, tl.sum(g * x[None, :], 1), mask=in_n)
-                        dx = tl.sum(g * weights[:, None], 0)
-                        d_log = g * kept
+                        dx = tl.sum(g * weight[:, None], 0)
+                        g = g * decay
+                        d_log = g * known[i]
                         sum_A += d_log * dt[None, :]
                         sum_D += dy * value
                         d_raw = (tl.sum(d_log * rate, 0) * LN_2 + value * dx) * sigmoid(raw)
                         sum_bias += d_raw
-                        tl.store(du + at * channels + d, direct * dy + dt * dx, mask=in_d)
-                        tl.store(ddelta + at * channels + d, d_raw, mask=in_d)
-                        g = g * decay
+                        tl.store(du + place, direct * dy + dt * dx, mask=in_d)
+                        tl.store(ddelta + place, d_raw, mask=in_d)
             tl.debug_barrier()
         sums = small + ((wide_k * batch + b) * chunks + c) * channels * (states + 2)
         tl.store(sums + cells, sum_A, mask=both)

@@ -25,7 +25,7 @@ from blocks.scan.backends.triton_rows import (
 @triton.jit
 def _load_tile(base, rows, stride, columns, mask):
     """Load rows of a tile as float32."""
-    places = rows.to(tl.int64)[:, None] * stride + columns[None, :]
+    places = rows[:, None] * stride + columns[None, :]
     return tl.load(base + places, mask=mask, other=0.0).to(tl.float32)
 
 
@@ -97,7 +97,8 @@ def conv(
     seen = _load_seen(x + b * x_b, j, row, inside, x_l, d * x_d, slices, step, length, in_d, WIDTH)
     # fmt: on
     pre = _activation_input(taps, seen, shift, WIDTH)
-    places = (bk * length + row)[:, None] * channels + d[None, :]
+    places = row[:, None] * channels + d[None, :]
+    out += bk * length * channels
     tl.store(out + places, pre * sigmoid(pre), mask=(j < length)[:, None] & in_d[None, :])
 
 
@@ -140,6 +141,7 @@ def conv_backward_weight(
     taps = _load_taps(weight, (k * channels + d) * WIDTH, in_d, WIDTH)
     grad += b * grad_b + k * grad_k
     x += b * x_b
+    slope += bk * length * channels
     total = tl.zeros([BLOCK_L, BLOCK_D], tl.float32)
     tiles = ()
     for _ in tl.static_range(WIDTH):
@@ -151,7 +153,7 @@ def conv_backward_weight(
         above = _load_tile(grad, row, grad_l, d * grad_d, mask)
         seen = _load_seen(x, j, row, inside, x_l, d * x_d, slices, step, length, in_d, WIDTH)
         found = _activation_gradient(_activation_input(taps, seen, shift, WIDTH), above)
-        tl.store(slope + (bk * length + row)[:, None] * channels + d[None, :], found, mask=mask)
+        tl.store(slope + row[:, None] * channels + d[None, :], found, mask=mask)
         total += found
         added = ()
         for w in tl.static_range(WIDTH):
@@ -188,12 +190,13 @@ def conv_backward_input(
     for k in range(0, directions):
         slices, step, _ = load_order(orders, k)
         taps = _load_taps(weight, (k * channels + d) * WIDTH, in_d, WIDTH)
-        row = token
+        row = token.to(step.dtype)
         j, inside = place_of(token, slices, step, length)
         for w in tl.static_range(WIDTH):
             mask = ((token < length) & (j + w < length))[:, None] & in_d[None, :]
             found += taps[w][None, :] * _load_tile(slope, row, channels, d, mask)
             row, inside = next_row(row, inside, slices, step, length)
         slope += length.to(tl.int64) * channels
-    places = (b * length + token)[:, None] * channels + d[None, :]
+    dx += b * length * channels
+    places = token.to(orders.dtype.element_ty)[:, None] * channels + d[None, :]
     tl.store(dx + places, found, mask=(token < length)[:, None] & in_d[None, :])

@@ -219,7 +219,7 @@ def scan(
         for i in tl.static_range(STEPS):
             live = start + i < length
             mask_d, mask_n = below(d, channels, live), below(n, states, live)
-            places += (row.to(tl.int64) * channels,)
+            places += (row * channels + d,)
             raws += (load_row(delta, row, delta_l, d * delta_d, mask_d) + raise_by,)
             values += (load_row(u, row, u_l, d * u_d, mask_d),)
             weights += (load_row(B, row, B_l, n * B_n, mask_n),)
@@ -238,6 +238,6 @@ def scan(
                 y = y * gates[i] * sigmoid(gates[i])
             mask = below(d, channels, live)
             if LAST:
-                tl.store(out + places[i] + d, y, mask=mask)
+                tl.store(out + places[i], y, mask=mask)
             else:
-                tl.store(total + places[i] + d, y, mask=mask)
+                tl.store(total + places[i], y, mask=mask)

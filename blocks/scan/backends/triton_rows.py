@@ -4,6 +4,9 @@
 
 An order is three integers of an order table, so that no kernel is compiled again for another one:
 slices S, step and first. Position j of the scan reads token first + (j % S) * step + j // S.
+
+A row is an integer of the table's dtype, and so is each place in a row: 32 bits where they reach
+the end of every tensor, since 64 cost a kernel several instructions per load.
 """
 
 import functools
@@ -23,25 +26,40 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 LN_2: tl.constexpr = tl.constexpr(0.6931471805599453)
 _NEVER = 2**31 - 1
+MOST_REACH = 2**31 - 1
+"""Elements between the ends of a matrix whose places int32 holds."""
 
 
-def order_table(orders: Sequence[int], length: int, device: torch.device) -> Tensor:
-    """Return the (K, 3) int32 table of slices, step and first; kept, to copy it only once.
+def order_table(
+    orders: Sequence[int], length: int, device: torch.device, *tensors: Tensor | None
+) -> Tensor:
+    """Return the (K, 3) table of slices, step and first; kept, to copy it only once.
+
+    It is int64 where a row of the tensors (..., rows, columns) lies further off than int32 says.
 
     Raises:
         RuntimeError: it is not kept yet, and a CUDA graph is being captured.
     """
-    return _order_table(tuple(orders), length, device)
+    far = any(t is not None and _reach(t) > MOST_REACH for t in tensors)
+    return _order_table(tuple(orders), length, device, torch.int64 if far else torch.int32)
+
+
+def _reach(t: Tensor) -> int:
+    """Return how far the last element of a matrix lies behind its first one, or would if dense."""
+    strides = zip(t.shape[-2:], t.stride()[-2:], strict=True)
+    return max(sum((size - 1) * stride for size, stride in strides), t.shape[-2] * t.shape[-1])
 
 
 @functools.cache  # without a limit: a captured CUDA graph reads its table for ever
-def _order_table(orders: tuple[int, ...], length: int, device: torch.device) -> Tensor:
+def _order_table(
+    orders: tuple[int, ...], length: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     refuse_in_capture(device)
     rows = [
         (_NEVER, -1, length - 1) if order == REVERSE else (order, length // order, 0)
         for order in orders
     ]
-    return torch.tensor(rows, dtype=torch.int32, device=device)
+    return torch.tensor(rows, dtype=dtype, device=device)
 
 
 @triton.jit
@@ -92,8 +110,7 @@ def below(index, size, condition):
 @triton.jit
 def load_row(base, row, stride, columns, mask):
     """Load one row in its own dtype, as float32; `columns` are offsets inside the row."""
-    offset = row.to(tl.int64) * stride
-    return tl.load(base + offset + columns, mask=mask, other=0.0).to(tl.float32)
+    return tl.load(base + (row * stride + columns), mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit

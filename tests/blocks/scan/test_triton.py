@@ -15,7 +15,7 @@ from blocks.scan import dispatch
 from blocks.scan.orders import order_index
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
-from blocks.scan.backends import triton_backend  # noqa: E402
+from blocks.scan.backends import triton_backend, triton_rows  # noqa: E402
 from blocks.scan.backends.triton_rows import INTERPRETED  # noqa: E402
 
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="test_triton_interpreted.py runs it")
@@ -256,6 +256,33 @@ def test_scan_with_directions_summed_apart(monkeypatch: pytest.MonkeyPatch) -> N
 def test_conv(width: int, dtype: torch.dtype) -> None:
     compare_conv(*make_conv(2, 42, 5, width, 3, dtype), (1, -1, 7))
     compare_conv(*make_conv(1, 2, 33, width, 1, dtype), (2,))
+
+
+@interpreted
+def test_tensors_beyond_int32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_rows, "MOST_REACH", 0)
+    assert triton_rows.order_table((1, -1), 6, torch.device("cpu"), torch.ones(6, 3)).itemsize == 8
+    compare_scan(make_scan(1, 6, 3, 2, 2), (3, -1))
+    compare_conv(*make_conv(1, 6, 3, 2, 2, torch.float32), (3, -1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "dtype"),
+    [
+        ((2, 2, 3, 4), (2**40, 2**40, 2**29, 1), torch.int32),
+        ((1, 1, 3, 4), (0, 0, 2**30, 1), torch.int64),
+        ((1, 1, 3, 4), (0, 0, 1, 2**30), torch.int64),
+        ((1, 1, 2**20, 2**12), (0, 0, 0, 1), torch.int64),  # what is like it may be dense
+    ],
+    ids=str,
+)
+def test_places_are_as_wide_as_tensors_reach(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    far = torch.empty_strided(shape, strides, device="meta")
+    near = torch.ones(1, 1, 3, 4)
+    for tensors in ((far, near, None), (near, far)):
+        assert triton_rows.order_table((1,), 3, torch.device("cpu"), *tensors).dtype == dtype
 
 
 @interpreted

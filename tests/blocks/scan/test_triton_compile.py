@@ -12,6 +12,7 @@ import pytest
 import torch
 
 pytest.importorskip("triton", reason="triton is not installed")
+from blocks.scan.backends import triton_rows
 from blocks.scan.backends.triton_rows import INTERPRETED
 
 sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
@@ -90,3 +91,12 @@ def test_kernel_compiles_without_spills(
 ) -> None:
     code = recorded_launches.compiled(launched[low][name], capability)
     assert recorded_launches.usage(code)["stack_bytes"] <= MOST_STACK_BYTES
+
+
+@pytest.mark.long
+def test_kernels_compile_for_tensors_beyond_int32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_rows, "MOST_REACH", 0)
+    launches, _ = recorded_launches.tom_step(8, 96, torch.bfloat16)
+    for launch in {one.name: one for one in launches}.values():
+        assert ("*i64" in launch.signature.values()) == ("orders" in launch.kernel.arg_names)
+        recorded_launches.compiled(launch, 90)
