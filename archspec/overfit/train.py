@@ -24,6 +24,7 @@ from archspec.overfit.gradients import (
 from archspec.overfit.patch import FixedPatch, Target, mean_dice
 from archspec.overfit.result import SHARE, Overfit
 from archspec.spec.plugins import refuse_scripted
+from archspec.training.devices import timed_convolutions
 
 RATE = 2e-3
 WARMUP = 20
@@ -75,27 +76,28 @@ def overfit(
     first: Norms = {}
     silent: set[str] = set()
     shrunk = 1.0  # by how much clipping divided the gradients that are left
-    while number < steps and (minutes is None or time.monotonic() - started < 60 * minutes):
-        number, shrunk = number + 1, 1.0
-        outputs, loss = _backward(net, image, loss_of)
-        failure = _failure(net, image, number, loss)
-        if failure is not None:
-            break
-        if number == 1:
-            first, silent = direction_norms(net), set(without_gradient(net))
-        found = mean_dice(target.dice(outputs[0]))
-        if on_step is not None:
-            on_step(Step(number, loss, found, time.monotonic() - started), cap)
-        if found >= SHARE * cap.mean > 0:  # these weights, before the update, are evaluated
-            scores = max(scores, _evaluate(net, image, target), key=mean_dice)
-            if mean_dice(scores) >= SHARE * cap.mean:
+    with timed_convolutions(torch.device(device)):
+        while number < steps and (minutes is None or time.monotonic() - started < 60 * minutes):
+            number, shrunk = number + 1, 1.0
+            outputs, loss = _backward(net, image, loss_of)
+            failure = _failure(net, image, number, loss)
+            if failure is not None:
                 break
-        shrunk = max(float(nn.utils.clip_grad_norm_(net.parameters(), CLIP)) / CLIP, 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(number / WARMUP, 1.0)
-        optimizer.step()
-    else:
-        scores = max(scores, _evaluate(net, image, target), key=mean_dice)
+            if number == 1:
+                first, silent = direction_norms(net), set(without_gradient(net))
+            found = mean_dice(target.dice(outputs[0]))
+            if on_step is not None:
+                on_step(Step(number, loss, found, time.monotonic() - started), cap)
+            if found >= SHARE * cap.mean > 0:  # these weights, before the update, are evaluated
+                scores = max(scores, _evaluate(net, image, target), key=mean_dice)
+                if mean_dice(scores) >= SHARE * cap.mean:
+                    break
+            shrunk = max(float(nn.utils.clip_grad_norm_(net.parameters(), CLIP)) / CLIP, 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * min(number / WARMUP, 1.0)
+            optimizer.step()
+        else:
+            scores = max(scores, _evaluate(net, image, target), key=mean_dice)
     return Overfit(
         name=planned.spec.name,
         dataset=patch.dataset,

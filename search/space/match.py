@@ -106,20 +106,22 @@ def step_seconds(planned: Plan, *, batch_size: int, repeats: int, device: str = 
     import torch
 
     from archspec.network.build import build_plan
+    from archspec.training.devices import timed_convolutions
     from archspec.training.step import autocast_dtype
 
     net = build_plan(planned).to(device)
     x = torch.randn(batch_size, planned.in_channels, *planned.patch_size, device=device)
     dtype = autocast_dtype(x.device)
     times = []
-    for _ in range(repeats + 2):
-        started = time.perf_counter()
-        with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
-            loss = net(x).square().mean()
-        loss.backward()
-        if x.is_cuda:
-            torch.cuda.synchronize(x.device)
-        times.append(time.perf_counter() - started)
+    with timed_convolutions(x.device):
+        for _ in range(repeats + 2):
+            started = time.perf_counter()
+            with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
+                loss = net(x).square().mean()
+            loss.backward()
+            if x.is_cuda:
+                torch.cuda.synchronize(x.device)
+            times.append(time.perf_counter() - started)
     return statistics.median(times[2:])
 
 

@@ -1,7 +1,8 @@
 """A network learns one patch by heart, or the report says what kept it from that."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,6 +64,24 @@ def test_seeds(planned: Plan) -> None:
         keep = losses[-1].append
         overfit(planned, patch, steps=3, seed=seed, on_step=lambda s, _, keep=keep: keep(s.loss))
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_convolutions_are_timed_while_it_trains(
+    planned: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside: list[torch.device] = []
+
+    @contextmanager
+    def timed(device: torch.device) -> Iterator[None]:
+        inside.append(device)
+        yield
+        inside.clear()
+
+    monkeypatch.setattr("archspec.overfit.train.timed_convolutions", timed)
+    seen: list[torch.device] = []
+    overfit(planned, patch_of(two_blocks()), steps=1, on_step=lambda *_: seen.extend(inside))
+    assert seen == [torch.device("cpu")]
+    assert inside == []
 
 
 def test_gradients_are_those_before_clipping(

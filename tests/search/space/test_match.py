@@ -4,11 +4,14 @@ import itertools
 import json
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.trial import FixedTrial
 
 from archspec.costs.flops import cost, cost_plan
@@ -123,6 +126,32 @@ def test_a_step_takes_time() -> None:
 
     planned = resolve(host({"kind": "conv"}, {"kind": "identity"}))
     assert 0 < matching.step_seconds(planned, batch_size=1, repeats=3) < 10
+
+
+def test_convolutions_are_timed_where_steps_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The width that is matched is that of trials, in which cuDNN times its algorithms."""
+    from archspec.network import build
+    from archspec.network.resolve import resolve
+
+    inside, seen = [], []
+
+    @contextmanager
+    def timed(device: torch.device) -> Iterator[None]:
+        inside.append(device)
+        yield
+        inside.clear()
+
+    class Net(torch.nn.Conv3d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(list(inside))
+            return super().forward(x)
+
+    monkeypatch.setattr("archspec.training.devices.timed_convolutions", timed)
+    monkeypatch.setattr(build, "build_plan", lambda planned: Net(planned.in_channels, 1, 1))
+    planned = resolve(host({"kind": "conv"}, {"kind": "identity"}))
+    matching.step_seconds(planned, batch_size=1, repeats=1)
+    assert seen == [[torch.device("cpu")]] * 3
+    assert inside == []
 
 
 @pytest.mark.parametrize(
