@@ -19,11 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import flop_registry
-from torch.utils.module_tracker import ModuleTracker
 
 from archspec.costs.memory import saved_bytes
 from archspec.costs.meta_kernels import MetaKernels, meta_result
-from archspec.costs.trace import FusedAttention, on_meta
+from archspec.costs.trace import FusedAttention, ModulePaths, on_meta
 from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan
 from archspec.network.resolve import resolve
@@ -95,7 +94,7 @@ def cost(
 def cost_plan(planned: Plan) -> Cost:
     """Return the cost of the planned network."""
     net, x = on_meta(planned)
-    with ModuleTracker() as tracker, torch.no_grad(), _Counter(tracker) as counter, _ShapesOnly():
+    with ModulePaths(net) as paths, torch.no_grad(), _Counter(paths) as counter, _ShapesOnly():
         net(x)
     by_path = _by_path(net, counter.counts)
     whole = by_path.pop("")
@@ -125,10 +124,10 @@ _SAME_SHAPE = frozenset(
 class _Counter(MetaKernels):  # type: ignore[no-untyped-call]
     """Count operations by module and kind, with PyTorch's registered formulas."""
 
-    def __init__(self, tracker: ModuleTracker) -> None:
+    def __init__(self, paths: ModulePaths) -> None:
         super().__init__()
         self.counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        self._tracker = tracker
+        self._paths = paths
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -138,7 +137,7 @@ class _Counter(MetaKernels):  # type: ignore[no-untyped-call]
         if formula is not None:
             flops = formula(*args, **(kwargs or {}), out_val=out)
             kind = _kind(func, args)
-            for path in self._tracker.parents:
+            for path in self._paths.parents:
                 self.counts[path][kind] += flops
         return out
 
@@ -158,7 +157,7 @@ def _by_path(net: nn.Module, counts: dict[str, dict[str, int]]) -> dict[str, Pat
     """Return costs by module path; the whole network is ''."""
     by_path: dict[str, PathCost] = {}
     for path, module in reversed(list(net.named_modules())):
-        kinds = counts.get(f"{type(net).__name__}.{path}" if path else "Global", {})
+        kinds = counts.get(path or "Global", {})
         by_kind = {kind: kinds.get(kind, 0) // (1 if kind == "scan" else 2) for kind in KINDS}
         if isinstance(module, nn.ModuleList):  # is never called itself
             parts = [by_path[f"{path}.{name}"].by_kind for name, _ in module.named_children()]

@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.module_tracker import ModuleTracker
 
 from archspec.costs.meta_kernels import MetaKernels, meta_result
-from archspec.costs.trace import FusedAttention, on_meta
+from archspec.costs.trace import FusedAttention, ModulePaths, on_meta
 from archspec.network.plan import Plan
 from archspec.spec.training import Optimizer
 
@@ -64,7 +63,7 @@ def saved_by_path(planned: Plan, *, batch: int = 1, amp: bool = False) -> dict[s
         MetaKernels(),
         _Amp(amp),
         saved.hooks(),
-        saved.tracker,
+        saved.paths,
     ):
         out = net(x)  # alive until the end: it holds what was saved
     del out
@@ -90,7 +89,7 @@ def module_memory(
     parameters = sum(p.untyped_storage().nbytes() for p in net.parameters())
     saved = _Saved(net)
     with torch.enable_grad(), FusedAttention(), _Live(x) as live:
-        with _Amp(amp), saved.hooks(), saved.tracker:
+        with _Amp(amp), saved.hooks(), saved.paths:
             logits = net(x)
         logits.float().logsumexp(1).mean().backward()
     return Memory(
@@ -141,8 +140,7 @@ class _Saved:
 
     def __init__(self, net: nn.Module) -> None:
         self.by_path = {"Global": 0}
-        self.tracker = ModuleTracker()
-        self._prefix = f"{type(net).__name__}."
+        self.paths = ModulePaths(net)
         self._known = {p.untyped_storage()._cdata for p in net.parameters()}
 
     def hooks(self) -> AbstractContextManager[None]:
@@ -152,8 +150,7 @@ class _Saved:
         storage = tensor.untyped_storage()
         if storage._cdata not in self._known:  # the graph keeps it, so no address comes twice
             self._known.add(storage._cdata)
-            for path in self.tracker.parents:
-                path = path.removeprefix(self._prefix)
+            for path in self.paths.parents:
                 self.by_path[path] = self.by_path.get(path, 0) + storage.nbytes()
         return tensor
 
