@@ -78,6 +78,13 @@ class NotWeights:
     label: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Say in words what a field takes that a validator judges: `Annotated[str, Allowed("...")]`."""
+
+    text: str
+
+
 def is_count(value: object, *, least: int = 1, most: int) -> bool:
     """Say whether a value is an integer in these bounds; true and false are none."""
     return type(value) is int and least <= value <= most
@@ -149,10 +156,14 @@ Kernel = Annotated[int, Field(gt=0, le=MAX_KERNEL)]
 State = Annotated[int, Field(gt=0, le=MAX_STATE)]
 Depth = Annotated[int, Field(ge=0, le=MAX_BLOCKS)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
-Axes = Annotated[int | tuple[int, ...], BeforeValidator(_check_axes)]
+Axes = Annotated[
+    int | tuple[int, ...], BeforeValidator(_check_axes), Allowed("integer >= 1, or one per axis")
+]
 """A kernel, a stride or a reduction: one for all axes, or one for each."""
 AxesOrAuto = Annotated[
-    int | tuple[int, ...] | Literal["auto"], BeforeValidator(_check_axes_or_auto)
+    int | tuple[int, ...] | Literal["auto"],
+    BeforeValidator(_check_axes_or_auto),
+    Allowed("integer >= 1, or one per axis, or auto"),
 ]
 
 

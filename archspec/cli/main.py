@@ -21,6 +21,7 @@ from archspec.cli import (
     evaluate,
     export,
     fidelity,
+    fields,
     from_plans,
     overfit,
     phantom,
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 for _group in (
     specs,
+    fields,
     validate,
     compare,
     fidelity,

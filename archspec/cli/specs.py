@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from archspec.cli.fields import print_fields
 from archspec.cli.options import (
     Batch,
     DataOrNone,
@@ -73,9 +74,18 @@ def register(app: typer.Typer) -> None:
 
 
 def list_(
-    pattern: Annotated[str, typer.Argument(help="A shell pattern.")] = "*", json_: Json = False
+    pattern: Annotated[str, typer.Argument(help="A shell pattern.")] = "*",
+    fields: Annotated[
+        str | None,
+        typer.Option(help="Fields of a section or component instead: mixer.attention, stage, all."),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print --fields so.")] = False,
+    json_: Json = False,
 ) -> None:
     """List the bundled specs, and the search spaces."""
+    if fields is not None:
+        print_fields(fields, markdown=markdown, json_=json_)
+        return
     specs = {name: bundled(name).tree.get("title", "") for name in list_specs(pattern)}
     if json_:
         print(json.dumps(specs))

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from blocks.base import ComponentSpec, Width, is_count
+from blocks.base import Allowed, ComponentSpec, Width, is_count
 
 Quantity = Literal[
     "parameters",
@@ -38,7 +38,9 @@ def _check_patch(value: object) -> object:
     return value
 
 
-PatchSize = Annotated[tuple[int, ...], BeforeValidator(_check_patch)]
+PatchSize = Annotated[
+    tuple[int, ...], BeforeValidator(_check_patch), Allowed("2 or 3 integers >= 1, in voxels")
+]
 """A patch size as a spec states it."""
 
 

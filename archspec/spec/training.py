@@ -40,7 +40,10 @@ class TrainingSpec(ComponentSpec):
     ] = 0.05
     epochs: Count | None = None
     iterations: Count | None = None
-    clip: Annotated[Positive | None, BeforeValidator(_none)] = 12.0
+    clip: Annotated[
+        Positive | None,
+        BeforeValidator(_none, json_schema_input_type=Positive | Literal["none"] | None),
+    ] = 12.0
     loss: Literal["dice_ce", "dice", "ce"] = "dice_ce"
     decay: Annotated[Literal["all", "matrices"], Added("all")] = "all"
 

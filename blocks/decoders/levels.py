@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from blocks.base import MAX_BLOCKS, MAX_KERNEL, Grid, SpecError, is_count
+from blocks.base import MAX_BLOCKS, MAX_KERNEL, Allowed, Grid, SpecError, is_count
 from blocks.layers.conv import odd_kernel
 
 
@@ -34,13 +34,21 @@ def _check_counts(value: object, least: int) -> object:
     return value
 
 
-LevelKernels = Annotated[int | tuple[int | tuple[int, ...], ...], BeforeValidator(_check_kernels)]
+LevelKernels = Annotated[
+    int | tuple[int | tuple[int, ...], ...],
+    BeforeValidator(_check_kernels),
+    Allowed("integer >= 1, one per axis, or such a list per level"),
+]
 """One kernel for all levels, or a list with a list in it: one kernel per level."""
 LevelCounts = Annotated[
-    int | tuple[int, ...], BeforeValidator(lambda value: _check_counts(value, 1))
+    int | tuple[int, ...],
+    BeforeValidator(lambda value: _check_counts(value, 1)),
+    Allowed("integer >= 1, or one per level"),
 ]
 LevelCountsOrZero = Annotated[
-    int | tuple[int, ...], BeforeValidator(lambda value: _check_counts(value, 0))
+    int | tuple[int, ...],
+    BeforeValidator(lambda value: _check_counts(value, 0)),
+    Allowed("integer >= 0, or one per level"),
 ]
 
 

@@ -4,19 +4,20 @@ import re
 from typing import Annotated
 
 import torch.nn.functional as F
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticKnownError
 from torch import Tensor, nn
 
-from blocks.base import SpecError, StageShape
+from blocks.base import Allowed, SpecError, StageShape
 
 _WORDS = ("none", "instance", "instance_affine", "layer", "batch", "group1", "group(<groups>)")
+_GROUP = r"group(?:1|\(([1-9]\d{0,4})\))"
 _INSTANCE = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 _BATCH = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 def _group_count(word: str) -> int | None:
-    match = re.fullmatch(r"group(?:1|\(([1-9]\d{0,4})\))", word)
+    match = re.fullmatch(_GROUP, word)
     return None if match is None else int(match[1] or 1)
 
 
@@ -30,7 +31,12 @@ class OnePositionError(SpecError):
     """Report a statistic over a single position, which a larger patch would cure."""
 
 
-Norm = Annotated[str, AfterValidator(_check_word)]
+Norm = Annotated[
+    str,
+    AfterValidator(_check_word),
+    Allowed(" | ".join(_WORDS)),
+    WithJsonSchema({"anyOf": [{"enum": list(_WORDS[:-1])}, {"type": "string", "pattern": _GROUP}]}),
+]
 
 
 class ChannelLayerNorm(nn.LayerNorm):

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from optuna.trial import BaseTrial
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from archspec.costs.fit import memory_size
 from archspec.spec.claims import MAX_PATCH_AXIS
@@ -236,3 +243,11 @@ def _as_yaml(value: Any) -> str | float:
     if isinstance(value, bool):
         return str(value).lower()
     return str(list(value)) if isinstance(value, tuple | list) else value
+
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "search": SearchSettings,
+    "search.limits": LimitSettings,
+    "search.match": MatchSpec,
+}
+"""Sections that a space has beside those of a spec."""

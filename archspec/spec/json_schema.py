@@ -1,0 +1,92 @@
+"""JSON Schema of YAML files, for editors: what stands where, and how it may be left out."""
+
+from copy import deepcopy
+from typing import Any
+
+from archspec.spec.schema import ArchSpec
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+Schema = dict[str, Any]
+
+
+def spec_schema() -> Schema:
+    """Return the schema of a spec file, installed components included.
+
+    It holds files to their structure: the loader refuses more, such as a `kind` that neither a
+    stage nor `encoder.defaults` names.
+    """
+    schema = deepcopy(ArchSpec.model_json_schema())
+    defs = schema["$defs"]
+    stage = defs["StageSpec"]
+    stage.pop("required")  # `defaults` may give each field
+    stage["properties"] = {name: _any_kind(one) for name, one in stage["properties"].items()}
+    defs["EncoderSpec"]["properties"]["defaults"] = {
+        "$ref": "#/$defs/StageSpec",
+        "description": "What every stage has where it does not say otherwise.",
+    }
+    decoder = schema["properties"]["decoder"]
+    for member in decoder["oneOf"]:
+        defs[member["$ref"].rpartition("/")[2]].setdefault("required", []).append("kind")
+    schema["properties"]["decoder"] = _any_kind(decoder)
+    return {"$schema": DIALECT, **schema}
+
+
+def with_holes(schema: Schema) -> Schema:
+    """Return the schema with a hole of a search space allowed in the place of every value."""
+    schema = deepcopy(schema)
+    for model in (schema, *schema["$defs"].values()):
+        for name, one in model.get("properties", {}).items():
+            if name != "kind" or "const" not in one:
+                model["properties"][name] = {"anyOf": [_list_of_holes(one), _HOLE]}
+            else:
+                model["properties"][name] = one
+    schema["$defs"]["Hole"] = _hole()
+    return schema
+
+
+_HOLE = {"$ref": "#/$defs/Hole"}
+
+
+def _any_kind(schema: Schema) -> Schema:
+    """Return a union without its demand for a kind, which a stage may leave to the defaults."""
+    if "oneOf" not in schema:
+        return schema
+    rest = {k: v for k, v in schema.items() if k not in ("oneOf", "discriminator")}
+    return {**rest, "anyOf": schema["oneOf"]}
+
+
+def _list_of_holes(schema: Schema) -> Schema:
+    """Return a list whose entries may be holes as well."""
+    if schema.get("type") != "array" or "items" not in schema:
+        return schema
+    return {**schema, "items": {"anyOf": [schema["items"], _HOLE]}}
+
+
+def _hole() -> Schema:
+    name = {"type": "string", "description": "What tables call it; its path by default."}
+    log = {"type": "boolean", "description": "Draw the logarithm evenly."}
+    ends = {"type": "array", "minItems": 2, "maxItems": 2}
+
+    def hole(kind: str, value: Schema, **more: Schema) -> Schema:
+        return _mapping({kind: value, **more, "name": name})
+
+    step = {"type": "integer", "exclusiveMinimum": 0}
+    return {
+        "description": "An open choice of a search space, or the same value as another's.",
+        "anyOf": [
+            hole("choice", {"type": "array", "minItems": 1}),
+            hole("int", {**ends, "items": {"type": "integer"}}, step=step, log=log),
+            hole("float", {**ends, "items": {"type": "number"}}, log=log),
+            _mapping({"tie": name}),
+        ],
+    }
+
+
+def _mapping(properties: Schema) -> Schema:
+    """Return the schema of a mapping that has these keys alone, the first of them always."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [next(iter(properties))],
+        "additionalProperties": False,
+    }
