@@ -70,6 +70,7 @@ def test_bundled_spec(some_spec: str, shrunk: Callable[..., Plan]) -> None:
     check_against_real_run(shrunk(some_spec))
 
 
+@pytest.mark.long  # check_component compares the whole, this every module
 def test_component(component: dict[str, ComponentSpec], ndim: int, small_spec: SpecFactory) -> None:
     check_against_real_run(plan(small_spec(ndim, **component)))
 

@@ -172,7 +172,7 @@ def small(name: str, patch: tuple[int, ...]) -> SegNet:
         ("segmaformer", "MHHA", (2, 2, 1, 1), PATCHES[0]),
         pytest.param("segmaformer", "MHHA", (2, 2, 1, 1), PATCHES[1], marks=pytest.mark.long),
         pytest.param("segmaformer-2m", "MMMA", (3, 3, 1, 1), PATCHES[0], marks=pytest.mark.long),
-        ("segmaformer-2m", "MMMA", (3, 3, 1, 1), PATCHES[1]),
+        pytest.param("segmaformer-2m", "MMMA", (3, 3, 1, 1), PATCHES[1], marks=pytest.mark.long),
     ],
 )
 def test_network_equals_the_second_forward(

@@ -159,14 +159,6 @@ def test_last_head_alone_gets_no_gradient(small_spec: SmallSpec) -> None:
     assert without == {"decoder.seg_layers.1.weight", "decoder.seg_layers.1.bias"}
 
 
-def test_every_component_keeps_the_contract(
-    small_spec: SmallSpec, component: dict[str, ComponentSpec]
-) -> None:
-    """3 and 16 for every member of every union, with its defaults."""
-    planned = plan(small_spec(3, **component, strides=(2, 2)))
-    check_contract(planned, network_arguments(planned), batch_size=1)
-
-
 def test_bundled_specs_keep_the_contract(shrunk: Callable[..., Plan], spec_name: str) -> None:
     """2, 3 and 16 for every bundled network, thinned: all rules that are checked at export."""
     planned = shrunk(spec_name)

@@ -158,7 +158,7 @@ def test_convolutions_are_timed_where_steps_are(monkeypatch: pytest.MonkeyPatch)
     ("fields", "message"),
     [
         ({"macs": 1e3}, r"match: no widths of host in multiples of 4 cost 1,000 MACs.*nearest: "),
-        ({"macs": 1e15}, "nearest: encoder.stages.0.width="),
+        pytest.param({"macs": 1e15}, "nearest: encoder.stages.0.width=", marks=pytest.mark.long),
         ({"macs": TARGET, "multiple": 64, "tolerance": 0.001}, "within 0.1 %"),
         ({"macs": TARGET, "widths": ("encoder.stages.*.widht",)}, "names no width of host"),
         ({"macs": TARGET, "widths": ("encoder.stages.*.mixer.kind",)}, "names no width of host"),
