@@ -14,7 +14,7 @@ blank := $(subst ,, )
 BIN := $(VENV)/bin
 STAMP := $(subst $(blank),\$(blank),$(VENV))/.installed
 
-.PHONY: demo test test-long test-gpu smoke smoke-here lint format golden clean
+.PHONY: demo test test-long fuzz test-gpu smoke smoke-here lint format golden clean
 
 demo: $(STAMP)
 	"$(BIN)"/archspec demo --out runs/demo --force
@@ -24,6 +24,12 @@ test: $(STAMP)
 
 test-long: $(STAMP)
 	"$(BIN)"/python -m pytest -n 2 --dist loadfile -m "not gpu"
+
+# Another seed asks other questions: make fuzz SEED=1 FUZZ_OUT=build/fuzz.json
+SEED     ?= 0
+FUZZ_OUT ?= benchmarks/results/fuzz.json
+fuzz: $(STAMP)
+	"$(BIN)"/python -m tests.fuzz --seed $(SEED) --out $(FUZZ_OUT)
 
 # Most of its time is compiling kernels, which several processes share.
 test-gpu: $(STAMP)

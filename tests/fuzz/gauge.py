@@ -44,7 +44,7 @@ def bound_memory() -> None:
 
 
 @contextmanager
-def timed() -> Iterator[Taken]:
+def measured() -> Iterator[Taken]:
     """Measure the block.
 
     Raises:

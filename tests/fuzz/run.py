@@ -65,21 +65,21 @@ def prepare(kinds: Sequence[str]) -> None:
     _imported = peak()
 
 
-def chunk(kind: str, seed: int, numbers: range) -> Outcome:
+def chunk(kind: str, seed: int, numbers: range, *, timed: bool = True) -> Outcome:
     """Ask these cases in this process."""
     outcome = Outcome(kind)
     for number in numbers:
         with tempfile.TemporaryDirectory() as folder:
-            ask(outcome, seed, number, Path(folder))
+            ask(outcome, seed, number, Path(folder), timed=timed)
     outcome.reached |= reached
     return outcome
 
 
-def ask(outcome: Outcome, seed: int, number: int, folder: Path) -> None:
+def ask(outcome: Outcome, seed: int, number: int, folder: Path, *, timed: bool = True) -> None:
     """Draw one case and ask it; what it ends in, and takes, goes into the outcome."""
     from blocks.errors import SpecError
     from tests.fuzz.cases import check_refusal
-    from tests.fuzz.gauge import MAX_BYTES, MAX_SECONDS, EndlessError, peak, timed
+    from tests.fuzz.gauge import MAX_BYTES, MAX_SECONDS, EndlessError, measured, peak
 
     kind, name = outcome.kind, f"{outcome.kind}:{number}"
     random.seed(0)  # the product's own draws, if there are any
@@ -87,7 +87,7 @@ def ask(outcome: Outcome, seed: int, number: int, folder: Path) -> None:
         random.Random(f"{seed} {kind} {number}"), folder
     )
     try:
-        with timed() as taken:
+        with measured() as taken:
             try:
                 result = case.ask()
                 end = result if isinstance(result, str) else "taken"
@@ -104,7 +104,7 @@ def ask(outcome: Outcome, seed: int, number: int, folder: Path) -> None:
     outcome.seconds += taken.seconds
     outcome.slowest = max(outcome.slowest, (taken.seconds, name))
     used = peak() - _imported
-    if taken.seconds > MAX_SECONDS:
+    if timed and taken.seconds > MAX_SECONDS:
         outcome.findings.append(Finding(name, f"took {taken.seconds:.1f} s of CPU"))
     if used > MAX_BYTES > outcome.bytes:
         outcome.findings.append(Finding(name, f"took {used / 2**20:.0f} MiB"))
