@@ -71,28 +71,47 @@ def scan_branches(branches: nn.ModuleList, x: Tensor, z: Tensor, orders: Sequenc
     All branches run in one call of each operator; the sequence is never copied in another order.
     """
     found = [branch for branch in branches if isinstance(branch, ScanBranch)]
-    wide = torch.promote_types(found[0].A_log.dtype, torch.float32)
-    u = causal_conv1d(
-        x,
-        torch.stack([branch.conv1d.weight.squeeze(1) for branch in found]),
-        torch.stack([_bias(branch.conv1d) for branch in found]),
-        orders,
+    projections, (conv, conv_bias, A_log, D, dt_bias) = _stacked(
+        [
+            [branch.x_proj.weight for branch in found],
+            [branch.dt_proj.weight for branch in found],
+        ],
+        [
+            [branch.conv1d.weight.squeeze(1) for branch in found],
+            [_bias(branch.conv1d) for branch in found],
+            [branch.A_log for branch in found],
+            [branch.D for branch in found],
+            [_bias(branch.dt_proj) for branch in found],
+        ],
+        low=x.dtype,
     )
-    x_proj = torch.stack([branch.x_proj.weight.t() for branch in found])
+    u = causal_conv1d(x, conv, conv_bias, orders)
+    x_proj, dt_proj = (weight.mT for weight in projections)
     ranks = [found[0].dt_rank, found[0].d_state, found[0].d_state]
     dt, B, C = torch.split(torch.matmul(u, x_proj), ranks, dim=-1)
-    delta = torch.matmul(dt, torch.stack([branch.dt_proj.weight.t() for branch in found]))
-    return selective_scan(
-        u,
-        delta,
-        -torch.exp(torch.stack([branch.A_log for branch in found]).to(wide)),
-        B,
-        C,
-        torch.stack([branch.D for branch in found]),
-        torch.stack([_bias(branch.dt_proj) for branch in found]),
-        z,
-        orders,
-    )
+    delta = torch.matmul(dt, dt_proj)
+    wide = torch.promote_types(A_log.dtype, torch.float32)
+    return selective_scan(u, delta, -torch.exp(A_log.to(wide)), B, C, D, dt_bias, z, orders)
+
+
+def _stacked(
+    projections: list[list[Tensor]], others: list[list[Tensor]], *, low: torch.dtype
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Stack each list of the branches' parameters, the projections in `low`, as autocast would.
+
+    One copy makes all stacks and one casts both projections, since on a GPU a launch costs more
+    than what it moves; forward and backward, each tensor alone would need dozens.
+    """
+    kinds = [*projections, *others]
+    if len({t.dtype for kind in kinds for t in kind}) > 1:
+        return [torch.stack(kind) for kind in projections], [torch.stack(kind) for kind in others]
+    flat = torch.cat([t.reshape(-1) for kind in kinds for t in kind])
+    sizes = [sum(t.numel() for t in kind) for kind in kinds]
+    count = len(projections)
+    multiplied, *parts = torch.split(flat, [sum(sizes[:count]), *sizes[count:]])
+    parts = [*torch.split(multiplied.to(low), sizes[:count]), *parts]
+    stacks = [part.view(len(kind), *kind[0].shape) for part, kind in zip(parts, kinds, strict=True)]
+    return stacks[:count], stacks[count:]
 
 
 def _bias(layer: nn.Conv1d | nn.Linear) -> Tensor:
