@@ -28,7 +28,10 @@ the same, since the bits of a gradient depend on it.
 BLOCK_D = 32
 ENDS_STEPS = 8
 SCAN_STEPS = 4
+MORE_WARPS_STEPS = 2
+"""Of the backward pass where several warps share a tile, and 4 would spill."""
 SCAN_REGISTERS = 128
+MORE_WARPS_REGISTERS = 160
 CONV_ROWS = 32
 SUM_BLOCK = 1024
 MOST_PARTIAL_BYTES = 2**26
@@ -100,7 +103,7 @@ def selective_scan(
                 BLOCK_N=block_n,
                 BLOCK_D=BLOCK_D,
                 STEPS=SCAN_STEPS,
-                maxnreg=SCAN_REGISTERS,
+                maxnreg=SCAN_REGISTERS if warps == 1 else MORE_WARPS_REGISTERS,
                 num_warps=warps,
                 **FUSED,
             )
@@ -143,9 +146,9 @@ def selective_scan_backward(
     at_once = _directions_at_once(directions, 8 * d_blocks * batch * length * states)
     part_B, part_C = (_float32(u, at_once, d_blocks * batch * length, states) for _ in range(2))
     small = _float32(u, directions, batch * chunks, channels * (states + 2))
-    tiles = SEGMENT // SCAN_STEPS
+    steps = SCAN_STEPS if warps == 1 else MORE_WARPS_STEPS
     parallel = min(chunks, max(1, SLOTS // (batch * d_blocks)))
-    scratch = _float32(u, batch * d_blocks * parallel, tiles, block_n, BLOCK_D)
+    scratch = _float32(u, batch * d_blocks * parallel, SEGMENT // steps, block_n, BLOCK_D)
     ends = sums = boundaries
     gate = u if z is None else z
     with _device(u):
@@ -185,7 +188,7 @@ def selective_scan_backward(
                 SEGMENT=SEGMENT,
                 BLOCK_N=block_n,
                 BLOCK_D=BLOCK_D,
-                STEPS=SCAN_STEPS,
+                STEPS=steps,
                 num_warps=warps,
                 **FUSED,
             )

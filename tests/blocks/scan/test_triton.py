@@ -174,6 +174,7 @@ def make_conv(
         ((2, 5, 33, 1), (5, -1), False, torch.float32),
         ((1, 6, 2, 5), (3, 1), True, torch.float16),
         ((1, 2, 3, 16), (1,), True, torch.bfloat16),
+        ((1, 5, 3, 17), (-1,), True, torch.float32),
     ],
     ids=str,
 )

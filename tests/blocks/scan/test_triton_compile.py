@@ -37,7 +37,6 @@ MORE = [
     for capability in (75, 86, 120)
     for low in ("float16", "float32")
     for name in KERNELS
-    if name != "scan_backward"
 ]
 
 
@@ -91,6 +90,16 @@ def test_kernel_compiles_without_spills(
 ) -> None:
     code = recorded_launches.compiled(launched[low][name], capability)
     assert recorded_launches.usage(code)["stack_bytes"] <= MOST_STACK_BYTES
+
+
+@reads_code
+@pytest.mark.long
+@pytest.mark.parametrize("capability", [75, 90])
+def test_kernels_with_more_states_do_not_spill(capability: int) -> None:
+    launches, _ = recorded_launches.tom_step(8, 96, torch.bfloat16, states=64)
+    for launch in {one.name: one for one in launches}.values():
+        code = recorded_launches.compiled(launch, capability)
+        assert recorded_launches.usage(code)["stack_bytes"] <= MOST_STACK_BYTES, launch.name
 
 
 @pytest.mark.long
