@@ -48,8 +48,9 @@ def run(
             pool.submit(chunk, kind, seed, numbers, timed=timed): (kind, numbers)
             for kind, numbers in chunks
         }
-        for done in as_completed(waiting):
+        for count, done in enumerate(as_completed(waiting), start=1):
             kind, numbers = waiting[done]
+            print(f"{count}/{len(waiting)} {kind}", file=sys.stderr, flush=True)
             try:
                 outcomes[kind].add(done.result())
             except BrokenProcessPool:

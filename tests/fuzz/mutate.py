@@ -82,7 +82,8 @@ def near(value: Any, draws: random.Random) -> Any:
         steps = (-value, value * 1000)
         return draws.choice((*steps, float(value), str(value), [value], [value] * 2, [value] * 3))
     if isinstance(value, float):
-        return draws.choice((-value, value * 1e6, value / 1e6, int(value), str(value), 1 - value))
+        whole = int(value) if math.isfinite(value) else 0
+        return draws.choice((-value, value * 1e6, value / 1e6, whole, str(value), 1 - value))
     if isinstance(value, str):
         cut = draws.randrange(len(value) + 1)
         return draws.choice((value[:cut], value[cut:], value.upper(), f"{value}s", [value]))

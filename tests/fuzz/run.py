@@ -83,9 +83,13 @@ def ask(outcome: Outcome, seed: int, number: int, folder: Path, *, timed: bool =
 
     kind, name = outcome.kind, f"{outcome.kind}:{number}"
     random.seed(0)  # the product's own draws, if there are any
-    case = importlib.import_module(f"tests.fuzz.{MODULES[kind]}").make(
-        random.Random(f"{seed} {kind} {number}"), folder
-    )
+    generator = importlib.import_module(f"tests.fuzz.{MODULES[kind]}")
+    try:
+        case = generator.make(random.Random(f"{seed} {kind} {number}"), folder)
+    except Exception as error:
+        outcome.ends["wrong"] += 1
+        outcome.findings.append(Finding(name, f"the generator: {_told(error)}"))
+        return
     try:
         with measured() as taken:
             try:
@@ -98,8 +102,7 @@ def ask(outcome: Outcome, seed: int, number: int, folder: Path, *, timed: bool =
             case.then(result)
     except (Exception, EndlessError) as error:
         end = "wrong"
-        told = traceback.format_exception(error)
-        outcome.findings.append(Finding(name, f"{told[-1].strip()[:600]}\n{''.join(told[-5:-1])}"))
+        outcome.findings.append(Finding(name, _told(error)))
     outcome.ends[end] += 1
     outcome.seconds += taken.seconds
     outcome.slowest = max(outcome.slowest, (taken.seconds, name))
@@ -109,3 +112,9 @@ def ask(outcome: Outcome, seed: int, number: int, folder: Path, *, timed: bool =
     if used > MAX_BYTES > outcome.bytes:
         outcome.findings.append(Finding(name, f"took {used / 2**20:.0f} MiB"))
     outcome.bytes = max(outcome.bytes, used)
+
+
+def _told(error: BaseException) -> str:
+    """Return what was raised, and the last places on its way."""
+    told = traceback.format_exception(error)
+    return f"{told[-1].strip()[:600]}\n{''.join(told[-5:-1])}"
