@@ -15,6 +15,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": None, "float16": torch.float16}
 LAYER = (64, 96)
 """Edge of the grid and channels of the layer whose step is counted."""
 STATES = 16
+MORE_STATES = 64
+"""Counted in bfloat16 only, for the kernels whose tile holds states."""
 WARP_INSTRUCTIONS_PER_S = 132 * 4 * 1.98e9
 BYTES_PER_S = 4.3e12
 ISSUED = 0.65
@@ -87,6 +90,20 @@ def named(launch: "Launch") -> dict[str, Any]:
 def label(launch: "Launch") -> str:
     """Return the kernel's name, and whether it is what all directions but the last launch."""
     return launch.name + (", not last" if named(launch).get("LAST") is False else "")
+
+
+def counted(dtypes: list[str], only: list[str] | None) -> Iterator[tuple[str, "Launch"]]:
+    """Yield each kernel of a layer's step by name and precision; scans with more states too."""
+    import recorded_launches
+
+    for low in dtypes:
+        for states in (STATES, MORE_STATES) if low == "bfloat16" else (STATES,):
+            launches, _ = recorded_launches.tom_step(8, LAYER[1], DTYPES[low], states=states)
+            for name, launch in {label(one): one for one in launches}.items():
+                tiled = "BLOCK_N" in launch.kernel.arg_names
+                if (only and name not in only) or (states != STATES and not tiled):
+                    continue
+                yield f"{name} {low}" + ("" if states == STATES else f" N={states}"), launch
 
 
 def count(launch: "Launch", architecture: int) -> dict[str, Any]:
@@ -162,18 +179,15 @@ def main() -> None:
     import triton
 
     kernels: dict[str, Any] = {}
-    for low in arguments.dtype:
-        launches, _ = recorded_launches.tom_step(8, LAYER[1], DTYPES[low])
-        for launch in {label(one): one for one in launches}.values():
-            if arguments.only and label(launch) not in arguments.only:
-                continue
-            for architecture in arguments.arch:
-                name = f"{label(launch)} {low} sm_{architecture}"
-                kernels[name] = count(launch, architecture)
-                print(name, kernels[name], flush=True)
+    for name, launch in counted(arguments.dtype, arguments.only):
+        for architecture in arguments.arch:
+            key = f"{name} sm_{architecture}"
+            kernels[key] = count(launch, architecture)
+            print(key, kernels[key], flush=True)
     kept = json.loads(arguments.out.read_text("utf-8")) if arguments.out.is_file() else {}
-    if arguments.only:
-        kernels = kept[arguments.label]["kernels"] | kernels
+    chosen = (arguments.dtype, arguments.arch)
+    if arguments.only or chosen != (list(DTYPES), ARCHITECTURES):
+        kernels = kept.get(arguments.label, {"kernels": {}})["kernels"] | kernels
     kept[arguments.label] = {"triton": triton.__version__, "kernels": kernels}
     for edge in (8, LAYER[0]):
         launches, others = recorded_launches.tom_step(edge, LAYER[1], torch.bfloat16)
