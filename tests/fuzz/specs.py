@@ -2,8 +2,9 @@
 
 import functools
 import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,8 +19,8 @@ from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec, StageSpec
 from archspec.spec.tree import thawed, walk
 from archspec.spec.yaml_file import dump, parse
-from blocks.base import ComponentSpec
 from blocks.decoders import AnyDecoder
+from blocks.registry import classes_in
 from tests.fuzz.cases import Case, WrongError
 from tests.fuzz.mutate import (
     INTEGERS,
@@ -81,15 +82,15 @@ def stage(draws: random.Random) -> dict[str, Any]:
     found: dict[str, Any] = {"width": draws.choice((1, 4, 8, 12, 16, 24, 32))}
     for name, field in StageSpec.model_fields.items():
         if name != "width" and (field.is_required() or draws.random() < 0.3):
-            found[name] = component(field.annotation, draws)
+            found[name] = component(field.annotation, draws, field.metadata)
             if found[name] is None:
                 found[name] = value(StageSpec, name, draws)
     return found
 
 
-def component(annotation: Any, draws: random.Random) -> Any:
+def component(annotation: Any, draws: random.Random, metadata: Sequence[Any] = ()) -> Any:
     """Return one component of a union, some of its fields set; None where it is none."""
-    found = members(annotation)
+    found = classes_in(annotation, metadata)
     if not found:
         return None
     member = draws.choice(found)
@@ -104,15 +105,6 @@ def _some(member: type[BaseModel], draws: random.Random) -> list[str]:
     return [
         name for name in names if member.model_fields[name].is_required() or draws.random() < 0.15
     ]
-
-
-def members(annotation: Any) -> list[type[ComponentSpec]]:
-    """Return the classes of a union of components."""
-    if isinstance(annotation, type) and issubclass(annotation, ComponentSpec):
-        return [annotation]
-    if get_origin(annotation) in (Annotated, Union) or get_args(annotation):
-        return [one for argument in get_args(annotation) for one in members(argument)]
-    return []
 
 
 _PLAIN = (*(None, False, True, 0, 1, 2, 3, 4, 5, 7, 8, 16, 32, 64, 0.0, 0.1, 0.25, 0.5, 1.0, 2.0),)
@@ -164,11 +156,11 @@ def trees() -> dict[str, Any]:
 @functools.cache
 def keys() -> tuple[str, ...]:
     """Return words that keys may be: those of all components and specs, and some that none has."""
+    fields = [*StageSpec.model_fields.values(), *ArchSpec.model_fields.values()]
     parts = [
-        *(one for field in StageSpec.model_fields.values() for one in members(field.annotation)),
-        *members(AnyDecoder),
+        *(one for field in fields for one in classes_in(field.annotation, field.metadata)),
+        *classes_in(AnyDecoder),
         *(ArchSpec, StageSpec),
-        *(one for field in ArchSpec.model_fields.values() for one in members(field.annotation)),
     ]
     own = {name for part in parts for name in part.model_fields}
     others = {key for tree in trees().values() for key in all_keys(tree)}
