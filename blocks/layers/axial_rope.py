@@ -13,8 +13,11 @@ from blocks.base import Grid
 class AxialRope(nn.Module):
     """Rotate (B, heads, L, head_dim) by each token's position: one share of bands per axis.
 
-    Dot products of two rotated tensors depend on differences of position only. Positions count
-    grid steps from 0, tokens are in row-major order, and pairs are interleaved.
+    With n axes, the first 2n (head_dim // 2n) channels are rotated and the rest stay as they are;
+    the slowest band of an axis turns by almost 1 / theta per position. Dot products of two rotated
+    tensors depend on differences of position only. Tokens are in row-major order, and pairs are
+    interleaved. Positions count steps of the grid from 0; those of a grid reduced by a `step` per
+    axis are the centres of its cells, in steps of the grid that was reduced.
 
     timm's class assumes two axes and uses dim // 4 bands on each; the dim given to it here is
     4 bands per head_dim / (2 ndim), which gives the right width in three dimensions too.
@@ -23,12 +26,26 @@ class AxialRope(nn.Module):
     timm/layers/pos_embed_sincos.py.
     """
 
-    def __init__(self, head_dim: int, *, ndim: int) -> None:
+    def __init__(self, head_dim: int, *, ndim: int, theta: float) -> None:
         super().__init__()
-        self.table = RotaryEmbeddingCat(4 * (head_dim // (2 * ndim)), in_pixels=False)
+        self.num_bands = head_dim // (2 * ndim)
+        self.table = RotaryEmbeddingCat(4 * self.num_bands, temperature=theta, in_pixels=False)
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        table = self.table.get_embed(list(grid))
+    def forward(self, x: Tensor, grid: Grid, step: Grid | None = None) -> Tensor:
+        table = self.table.get_embed(list(grid)) if step is None else self._table(grid, step)
+        first, rest = x.tensor_split([2 * self.num_bands * len(grid)], dim=-1)
         wide = torch.promote_types(x.dtype, table.dtype)
-        rotated: Tensor = apply_rot_embed_cat(x.to(wide), table)
-        return rotated.to(x.dtype)
+        rotated: Tensor = apply_rot_embed_cat(first.to(wide), table)
+        rotated = rotated.to(x.dtype)
+        return torch.cat([rotated, rest], dim=-1) if rest.shape[-1] else rotated
+
+    def _table(self, grid: Grid, step: Grid) -> Tensor:
+        """Return sines and cosines as timm's class does, at the centres of cells."""
+        bands = self.table.bands
+        centres = [
+            torch.arange(size, device=bands.device, dtype=bands.dtype) * width + (width - 1) / 2
+            for size, width in zip(grid, step, strict=True)
+        ]
+        places = torch.stack(torch.meshgrid(centres, indexing="ij"), dim=-1)
+        angles = (places[..., None] * bands).flatten(-2).flatten(0, -2).repeat_interleave(2, dim=-1)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)

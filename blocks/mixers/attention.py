@@ -1,5 +1,6 @@
 """Multi-head self-attention over the grid, with keys and values on a reduced grid if asked."""
 
+import math
 from collections.abc import Callable
 from math import prod
 from typing import Annotated, Literal, Self
@@ -13,12 +14,14 @@ from blocks.base import (
     Count,
     Grid,
     LayerSpec,
+    Positive,
     SpecError,
     StageShape,
     Width,
     per_axis,
 )
 from blocks.layers.conv import patch_conv
+from blocks.layers.rope import THETA
 
 Scale = Literal["head_dim", "num_heads"]
 Rope = Literal["none", "axial"]
@@ -37,7 +40,10 @@ class AttentionMixerSpec(LayerSpec):
     positions. The plan puts the number in its place, and a network keeps it at every input size.
 
     Scores are divided by the root of what `scale` names; `num_heads` is what SegFormer3D's first
-    release did. `rope: axial` rotates queries and keys.
+    release did. `rope: axial` rotates queries and keys by their positions, reduced keys by those of
+    their patches' centres: of each head the largest part that divides by two per axis. `theta`,
+    which goes with it, is the base of its frequencies, the slowest of which turns by about
+    1 / theta per position.
     """
 
     kind: Literal["attention"] = "attention"
@@ -47,6 +53,7 @@ class AttentionMixerSpec(LayerSpec):
     scale: Scale = "head_dim"
     rope: Rope = "none"
     reduce_above: Annotated[Count | None, Added(None)] = None
+    theta: Annotated[Positive, Added(THETA)] = THETA
 
     def divisor(self, ndim: int) -> Grid:
         """Return the reduction per axis; `auto` asks for nothing."""
@@ -57,8 +64,6 @@ class AttentionMixerSpec(LayerSpec):
     def settled(self, at: StageShape, largest: Callable[[int], Grid]) -> Self:
         if self.reduction != "auto":
             return self
-        if self.rope == "axial":
-            raise _rope_on_reduced()
         few = self.reduce_above is not None and prod(at.grid) <= self.reduce_above
         found = (1,) * at.ndim if few else largest(_MOST)
         reduction = found[0] if len(set(found)) == 1 else found
@@ -71,31 +76,38 @@ class AttentionMixerSpec(LayerSpec):
                 field="reduce_above",
                 suggestion="leave it out",
             )
-        if self.rope == "axial" and prod(self.divisor(at.ndim)) > 1:
-            raise _rope_on_reduced()
-        pairs = 1 if self.rope == "none" else 2 * at.ndim
+        if self.rope == "none" and self.theta != THETA:
+            raise SpecError(
+                "goes with rope: axial, not none", field="theta", suggestion="leave it out"
+            )
+        least = 1 if self.rope == "none" else 2 * at.ndim
         if at.channels % self.num_heads:
             raise SpecError(
                 f"{self.num_heads} must divide the width {at.channels}",
                 field="num_heads",
-                suggestion=self._what_fits(at, pairs),
+                suggestion=self._what_fits(at, least),
             )
         head_dim = at.channels // self.num_heads
-        if head_dim % pairs:
+        if head_dim < least:
             raise SpecError(
-                f"'axial' on {at.ndim} axes needs head dims divisible by {pairs}, but "
+                f"'axial' on {at.ndim} axes needs head dims of at least {least}, but "
                 f"{at.channels} / {self.num_heads} heads = {head_dim}",
                 field="rope",
-                suggestion=f"{self._what_fits(at, pairs)}, or rope: none",
+                suggestion=f"{self._what_fits(at, least)}, or rope: none",
             )
 
-    def _what_fits(self, at: StageShape, pairs: int) -> str:
-        """Return the nearest heads for the width, and the nearest widths for the heads."""
-        heads = [n for n in range(1, at.channels + 1) if at.channels % (n * pairs) == 0]
+    def _what_fits(self, at: StageShape, least: int) -> str:
+        """Return the nearest heads for the width, and the nearest widths for the heads.
+
+        `least` is the smallest head.
+        """
+        most = at.channels // least
+        heads = [n for n in range(1, most + 1) if at.channels % n == 0]
         below = [n for n in heads if n < self.num_heads][-1:]
         near = below + [n for n in heads if n > self.num_heads][:1]
-        step = self.num_heads * pairs
-        widths = sorted({max(at.channels // step, 1) * step, -(-at.channels // step) * step})
+        size = at.channels / self.num_heads
+        sizes = {max(math.floor(size), least), max(math.ceil(size), least)}
+        widths = sorted(self.num_heads * one for one in sizes)
         found = {"num_heads": near, "width": widths}
         return "nearest: " + ", or ".join(
             f"{field} {' or '.join(map(str, values))}" for field, values in found.items() if values
@@ -114,16 +126,8 @@ class AttentionMixerSpec(LayerSpec):
             reduction=self.divisor(at.ndim),
             qkv_bias=self.qkv_bias,
             scale=self.scale,
-            rope=self.rope,
+            theta=self.theta if self.rope == "axial" else None,
         )
-
-
-def _rope_on_reduced() -> SpecError:
-    return SpecError(
-        "'axial' needs reduction 1, because reduced keys have no grid position",
-        field="rope",
-        suggestion="use rope: none or reduction: 1",
-    )
 
 
 class Attention(nn.Module):
@@ -132,6 +136,8 @@ class Attention(nn.Module):
     Source: SegFormer, arXiv 2105.15203, section 3.1 (sequence reduction); in 3-D SegFormer3D,
     arXiv 2404.10156; github.com/OSUPCVLab/SegFormer3D@9d2fa50, architectures/segformer3d.py.
     Deviation: any grid works, not only cubes.
+
+    `theta` is the base of rotary positions, None for none.
     """
 
     def __init__(
@@ -142,7 +148,7 @@ class Attention(nn.Module):
         reduction: Grid,
         qkv_bias: bool,
         scale: Scale,
-        rope: Rope,
+        theta: float | None,
     ) -> None:
         super().__init__()
         channels = at.channels
@@ -155,11 +161,12 @@ class Attention(nn.Module):
         if prod(reduction) > 1:
             self.reduce = patch_conv(channels, channels, stride=reduction)
             self.reduce_norm = nn.LayerNorm(channels)
+        self.step = reduction if self.reduce is not None else None
         self.rope: nn.Module | None = None
-        if rope == "axial":
+        if theta is not None:
             from blocks.layers.axial_rope import AxialRope  # timm: seconds to import
 
-            self.rope = AxialRope(channels // num_heads, ndim=at.ndim)
+            self.rope = AxialRope(channels // num_heads, ndim=at.ndim, theta=theta)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2).mT
@@ -169,8 +176,11 @@ class Attention(nn.Module):
         q = self._heads(self.query(tokens))
         k, v = (self._heads(part) for part in self.key_value(source).chunk(2, dim=-1))
         if self.rope is not None:
-            grid = tuple(x.shape[2:])
-            q, k = self.rope(q, grid), self.rope(k, grid)
+            grid, step = tuple(x.shape[2:]), self.step
+            coarse = (
+                grid if step is None else tuple(n // s for n, s in zip(grid, step, strict=True))
+            )
+            q, k = self.rope(q, grid), self.rope(k, coarse, step)
         mixed = F.scaled_dot_product_attention(q, k, v, scale=self.factor)
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out.mT.reshape(x.shape)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from optuna.trial import FixedTrial
 from torch import Tensor, nn
 
 import archspec
@@ -15,9 +16,11 @@ from archspec.network.plan import Plan, plan
 from archspec.nnunet.contract import network_arguments
 from archspec.spec.hashing import arch_hash
 from archspec.spec.load import load
+from archspec.spec.yaml_file import dump
 from blocks.base import SpecError, StageShape
 from blocks.layers.axial_rope import AxialRope
 from blocks.mixers.attention import Attention, AttentionMixerSpec
+from search.space.space import load_space
 
 FILE = Path(__file__).parents[2] / "golden" / "segformer3d" / "rope3d.npz"
 GRIDS = [(4, 6), (2, 3, 4)]
@@ -88,7 +91,7 @@ def test_axial_rope_equals_timm() -> None:
             torch.from_numpy(data[name]) for name in ("qk_in", "qk_out_timm", "timm_embed")
         )
         grid = tuple(int(n) for n in data["grid"])
-    rope = AxialRope(given.shape[-1], ndim=3)
+    rope = AxialRope(given.shape[-1], ndim=3, theta=1e4)
     torch.testing.assert_close(rope.table.get_embed(list(grid)), table, rtol=0, atol=1e-6)
     torch.testing.assert_close(rope(given, grid), want, rtol=0, atol=1e-6)
 
@@ -100,7 +103,7 @@ def test_axial_rope_in_two_dimensions() -> None:
         depth, *grid = (int(n) for n in data["grid"])
     third = given.shape[-1] // 3
     given, want = (x[..., third:].unflatten(2, (depth, -1)) for x in (given, want))
-    rope = AxialRope(2 * third, ndim=2)
+    rope = AxialRope(2 * third, ndim=2, theta=1e4)
     for level in range(depth):
         turned = rope(given[:, :, level], tuple(grid))
         torch.testing.assert_close(turned, want[:, :, level], rtol=0, atol=1e-6)
@@ -109,7 +112,7 @@ def test_axial_rope_in_two_dimensions() -> None:
 
 @pytest.mark.parametrize("grid", [(6, 6), (5, 6, 7)])
 def test_rotated_scores_see_differences_only(grid: tuple[int, ...]) -> None:
-    rope = AxialRope(12, ndim=len(grid))
+    rope = AxialRope(12, ndim=len(grid), theta=1e4)
     q, k = torch.randn(2, 12)
     rows, columns = (
         rope(tokens.expand(1, 1, int(np.prod(grid)), 12), grid).view(*grid, 12) for tokens in (q, k)
@@ -122,6 +125,90 @@ def test_rotated_scores_see_differences_only(grid: tuple[int, ...]) -> None:
     torch.testing.assert_close(scores[0], scores[1])
     torch.testing.assert_close(scores[0], scores[2])
     assert (scores[0] - rows[start] @ columns[start]).abs() > 1e-3
+
+
+def angles_by_hand(places: list[list[float]], bands: int, theta: float) -> Tensor:
+    """Return the angle of every pair of channels at each place, axis after axis."""
+    return torch.tensor(
+        [[p * theta ** (-j / bands) for p in at for j in range(bands)] for at in places]
+    )
+
+
+def turned(x: Tensor, angles: Tensor) -> Tensor:
+    """Return (L, head_dim) with its first pairs turned, as complex numbers, and the rest kept."""
+    pairs = torch.view_as_complex(x[:, : 2 * angles.shape[1]].unflatten(1, (-1, 2)).contiguous())
+    first = torch.view_as_real(pairs * torch.exp(1j * angles)).flatten(1)
+    return torch.cat([first, x[:, 2 * angles.shape[1] :]], dim=1)
+
+
+@pytest.mark.parametrize(("head_dim", "grid", "bands"), [(11, (2, 3), 2), (64, (2, 1, 3), 10)])
+@pytest.mark.parametrize("theta", [1e4, 7.0])
+def test_rope_turns_a_prefix_of_the_head(
+    head_dim: int, grid: tuple[int, ...], bands: int, theta: float
+) -> None:
+    x = torch.randn(int(np.prod(grid)), head_dim)
+    angles = angles_by_hand([list(at) for at in np.ndindex(grid)], bands, theta)
+    found = AxialRope(head_dim, ndim=len(grid), theta=theta)(x, grid)
+    torch.testing.assert_close(found, turned(x, angles), rtol=0, atol=1e-5)
+    kept = head_dim - 2 * bands * len(grid)
+    assert 0 < kept < 2 * len(grid) and torch.equal(found[:, -kept:], x[:, -kept:])
+    # what a width without a rest gives is the same numbers
+    whole = AxialRope(head_dim - kept, ndim=len(grid), theta=theta)(x[:, :-kept], grid)
+    assert torch.equal(found[:, :-kept], whole)
+
+
+@pytest.mark.parametrize(
+    ("grid", "reduction"), [((4, 6), (2, 3)), ((4, 2, 3), (4, 1, 3)), ((2, 4, 2), (2, 2, 2))]
+)
+def test_rope_of_reduced_keys(grid: tuple[int, ...], reduction: tuple[int, ...]) -> None:
+    """Keys stand at the centres of their patches, in steps of the queries' grid."""
+    mixer = build(14, grid, reduction=reduction, rope="axial", theta=50.0)
+    x = torch.randn(1, 14, *grid)
+    coarse = tuple(n // r for n, r in zip(grid, reduction, strict=True))
+    assert mixer.reduce is not None
+    centres = [
+        [float(np.mean(range(i * r, i * r + r))) for i, r in zip(cell, reduction, strict=True)]
+        for cell in np.ndindex(coarse)
+    ]
+    bands = 14 // (2 * len(grid))
+    q = mixer.query(x.flatten(2).mT)[0]
+    k, v = mixer.key_value(mixer.reduce_norm(mixer.reduce(x).flatten(2).mT))[0].chunk(2, dim=-1)
+    q = turned(q, angles_by_hand([list(at) for at in np.ndindex(grid)], bands, 50.0))
+    k = turned(k, angles_by_hand(centres, bands, 50.0))
+    want = mixer.proj(torch.softmax(q @ k.mT / 14**0.5, dim=-1) @ v)
+    torch.testing.assert_close(mixer(x)[0].flatten(1).mT, want, rtol=0, atol=1e-5)
+
+
+def test_rope_with_auto_is_that_of_the_number() -> None:
+    planned = plan(load(auto((18, 14), rope="axial")))
+    assert reduction_of(planned) == (3, 1)
+    torch.manual_seed(0)
+    net = archspec.build(auto((18, 14), rope="axial"))
+    torch.manual_seed(0)
+    other = archspec.build(auto((18, 14), rope="axial", reduction=(3, 1)))
+    x = torch.randn(1, 1, 18, 14)
+    assert torch.equal(net(x), other(x))
+
+
+def test_rope_may_be_drawn(tmp_path: Path) -> None:
+    """`theta` is a hole like any number, in a member of a choice too."""
+    tree = auto((16, 16), reduction=2)
+    mixer = {**tree["encoder"]["stages"][0]["mixer"], "rope": "axial"}
+    tree["encoder"]["stages"][0]["mixer"] = {
+        "choice": [{"kind": "conv"}, {**mixer, "theta": {"float": [10.0, 1e4], "log": True}}]
+    }
+    path = tmp_path / "space.yaml"
+    path.write_text(dump(tree), encoding="utf-8")
+    space = load_space(path)
+    drawn = {"encoder.stages.0.mixer": "attention", "encoder.stages.0.mixer[attention].theta": 99.0}
+    found = space.draw(FixedTrial(drawn)).stages[0].spec.mixer
+    assert isinstance(found, AttentionMixerSpec) and found.theta == 99.0
+
+
+def test_theta_keeps_the_hashes_of_specs_without_it() -> None:
+    plain, drawn = (load(auto((8, 8), rope="axial", **theta)) for theta in ({}, {"theta": 1e4}))
+    assert arch_hash(plain) == arch_hash(drawn)
+    assert arch_hash(plain) != arch_hash(load(auto((8, 8), rope="axial", theta=1e3)))
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -177,15 +264,15 @@ def test_refusals() -> None:
     assert message.endswith("nearest: [24, 40, 12] or [24, 40, 18]")
     message = refused(16, [8, 8, 8], reduction=[2, 2])
     assert message.startswith("reduction: [2, 2] has 2 entries")
-    assert refused(64, [8, 8, 8], num_heads=2, rope="axial") == (
-        "rope: 'axial' on 3 axes needs head dims divisible by 6, but 64 / 2 heads = 32; "
-        "nearest: width 60 or 72, or rope: none"
+    assert refused(64, [8, 8, 8], num_heads=16, rope="axial") == (
+        "rope: 'axial' on 3 axes needs head dims of at least 6, but 64 / 16 heads = 4; "
+        "nearest: num_heads 8, or width 96, or rope: none"
     )
     assert refused(6, [8, 8], num_heads=3, rope="axial").endswith(
-        "heads = 2; nearest: width 12, or rope: none"
+        "heads = 2; nearest: num_heads 1, or width 12, or rope: none"
     )
-    assert refused(24, [8, 8], reduction=2, rope="axial").startswith(
-        "rope: 'axial' needs reduction 1, because reduced keys have no grid position"
+    assert refused(24, [8, 8], theta=10.0) == (
+        "theta: goes with rope: axial, not none; leave it out"
     )
 
 
@@ -311,9 +398,6 @@ def test_an_export_has_the_number() -> None:
 
 
 def test_refusals_of_auto() -> None:
-    assert refused(24, [8, 8], reduction="auto", rope="axial").startswith(
-        "rope: 'axial' needs reduction 1, because reduced keys have no grid position"
-    )
     assert refused(24, [8, 8], reduction=2, reduce_above=9) == (
         "reduce_above: goes with reduction: auto, not 2; leave it out"
     )
