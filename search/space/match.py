@@ -29,7 +29,7 @@ _LEAST_AWAY = 16
 
 @dataclass(frozen=True)
 class _Found:
-    """Widths that were tried, what they cost, and how far they leave a common scale."""
+    """Widths that were tried, and what they cost: nothing where no network has them."""
 
     widths: tuple[int, ...]
     cost: float
@@ -72,8 +72,13 @@ def match_spec(
             changed = tree
             for path, width in zip(paths, widths, strict=True):
                 changed = with_node(changed, path, width)
-            planned = plan(load(changed), sizes)
-            tried[widths] = _Found(widths, measure(planned), planned.spec)
+            try:
+                planned = plan(load(changed), sizes)
+                tried[widths] = _Found(widths, measure(planned), planned.spec)
+            except SpecError:
+                if not tried:  # the widths as they are written
+                    raise
+                tried[widths] = _Found(widths, 0.0, loaded)  # too narrow for one of its parts
         return tried[widths]
 
     scale = _scale(base, target, cost)
@@ -83,7 +88,8 @@ def match_spec(
         found = cost(widths)
         if found.miss(target.target) <= target.tolerance:
             return found.spec
-    nearest = min(tried.values(), key=lambda found: found.miss(target.target))
+    networks = [found for found in tried.values() if found.cost]
+    nearest = min(networks, key=lambda found: found.miss(target.target))
     names = ", ".join(
         f"{dotted(path)}={width}" for path, width in zip(paths, nearest.widths, strict=True)
     )
@@ -163,7 +169,7 @@ def _hopeless(widths: tuple[int, ...], tried: Iterable[_Found], target: MatchSpe
     for found in tried:
         pairs = list(zip(widths, found.widths, strict=True))
         if found.cost < target.target * (1 - target.tolerance):
-            if all(width <= other for width, other in pairs):
+            if found.cost and all(width <= other for width, other in pairs):
                 return True
         elif found.cost > target.target * (1 + target.tolerance) and all(
             width >= other for width, other in pairs

@@ -314,3 +314,16 @@ def test_the_mixers_host_is_the_one_that_was_designed() -> None:
     assert names == [*mixers, "training.lr", BUDGET]
     rates = next(hole.options for hole in space.holes() if hole.name == "training.lr")
     assert len(rates) >= 3
+
+
+def test_widths_that_no_network_has_are_passed_over() -> None:
+    """Rotary heads need 6 channels on three axes; fewer do not count as cheap."""
+    tree = host({"kind": "attention", "rope": "axial"}, {"kind": "identity"})
+    found = match_spec(tree, MatchSpec(macs=12e6, multiple=1, tolerance=0.05))
+    assert 6 <= found.encoder.stages[0].width < 16
+    assert abs(cost(found).macs / 12e6 - 1) <= 0.05
+    with pytest.raises(SpecError, match="nearest: .*width=6"):
+        match_spec(tree, MatchSpec(macs=1e6, multiple=1))
+    tree["encoder"]["stages"][0]["width"] = 4
+    with pytest.raises(SpecError, match="head dims of at least 6"):
+        match_spec(tree, MatchSpec(macs=12e6, multiple=1))
