@@ -1,14 +1,16 @@
 """Down-sampling: how a stage enters its grid."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 from blocks.downsample.conv import DownsampleSpec
 from blocks.downsample.entry import EntrySpec
+from blocks.downsample.mednext import MedNeXtDownsampleSpec
 from blocks.registry import Slot
 
-DOWNSAMPLES = Slot[EntrySpec]("downsample", EntrySpec, (DownsampleSpec,))
+_Own = DownsampleSpec | MedNeXtDownsampleSpec
+DOWNSAMPLES = Slot[EntrySpec]("downsample", EntrySpec, get_args(_Own))
 register_downsample = DOWNSAMPLES.register
 if TYPE_CHECKING:
-    AnyDownsample = DownsampleSpec
+    AnyDownsample = _Own
 else:
     AnyDownsample = Annotated[EntrySpec, DOWNSAMPLES]

@@ -31,19 +31,23 @@ def conv(
     stride: Grid | None = None,
     groups: int = 1,
     bias: bool = True,
+    dilation: Grid | None = None,
 ) -> nn.Module:
     """Return a convolution that maps a grid n to n / stride on every axis.
 
-    The padding (k - 1) // 2 does so for odd kernels, and for even ones where the stride is > 1.
+    The padding (k - 1) // 2, times the dilation, does so for odd kernels, and for even ones where
+    the stride is > 1.
     """
     ndim = len(kernel_size)
-    padding = tuple((k - 1) // 2 for k in kernel_size)
+    dilation = dilation or (1,) * ndim
+    padding = tuple((k - 1) // 2 * d for k, d in zip(kernel_size, dilation, strict=True))
     return _CONV[ndim](
         in_channels,
         out_channels,
         kernel_size,
         stride=stride or (1,) * ndim,
         padding=padding,
+        dilation=dilation,
         groups=groups,
         bias=bias,
     )
@@ -69,6 +73,20 @@ def doubling_conv(in_channels: int, out_channels: int, *, kernel_size: Grid) -> 
         stride=(2,) * ndim,
         padding=tuple((k - 1) // 2 for k in kernel_size),
         output_padding=(1,) * ndim,
+    )
+
+
+def spreading_conv(
+    in_channels: int, out_channels: int, *, kernel_size: Grid, stride: Grid, groups: int = 1
+) -> nn.Module:
+    """Return the transposed convolution with odd kernel: a grid n becomes (n - 1) * stride + 1."""
+    return _TRANSPOSED[len(stride)](
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=tuple((k - 1) // 2 for k in kernel_size),
+        groups=groups,
     )
 
 

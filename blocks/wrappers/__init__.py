@@ -6,10 +6,11 @@ from blocks.registry import Slot
 from blocks.wrappers.basic import BasicBlockSpec
 from blocks.wrappers.block import BlockSpec
 from blocks.wrappers.cmmb import CMMBSpec
+from blocks.wrappers.convnext import ConvNeXtBlockSpec
 from blocks.wrappers.plain import PlainBlockSpec
 from blocks.wrappers.residual import ResidualBlockSpec
 
-_Own = ResidualBlockSpec | CMMBSpec | BasicBlockSpec | PlainBlockSpec
+_Own = ResidualBlockSpec | CMMBSpec | BasicBlockSpec | PlainBlockSpec | ConvNeXtBlockSpec
 BLOCKS = Slot[BlockSpec]("block", BlockSpec, get_args(_Own))
 register_block = BLOCKS.register
 if TYPE_CHECKING:
