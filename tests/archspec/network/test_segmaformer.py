@@ -23,7 +23,8 @@ from blocks.wrappers.residual import ResidualBlockSpec
 
 Weights = dict[str, Tensor]
 
-KERNELS, STRIDES, HEADS = (7, 3, 3, 3), (4, 2, 2, 2), 6
+STRIDES, HEADS = {7: 4, 3: 2, 1: 1}, 6
+"""The stride of each kernel, axis by axis."""
 PATCHES = [(96, 64), (32, 96, 32)]
 """Grids of the last stage: (3, 2) and (1, 3, 1)."""
 
@@ -131,8 +132,9 @@ def forward(x: Tensor, weights: Weights, layout: str, depths: tuple[int, ...]) -
     patch, skips = x.shape[2:], []
     for level, kind in enumerate(layout):
         p = part(weights, f"stages.{level}.")
-        kernel, stride = KERNELS[level], STRIDES[level]
-        x = convolve(x, part(p, "downsample.0."), stride=stride, padding=kernel // 2)
+        kernel = p["downsample.0.weight"].shape[2:]
+        stride, padding = [STRIDES[k] for k in kernel], [k // 2 for k in kernel]
+        x = convolve(x, part(p, "downsample.0."), stride=stride, padding=padding)
         x = layer_norm(rope(x), part(p, "downsample.2."))
         for index in range(depths[level]):
             x = block(x, part(p, f"blocks.{index}."), kind)
@@ -172,6 +174,10 @@ def small(name: str, patch: tuple[int, ...]) -> SegNet:
         ("segmaformer", "MHHA", (2, 2, 1, 1), PATCHES[0]),
         pytest.param("segmaformer", "MHHA", (2, 2, 1, 1), PATCHES[1], marks=pytest.mark.long),
         pytest.param("segmaformer-2m", "MMMA", (3, 3, 1, 1), PATCHES[0], marks=pytest.mark.long),
+        pytest.param(
+            "segmaformer-synapse", "MHHA", (2, 2, 1, 1), PATCHES[1], marks=pytest.mark.long
+        ),
+        pytest.param("segmaformer-acdc", "MHHA", (2, 2, 1, 1), (8, 32, 64), marks=pytest.mark.long),
         pytest.param("segmaformer-2m", "MMMA", (3, 3, 1, 1), PATCHES[1], marks=pytest.mark.long),
     ],
 )
@@ -224,6 +230,13 @@ def test_size_and_cost() -> None:
     for cost, total in ((counted, 13.61), (fit, 15.08)):
         assert (cost.macs + cost.scan_flops / 3) / 1e9 == pytest.approx(total, abs=0.005)
     assert sum(p.numel() for p in archspec.build("segmaformer").parameters()) == counted.params
+
+
+@pytest.mark.parametrize(
+    ("name", "params"), [("segmaformer-synapse", 1_831_552), ("segmaformer-acdc", 1_822_886)]
+)
+def test_size_of_the_repositorys_other_configurations(name: str, params: int) -> None:
+    assert archspec.cost(name).params == params
 
 
 def variant(layout: str, *, bare: bool = False, **per_stage: tuple[int, ...]) -> ArchSpec:

@@ -181,6 +181,8 @@ FIGURES = {
     "segresmamba": f"{SEGRESMAMBA}\nparameters 72032932; macs 185.41 78.26",
     "segmaformer": f"{SEGMAFORMER}\nparameters 1913025; macs 13.61",
     "segmaformer-2m": SEGMAFORMER,
+    "segmaformer-synapse": "parameters 1831552",
+    "segmaformer-acdc": "parameters 1822886",
     "segformer3d": """\
 parameters 4525251 4511939 4.51; flops 17.5; macs 15.55 15.68 12.87 12.73 12.84 12.8
 dice 82.1 89.9 74.2 82.2 90.96 88.50 88.86 95.53
