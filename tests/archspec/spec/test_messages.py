@@ -33,12 +33,11 @@ WRONG = {
     "unknown key in the decoder": (
         ("act: relu", "actt: relu"),
         "net.yaml:11:22  decoder.actt: unknown key; allowed: head, kind, norm, act, num_blocks, "
-        "kernel_size; "
-        "did you mean 'act'?",
+        "kernel_size, up, block, ratio, grn; did you mean 'act'?",
     ),
     "unknown key in defaults": (
         ("ratio", "rat"),
-        "net.yaml:6:22  encoder.defaults.ffn.rat: unknown key; allowed: kind, ratio; "
+        "net.yaml:6:22  encoder.defaults.ffn.rat: unknown key; allowed: kind, ratio, grn; "
         "did you mean 'ratio'?",
     ),
     "unknown key in the encoder": (
@@ -49,7 +48,7 @@ WRONG = {
     "key that is its own kind": (
         ("kernel_size", "conv"),
         "net.yaml:8:39  encoder.stages.0.mixer.conv: unknown key; allowed: kind, kernel_size, act, "
-        "bias",
+        "bias, groups, dilation",
     ),
     "string for integer": (
         ("width: 32", "width: '32'"),

@@ -99,7 +99,7 @@ WAYS_OUT = {
     ),
     "heads that neither divide nor leave room": (
         ("num_heads: 4", "num_heads: 5, rope: axial"),
-        "nearest: num_heads 4 or 8, or width 30 or 60",
+        "nearest: num_heads 4 or 6, or width 45 or 50",
     ),
 }
 

@@ -322,7 +322,7 @@ def test_widths_that_no_network_has_are_passed_over() -> None:
     found = match_spec(tree, MatchSpec(macs=12e6, multiple=1, tolerance=0.05))
     assert 6 <= found.encoder.stages[0].width < 16
     assert abs(cost(found).macs / 12e6 - 1) <= 0.05
-    with pytest.raises(SpecError, match="nearest: .*width=6"):
+    with pytest.raises(SpecError, match=r"nearest: .*width=6"):
         match_spec(tree, MatchSpec(macs=1e6, multiple=1))
     tree["encoder"]["stages"][0]["width"] = 4
     with pytest.raises(SpecError, match="head dims of at least 6"):
