@@ -7,7 +7,7 @@ entry points of the slot's group (`archspec.mixers`, say); they are imported the
 
 import importlib.metadata
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
@@ -142,16 +142,43 @@ class Slot(Generic[T]):
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        global _is_built
-        kinds = self.kinds()
-        _is_built = True
-        if len(kinds) == 1:
-            return handler.generate_schema(next(iter(kinds.values())))
-        if "" in kinds:
-            choices = {kind: handler.generate_schema(cls) for kind, cls in kinds.items()}
-            return core_schema.tagged_union_schema(choices, discriminator=_kind_or_none)
-        union: Any = reduce(or_, kinds.values())
-        return handler.generate_schema(Annotated[union, Field(discriminator="kind")])
+        return _schema_of(self.kinds(), handler)
+
+
+@dataclass(frozen=True, slots=True)
+class KindsOf:
+    """Mark a field, of a component that holds others, which takes the kinds of a slot.
+
+    `without` are kinds that it does not take. The slot may be made later than the mark.
+    """
+
+    slot: str
+    without: tuple[str, ...] = ()
+
+    def kinds(self) -> dict[str, type[ComponentSpec]]:
+        """Return the classes by kind."""
+        kinds = _SLOTS[self.slot].kinds()
+        return {kind: cls for kind, cls in kinds.items() if kind not in self.without}
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return _schema_of(self.kinds(), handler)
+
+
+def _schema_of(
+    kinds: Mapping[str, type[ComponentSpec]], handler: GetCoreSchemaHandler
+) -> CoreSchema:
+    """Return the schema of a union; from here on, what is registered later rebuilds the models."""
+    global _is_built
+    _is_built = True
+    if len(kinds) == 1:
+        return handler.generate_schema(next(iter(kinds.values())))
+    if "" in kinds:
+        choices = {kind: handler.generate_schema(cls) for kind, cls in kinds.items()}
+        return core_schema.tagged_union_schema(choices, discriminator=_kind_or_none)
+    union: Any = reduce(or_, kinds.values())
+    return handler.generate_schema(Annotated[union, Field(discriminator="kind")])
 
 
 _SLOTS: dict[str, Slot[Any]] = {}
@@ -175,7 +202,7 @@ def classes_in(
     annotation: Any, metadata: Iterator[Any] | list[Any] | tuple[Any, ...] = ()
 ) -> list[type[BaseModel]]:
     """Return the classes of component that an annotation stands for."""
-    slot = next((mark for mark in metadata if isinstance(mark, Slot)), None)
+    slot = next((mark for mark in metadata if isinstance(mark, Slot | KindsOf)), None)
     if slot is not None:
         return list(slot.kinds().values())
     if get_origin(annotation) is Annotated:
@@ -184,6 +211,11 @@ def classes_in(
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [member for argument in get_args(annotation) for member in classes_in(argument)]
+
+
+def slot_of(cls: type[BaseModel]) -> str:
+    """Return the name of the slot that the class is a kind of."""
+    return next(name for name, slot in _SLOTS.items() if cls in slot.kinds().values())
 
 
 def origin_of(component: ComponentSpec) -> Origin:

@@ -18,7 +18,13 @@ from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan
 from archspec.network.resolve import resolve
 from archspec.spec.load import SpecLike
+from archspec.spec.schema import StageSpec
 from blocks.base import Grid
+from blocks.mixers.cycle import mixers_in
+from blocks.post.mixer import MixerPostSpec
+
+_LONGEST = 20
+"""Letters of the mixers of a stage that its row has room for."""
 
 
 def describe(
@@ -83,7 +89,7 @@ def describe_plan(planned: Plan, *, batch: int = 2, available: int | None = None
         stages=tuple(
             StagePart(
                 stage=index,
-                mixer=stage.spec.mixer.kind,
+                mixer=_mixers(stage.spec),
                 depth=stage.spec.depth,
                 width=stage.out.channels,
                 grid=stage.out.grid,
@@ -99,6 +105,13 @@ def describe_plan(planned: Plan, *, batch: int = 2, available: int | None = None
         notes=notes(planned, cost, saved),
         fit=None if available is None else Fit.of(planned, batch, available),
     )
+
+
+def _mixers(stage: StageSpec) -> str:
+    """Return the kinds that blocks have in turn, and behind a plus that which follows them."""
+    behind = f" + {stage.post.mixer.kind}" if isinstance(stage.post, MixerPostSpec) else ""
+    text = "/".join(mixer.kind for mixer in mixers_in(stage.mixer)) + behind
+    return text if len(text) <= _LONGEST else f"{stage.mixer.kind}{behind}"
 
 
 def _share(cost: Cost, saved: dict[str, int], path: str) -> Share:

@@ -39,8 +39,11 @@ def _attention(planned: Plan) -> list[str]:
     found = []
     for index, stage in enumerate(planned.stages):
         tokens, width = math.prod(stage.out.grid), stage.out.channels
-        reduced = stage.spec.mixer.divisor(stage.out.ndim) != (1,) * stage.out.ndim
-        if stage.spec.mixer.kind == "attention" and not reduced and tokens > _MANY_TOKENS * width:
+        full = any(
+            mixer.kind == "attention" and mixer.divisor(stage.out.ndim) == (1,) * stage.out.ndim
+            for mixer in stage.spec.mixers()
+        )
+        if full and tokens > _MANY_TOKENS * width:
             found.append(
                 f"stage {index} attends among {tokens:,} tokens of width {width}: products of "
                 "queries and keys dominate; mixer.reduction or a scan is cheaper"

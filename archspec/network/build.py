@@ -13,6 +13,7 @@ from archspec.spec.load import SpecLike
 from blocks.base import Grid
 from blocks.decoders.decoder import Decoder, Heads
 from blocks.layers.norm import build_norm
+from blocks.mixers.cycle import mixer_of_block
 from blocks.wrappers.block import ConvBlockSpec
 
 
@@ -69,7 +70,7 @@ def _build_stage(stage: StagePlan, positions: list[float]) -> Stage:
         downsample=downsample if entry is None else nn.Identity(),
         local=nn.Identity() if local is None else local,
         blocks=[
-            _build_block(stage, position, entry=None if index else entry)
+            _build_block(stage, index, position, entry=None if index else entry)
             for index, position in enumerate(positions)
         ],
         post=spec.post.build(at),
@@ -79,10 +80,12 @@ def _build_stage(stage: StagePlan, positions: list[float]) -> Stage:
     )
 
 
-def _build_block(stage: StagePlan, position: float, *, entry: nn.Module | None) -> nn.Module:
+def _build_block(
+    stage: StagePlan, index: int, position: float, *, entry: nn.Module | None
+) -> nn.Module:
     """Return one block; `entry` is the stage's strided convolution, for the first to hold."""
     spec, at = stage.spec, stage.out
-    mixer, ffn = spec.mixer.build(stage.mixed), spec.ffn.build(at)
+    mixer, ffn = mixer_of_block(spec.mixer, index).build(stage.mixed), spec.ffn.build(at)
     if entry is not None:
         assert isinstance(spec.block, ConvBlockSpec)
         return spec.block.build_first(stage.inp, at, conv=entry, mixer=mixer, ffn=ffn)

@@ -15,21 +15,20 @@ from archspec.network.bounds import (
     up_to,
 )
 from archspec.network.input_sizes import OF_SPEC, InputSizes
+from archspec.network.stage_rules import check_entry, check_tap
 from archspec.network.stages import fitted
 from archspec.network.strides import (
     largest_divisor,
     nearest_patch,
-    stage_divisor,
     total_stride,
 )
 from archspec.network.window import Window, next_size
 from archspec.spec.claims import MAX_PATCH_AXIS
 from archspec.spec.schema import ArchSpec, StageSpec
-from blocks.base import MAX_WIDTH, Grid, SpecError, StageShape, is_count
+from blocks.base import MAX_WIDTH, Grid, LayerSpec, SpecError, StageShape, is_count
 from blocks.decoders.decoder import Heads, divides, plans_strides
 from blocks.errors import Problem, quoted
 from blocks.layers.norm import OnePositionError, check_norm
-from blocks.wrappers.block import ConvBlockSpec
 
 _MORE = 3
 """Sizes per axis that are tried where the next one that divides does not suffice."""
@@ -245,6 +244,7 @@ class _Planning:
             path = f"encoder.stages.{index}"
             self._check(f"{path}.downsample", partial(stage.downsample.strides, len(self.patch)))
             self._check(f"{path}.mixer", partial(stage.mixer.divisor, len(self.patch)))
+            self._check(f"{path}.post", partial(stage.post.divisor, len(self.patch)))
         self._raise(advise=False)
         return total_stride(self.spec, len(self.patch))
 
@@ -258,19 +258,25 @@ class _Planning:
             self._check(f"{path}.local", lambda: stage.local.check(out))
         mixed = stage.block.mixer_shape(out)
         last = stage is self.spec.encoder.stages[-1]
-        stage = self._with_settled_mixer(stage, mixed, out.grid, path)
+        largest = partial(largest_divisor, stage.block, grid)
+        stage = self._settled(stage, "mixer", mixed, largest, path)
+        stage = self._settled(stage, "post", out, partial(largest_divisor, None, grid), path)
         if stage.depth:  # a stage without blocks builds none of their parts
             self._check(f"{path}.block", lambda: stage.block.check(out))
             field = f"{path}.mixer.{stage.mixer.divisor_field}"
-            self._check_divides(out.grid, stage_divisor(stage, out.ndim), field)
+            needed = stage.block.grid_divisor(stage.mixer.divisor(out.ndim))
+            self._check_divides(out.grid, needed, field)
             if self.divides:
                 self._check(f"{path}.mixer", lambda: stage.mixer.check(mixed))
             self._check(f"{path}.ffn", lambda: stage.ffn.check(out))
-        self._check(f"{path}.post", lambda: stage.post.check(out))
+        field = f"{path}.post.{stage.post.divisor_field}"
+        self._check_divides(out.grid, stage.post.divisor(out.ndim), field)
+        if self.divides:
+            self._check(f"{path}.post", lambda: stage.post.check(out))
         self._check(path, lambda: check_norm(stage.norm, out, field="norm"))
         self._check(f"{path}.skip", lambda: stage.skip.check(out))
-        self._check(path, lambda: _check_entry(stage))
-        self._check(path, lambda: _check_tap(stage, last=last))
+        self._check(path, lambda: check_entry(stage))
+        self._check(path, lambda: check_tap(stage, last=last))
         return StagePlan(path, stage, inp, mixed, out)
 
     def _check_input(self, inp: StageShape) -> None:
@@ -299,16 +305,22 @@ class _Planning:
             self.problems += tensor_problems({"decoder": largest}, self.padded)
         self._raise(advise=False)
 
-    def _with_settled_mixer(
-        self, stage: StageSpec, mixed: StageShape, grid: Grid, path: str
+    def _settled(
+        self,
+        stage: StageSpec,
+        name: str,
+        at: StageShape,
+        largest: Callable[[int], Grid],
+        path: str,
     ) -> StageSpec:
-        """Return the stage with numbers for what its mixer leaves to the grid."""
-        mixer = stage.mixer
+        """Return the stage with numbers for what one of its parts leaves to the grid."""
+        part: LayerSpec = getattr(stage, name)
+        settled = part
         try:
-            mixer = mixer.settled(mixed, partial(largest_divisor, stage, grid))
+            settled = part.settled(at, largest)
         except SpecError as error:
-            self.problems += error.below(f"{path}.mixer").problems
-        return stage if mixer is stage.mixer else stage.model_copy(update={"mixer": mixer})
+            self.problems += error.below(f"{path}.{name}").problems
+        return stage if settled is part else stage.model_copy(update={name: settled})
 
     def _check_divides(self, grid: Grid, divisor: Grid, field: str) -> None:
         if self.divides and any(n % d for n, d in zip(grid, divisor, strict=True)):
@@ -370,31 +382,3 @@ def _settled(spec: ArchSpec, stages: list[StagePlan]) -> ArchSpec:
 def _decoder_inputs(spec: ArchSpec, stages: tuple[StagePlan, ...]) -> tuple[StageShape, ...]:
     skips = tuple(stage.out for stage in stages)
     return (stages[0].inp, *skips) if spec.decoder.takes_input else skips
-
-
-def _check_tap(stage: StageSpec, *, last: bool) -> None:
-    built = stage.depth > 0 or stage.has_local
-    dead = built or stage.post.kind != "none" or stage.norm != "none"
-    if last and dead and stage.skip.tap == "before_blocks":
-        raise SpecError(
-            "'before_blocks' on the last stage leaves its blocks without use",
-            field="skip.tap",
-            suggestion="use after, or depth: 0 with no local, no post and no norm",
-        )
-
-
-def _check_entry(stage: StageSpec) -> None:
-    """Refuse a stride in the first block where there is none, or where something comes between."""
-    if not stage.downsample.is_in_block:
-        return
-    needed = None
-    if not isinstance(stage.block, ConvBlockSpec):
-        needed = f"block.kind basic or plain, not {stage.block.kind!r}"
-    elif stage.depth == 0:
-        needed = "depth of at least 1, for the block that holds the stride"
-    elif stage.local.kind != "none":
-        needed = f"local.kind none, not {stage.local.kind!r}, which would come before the stride"
-    elif stage.skip.tap == "before_blocks":
-        needed = "skip.tap after, because the stage's grid starts in its first block"
-    if needed is not None:
-        raise SpecError(f"true needs {needed}", field="downsample.in_block")

@@ -13,7 +13,10 @@ from typing import Any
 from archspec.network.input_sizes import InputSizes
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec, StageSpec
+from archspec.spec.tree import walk
+from archspec.spec.yaml_file import dotted
 from blocks.base import Grid, SpecError, StageShape, per_axis
+from blocks.mixers.cycle import mixers_in
 
 _MIN_GRID = 4
 """Positions below which nnU-Net pools no axis (`UNet_featuremap_min_edge_length`)."""
@@ -211,7 +214,8 @@ def _repeated(stages: Sequence[StageSpec], trailing: Sequence[int]) -> list[int]
 
 def _parts(stage: StageSpec) -> list[dict[str, Any]]:
     """Return mixer and block as they are compared."""
-    found = [stage.mixer.model_dump(), stage.block.model_dump()]
+    members = [mixer.model_dump() for mixer in mixers_in(stage.mixer)]
+    found = [*members, stage.block.model_dump()]
     for part in found:
         if "kernel_size" in part:
             part["kernel_size"] = _largest(part["kernel_size"])
@@ -226,13 +230,16 @@ def _fit_stage(written: dict[str, Any], place: _Place, *, last: bool) -> None:
         _strided_kernel(size, step, place.full) if axis else 1
         for step, axis in zip(place.stride, wide, strict=True)
     )
-    for name, part in written.items():
+    _set_axes(downsample, "stride", place.stride, "downsample")
+    _set_axes(downsample, "kernel_size", kernel, "downsample")
+    for name, whole in written.items():
         if name == "downsample":
-            _set_axes(part, "stride", place.stride, name)
-            _set_axes(part, "kernel_size", kernel, name)
-        elif isinstance(part, dict) and part.get("kernel_size") is not None:
-            largest = _largest(part["kernel_size"])
-            _set_axes(part, "kernel_size", tuple(largest if axis else 1 for axis in wide), name)
+            continue
+        for path, part in walk(whole, (name,)):
+            if isinstance(part, dict) and part.get("kernel_size") is not None:
+                largest = _largest(part["kernel_size"])
+                axes = tuple(largest if axis else 1 for axis in wide)
+                _set_axes(part, "kernel_size", axes, dotted(path))
 
 
 def _fit_decoder(

@@ -4,6 +4,7 @@ import math
 
 from archspec.spec.schema import ArchSpec, StageSpec
 from blocks.base import Grid
+from blocks.wrappers.block import BlockSpec
 
 
 def total_stride(spec: ArchSpec, ndim: int) -> Grid:
@@ -21,15 +22,20 @@ def total_stride(spec: ArchSpec, ndim: int) -> Grid:
 
 
 def stage_divisor(stage: StageSpec, ndim: int) -> Grid:
-    """Return by what the stage's grid must divide for its mixers' sake."""
+    """Return by what the stage's grid must divide for its mixers' sake, in blocks and behind."""
+    behind = stage.post.divisor(ndim)
     if stage.depth == 0:
-        return (1,) * ndim
-    return stage.block.grid_divisor(stage.mixer.divisor(ndim))
+        return behind
+    return tuple(map(math.lcm, behind, stage.block.grid_divisor(stage.mixer.divisor(ndim))))
 
 
-def largest_divisor(stage: StageSpec, grid: Grid, most: int) -> Grid:
-    """Return per axis the largest number up to `most` that the stage's mixer may divide it by."""
-    needed = [stage.block.grid_divisor((number,) * len(grid)) for number in range(1, most + 1)]
+def largest_divisor(block: BlockSpec | None, grid: Grid, most: int) -> Grid:
+    """Return per axis the largest number up to `most` that a mixer in the block may divide it by.
+
+    Without a block the mixer gets the grid itself.
+    """
+    numbers = [(number,) * len(grid) for number in range(1, most + 1)]
+    needed = numbers if block is None else [block.grid_divisor(number) for number in numbers]
     return tuple(
         max(number for number, needs in enumerate(needed, start=1) if n % needs[axis] == 0)
         for axis, n in enumerate(grid)

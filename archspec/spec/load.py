@@ -11,6 +11,7 @@ from archspec.spec.find import is_a_space, load_tree
 from archspec.spec.messages import MAX_EXPLAINED, Mistake, mistakes
 from archspec.spec.migrations import upgrade
 from archspec.spec.schema import ArchSpec
+from archspec.spec.short_forms import written_out
 from archspec.spec.training import OF_OPTIMIZERS
 from archspec.spec.tree import node_at, replaced, with_node, without_node, writable_path
 from archspec.spec.yaml_file import NodePath, Source, dotted, parse
@@ -44,6 +45,7 @@ def apply_overrides(source: Source, overrides: Sequence[str]) -> Source:
     Raises:
         SpecError: not of the form path=value, or the path leads through a scalar or past a list.
     """
+    source = written_out(source)
     tree, marks = source.tree, dict(source.marks)
     problems: list[Problem] = []
     check_number(overrides)
@@ -128,7 +130,7 @@ def check(source: Source) -> Checked:
     if not isinstance(source.tree, dict):
         wrong = Problem("a spec must be a mapping, e.g. name: my-net", source.where(()))
         return Checked(None, source, [*problems, wrong])
-    source = upgrade(source)
+    source = written_out(upgrade(source))
     spec = None
     while spec is None:
         try:

@@ -12,7 +12,7 @@ from archspec.spec.schema import ArchSpec
 from archspec.spec.words import SYNONYMS, nearest, shown
 from archspec.spec.yaml_file import NodePath, dotted
 from blocks.errors import Problem
-from blocks.registry import classes_in, kind_of, slots
+from blocks.registry import classes_in, kind_of, slot_of, slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,14 @@ def _resolve(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[NodePat
     classes: list[_Owner] = [root]
     for part in loc:
         owner = classes[-1]
-        if isinstance(owner, tuple):  # pydantic names the member of a union, which is no key
+        if isinstance(part, int):
+            classes.append(owner)
+        elif isinstance(owner, tuple):  # pydantic names the member of a union, which is no key
             classes[-1] = next(member for member in owner if kind_of(member) == part)
             continue
+        else:
+            classes.append(_child(owner, part))
         path.append(part)
-        classes.append(_child(owner, part) if isinstance(part, str) else owner)
     return tuple(path), classes
 
 
@@ -100,7 +103,7 @@ def _explain(error: ErrorDetails, path: NodePath, classes: list[_Owner]) -> Mist
     if kind == "extra_forbidden":
         return _unknown_key(str(path[-1]), path, classes)
     if kind.startswith("union_tag"):
-        return _unknown_kind(kind, value, str(error["loc"][-1]), path, classes[-1])
+        return _unknown_kind(kind, value, path, classes[-1])
     if kind == "literal_error":
         words = [word.strip(" '") for word in context["expected"].replace(" or ", ",").split(",")]
         return _unknown_word(f"{shown(value)} is not allowed", value, words, path)
@@ -127,8 +130,9 @@ def _explain(error: ErrorDetails, path: NodePath, classes: list[_Owner]) -> Mist
     return Mistake(path, Problem(message, suggestion=_meaning(path, classes)))
 
 
-def _unknown_kind(kind: str, value: Any, slot: str, path: NodePath, members: _Owner) -> Mistake:
+def _unknown_kind(kind: str, value: Any, path: NodePath, members: _Owner) -> Mistake:
     assert isinstance(members, tuple)
+    slot = slot_of(members[0])
     kinds = [kind_of(member) for member in members]
     if kind == "union_tag_not_found":
         return Mistake(path, Problem("missing", allowed=", ".join(kinds)))

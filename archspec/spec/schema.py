@@ -17,7 +17,10 @@ from blocks.layers.norm import Norm
 from blocks.local import AnyLocal
 from blocks.local.none import NoLocalSpec
 from blocks.mixers import AnyMixer
+from blocks.mixers.cycle import KIND as CYCLE
+from blocks.mixers.cycle import mixers_in
 from blocks.post import AnyPost
+from blocks.post.mixer import MixerPostSpec
 from blocks.post.none import NoPostSpec
 from blocks.registry import rebuilt_with_slots
 from blocks.skip import AnySkip
@@ -58,6 +61,11 @@ class StageSpec(ComponentSpec, defer_build=True):
         """Say whether a local module is built: one for every block needs a block."""
         return self.has_local_per("stage") or (self.has_local_per("block") and self.depth > 0)
 
+    def mixers(self) -> tuple[AnyMixer, ...]:
+        """Return the mixers of its blocks, each once, and that behind them, if there is one."""
+        behind = (self.post.mixer,) if isinstance(self.post, MixerPostSpec) else ()
+        return (*mixers_in(self.mixer)[: self.depth], *behind)
+
     def has_local_per(self, what: Literal["stage", "block"]) -> bool:
         """Say whether the stage, or each of its blocks, has a local module before it."""
         repeat = getattr(self.local, "repeat", "stage")  # one without the field stands once
@@ -81,10 +89,13 @@ def _check_stages(stages: Any) -> Any:
 def merge_defaults(defaults: Any, stage: Any) -> Any:
     """Return the stage with missing fields taken from the defaults, component by component.
 
-    A component of another `kind` than the default's takes nothing from it.
+    A component of another `kind` than the default's takes nothing from it; members of a cycle of
+    mixers are merged one by one where the default is none.
     """
     if not isinstance(defaults, dict) or not isinstance(stage, dict):
         return stage
+    if stage.get("kind") == CYCLE != defaults.get("kind") and isinstance(stage.get("of"), tuple):
+        return {**stage, "of": tuple(merge_defaults(defaults, one) for one in stage["of"])}
     if stage.get("kind", defaults.get("kind")) != defaults.get("kind"):
         return stage
     merged = {key: merge_defaults(defaults.get(key), value) for key, value in stage.items()}

@@ -7,6 +7,7 @@ from archspec.spec.load import load
 from archspec.spec.tree import node_at
 from archspec.spec.yaml_file import Source
 from blocks.base import SpecError
+from blocks.mixers.cycle import KIND as CYCLE
 from search.space.holes import hole_kind
 from search.space.references import Reference
 from search.space.space import Space
@@ -77,7 +78,9 @@ def _restricted(node: Any, *, drop: bool) -> Any:
 
 
 def _is_local_spec(name: str) -> bool:
-    return all(stage.mixer.kind in _KINDS for stage in load(name).encoder.stages)
+    return all(
+        mixer.kind in _KINDS for stage in load(name).encoder.stages for mixer in stage.mixers()
+    )
 
 
 def _is_local(mixer: Any) -> bool:
@@ -88,6 +91,8 @@ def _is_local(mixer: Any) -> bool:
         return False
     if hole_kind(mixer) == "choice" and isinstance(mixer["choice"], tuple):
         return all(map(_is_local, mixer["choice"]))
+    if mixer.get("kind") == CYCLE and isinstance(mixer.get("of"), tuple):
+        return all(map(_is_local, mixer["of"]))
     return mixer.get("kind") in _KINDS
 
 

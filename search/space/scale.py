@@ -1,13 +1,13 @@
 """Widths scaled down by one factor until a network keeps the limits of a search."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from archspec.network.plan import Plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
-from archspec.spec.tree import node_at, paths_at, split_path, with_node
+from archspec.spec.tree import node_at, paths_at, split_path, walk, with_node
 from archspec.spec.yaml_file import NodePath
 from blocks.base import SpecError
 
@@ -78,5 +78,12 @@ def _width(tree: Any, path: NodePath, step: int, grain: int) -> int:
     width: int = node_at(tree, path)
     grain = math.gcd(width, grain)
     if path[0] == "encoder":
-        grain = math.lcm(grain, node_at(tree, (*path[:-1], "mixer", "num_heads"), 1))
+        grain = math.lcm(grain, *_heads(node_at(tree, path[:-1])))
     return max(width * step // _STEPS // grain, 1) * grain
+
+
+def _heads(tree: Any) -> Iterator[int]:
+    """Yield the numbers of heads of everything in a stage."""
+    for path, node in walk(tree):
+        if path[-1:] == ("num_heads",):
+            yield node

@@ -39,6 +39,7 @@ from archspec.spec.load import apply_overrides, in_order, load, located, validat
 from archspec.spec.messages import mistakes
 from archspec.spec.migrations import upgrade
 from archspec.spec.schema import ArchSpec
+from archspec.spec.short_forms import written_out
 from archspec.spec.yaml_file import Source, compose, read_text
 from blocks.base import SpecError
 from search.space.anchors import check_anchor, plan_anchor
@@ -208,6 +209,7 @@ def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
     source = space_tree(path)
     if source.problems:
         raise SpecError(source.problems)
+    source = written_out(source)
     source = apply_overrides(source, expand_overrides(source, overrides))
     if not isinstance(source.tree, dict):
         raise SpecError("a space must be a mapping, a spec with holes", where=source.where(()))
@@ -215,7 +217,7 @@ def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
     settings = _settings(source, source.tree.get("search", {}))
     source = put_holes(source, settings.holes)
     tree = {key: value for key, value in source.tree.items() if key != "search"}
-    source = resolve_ties(Source(source.name, tree, source.marks))
+    source = resolve_ties(written_out(Source(source.name, tree, source.marks)))
     _check_sizes(source)
     settings = settings.model_copy(update={"holes": {}})
     space = _with_anchors(Space(source, settings, bundled=str(path) in list_spaces()))
