@@ -102,7 +102,8 @@ class Plan:
 
     @property
     def skips(self) -> tuple[StageShape, ...]:
-        return tuple(stage.out for stage in self.stages)
+        """Return the features that stages give the decoder."""
+        return _skips(self.stages)
 
     @property
     def decoder_inputs(self) -> tuple[StageShape, ...]:
@@ -271,7 +272,7 @@ class _Planning:
             self._check(f"{path}.ffn", lambda: stage.ffn.check(out))
         field = f"{path}.post.{stage.post.divisor_field}"
         self._check_divides(out.grid, stage.post.divisor(out.ndim), field)
-        if self.divides:
+        if self.divides or stage.post.kind != "mixer":
             self._check(f"{path}.post", lambda: stage.post.check(out))
         self._check(path, lambda: check_norm(stage.norm, out, field="norm"))
         self._check(f"{path}.skip", lambda: stage.skip.check(out))
@@ -380,5 +381,9 @@ def _settled(spec: ArchSpec, stages: list[StagePlan]) -> ArchSpec:
 
 
 def _decoder_inputs(spec: ArchSpec, stages: tuple[StagePlan, ...]) -> tuple[StageShape, ...]:
-    skips = tuple(stage.out for stage in stages)
+    skips = _skips(stages)
     return (stages[0].inp, *skips) if spec.decoder.takes_input else skips
+
+
+def _skips(stages: tuple[StagePlan, ...]) -> tuple[StageShape, ...]:
+    return tuple(stage.out for stage in stages if stage.spec.skip.tap != "none")

@@ -12,7 +12,7 @@ from blocks.skip.transform import Tap
 class Stage(nn.Module):
     """Down-sample, run local and blocks, post, norm: (B, C, *grid) -> (B, width, *grid / stride).
 
-    Returns the features for the next stage, and those for the decoder.
+    Returns the features for the next stage, and those for the decoder, None where it gets none.
     """
 
     def __init__(
@@ -35,9 +35,11 @@ class Stage(nn.Module):
         self.skip = skip
         self.tap = tap
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         entered = self.downsample(x)
         out = self.norm(self.post(self.blocks(self.local(entered))))
+        if self.tap == "none":
+            return out, None
         return out, self.skip(entered if self.tap == "before_blocks" else out)
 
 
@@ -75,6 +77,7 @@ class SegNet(nn.Module):
         skips = [x] if self.decoder.takes_input else []
         for stage in self.stages:
             x, skip = stage(x)
-            skips.append(skip)
+            if skip is not None:
+                skips.append(skip)
         out: Tensor | list[Tensor] = self.decoder(skips, grid, size)
         return out

@@ -6,7 +6,13 @@ from blocks.wrappers.block import ConvBlockSpec
 
 
 def check_tap(stage: StageSpec, *, last: bool) -> None:
-    """Refuse blocks of the last stage that nothing sees."""
+    """Refuse a last stage, or blocks of it, that nothing sees."""
+    if last and stage.skip.tap == "none":
+        raise SpecError(
+            "'none' on the last stage leaves it without use",
+            field="skip.tap",
+            suggestion="use after or before_blocks",
+        )
     built = stage.depth > 0 or stage.has_local
     dead = built or stage.post.kind != "none" or stage.norm != "none"
     if last and dead and stage.skip.tap == "before_blocks":

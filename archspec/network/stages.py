@@ -17,6 +17,7 @@ from archspec.spec.tree import walk
 from archspec.spec.yaml_file import dotted
 from blocks.base import Grid, SpecError, StageShape, per_axis
 from blocks.mixers.cycle import mixers_in
+from blocks.post.mixer import MixerPostSpec
 
 _MIN_GRID = 4
 """Positions below which nnU-Net pools no axis (`UNet_featuremap_min_edge_length`)."""
@@ -90,10 +91,11 @@ def fitted(spec: ArchSpec, sizes: InputSizes) -> FittedStages:
     the stage of that grid has.
 
     A trailing stage that strode, and no longer does along any axis, is dropped if an earlier one
-    that stays has the same mixer and the same block: equal in kind and every field, a kernel by its
-    largest axis; widths, depths and all other parts may differ. What the decoder says level by
-    level loses its entry, and a bottleneck's width keeps its ratio to the last stage's where that
-    is an integer. Heads that would no longer sit on different grids are left out.
+    that stays has the same mixer, the same block and the same mixer behind blocks: equal in kind
+    and every field, a kernel by its largest axis; widths, depths and all other parts may differ.
+    What the decoder says level by level loses its entry, and a bottleneck's width keeps its ratio
+    to the last stage's where that is an integer. Heads that would no longer sit on different grids
+    are left out.
 
     What a spec does not state stays: kernels in GSC, CMMB and the mix FFN.
 
@@ -213,9 +215,10 @@ def _repeated(stages: Sequence[StageSpec], trailing: Sequence[int]) -> list[int]
 
 
 def _parts(stage: StageSpec) -> list[dict[str, Any]]:
-    """Return mixer and block as they are compared."""
-    members = [mixer.model_dump() for mixer in mixers_in(stage.mixer)]
-    found = [*members, stage.block.model_dump()]
+    """Return mixer, block and what mixes behind it, as they are compared."""
+    found = [one.model_dump() for one in (*mixers_in(stage.mixer), stage.block)]
+    if isinstance(stage.post, MixerPostSpec):
+        found.append(stage.post.model_dump())
     for part in found:
         if "kernel_size" in part:
             part["kernel_size"] = _largest(part["kernel_size"])
@@ -250,8 +253,10 @@ def _fit_decoder(
     `places` has the input before the stages. The coarsest skip is no level.
     """
     stages, offset = spec.encoder.stages, int(spec.decoder.takes_input)
-    count = len(stages) - 1 + offset
-    levels = [*range(offset), *(index + offset for index in stay[:-1])]
+    tapped = [index for index, stage in enumerate(stages) if stage.skip.tap != "none"]
+    count = len(tapped) - 1 + offset
+    kept = [index for index in stay[:-1] if index in tapped]
+    levels = [*range(offset), *(tapped.index(index) + offset for index in kept)]
     for field, value in written.items():
         if isinstance(value, list) and len(value) == count and field != "kernel_size":
             written[field] = [value[level] for level in levels]
@@ -261,7 +266,7 @@ def _fit_decoder(
         if bottleneck * after % before == 0:
             written["bottleneck_width"] = bottleneck * after // before
     if "kernel_size" in written:
-        wide = [places[level + 1 - offset].wide for level in levels]
+        wide = [*(places[0].wide for _ in range(offset)), *(places[i + 1].wide for i in kept)]
         written["kernel_size"] = _level_kernels(written["kernel_size"], count, levels, wide)
 
 
@@ -331,7 +336,10 @@ def _with_possible_heads(spec: ArchSpec, grids: Sequence[Grid]) -> ArchSpec:
     `grids` are those of the input and of every stage.
     """
     widths = [spec.in_channels, *(stage.width for stage in spec.encoder.stages)]
-    shapes = tuple(StageShape(w, grid) for w, grid in zip(widths, grids, strict=True))
+    taken = [True, *(stage.skip.tap != "none" for stage in spec.encoder.stages)]
+    shapes = tuple(
+        StageShape(w, grid) for w, grid, one in zip(widths, grids, taken, strict=True) if one
+    )
     features = spec.decoder.feature_shapes(shapes if spec.decoder.takes_input else shapes[1:])
     possible = len(list(groupby(at.grid for at in features)))
     heads = min(spec.deep_supervision.heads, possible)

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.base import Added, Grid, SpecError, StageShape, Width
@@ -16,25 +17,28 @@ from blocks.layers.conv_stack import ConvStep, conv_stack
 from blocks.layers.dropout import DropoutRate
 from blocks.layers.fue import FUE
 from blocks.layers.norm import Norm
-from blocks.layers.residual_unit import ResidualUnit
+from blocks.layers.residual_unit import ResidualUnit, Shortcut
 from blocks.layers.resize import resize
 
-Up = Literal["transpose", "interpolate"]
+Up = Literal["transpose", "interpolate", "nearest"]
 SkipBlock = Literal["residual", "none"]
 
 
 class ConcatDecoderSpec(DecoderSpec):
     """Go up level by level: enlarge, concatenate the skip, refine.
 
-    What refines is a residual unit, or as many plain steps of convolution, norm and activation as
-    `num_convs` says; enlarging convolutions have a bias with the latter, as in nnU-Net. `bias` and
-    `dropout`, which drops whole channels behind each convolution, go with the latter as well.
-    `kernel_size` and `num_convs` hold for all levels, or are lists with one entry per level, fine
+    What refines is `num_units` residual units, or as many plain steps of convolution, norm and
+    activation as `num_convs` says; enlarging convolutions have a bias with the latter, as in
+    nnU-Net. `bias` and `dropout`, which drops whole channels behind each convolution, go with the
+    latter as well. `kernel_size`, `num_units` and `num_convs` hold for all levels, or are lists with one entry per level, fine
     to coarse; a list of numbers is a kernel per axis. A skip's unit has its level's kernel, and the
     coarsest skip's that of the level above.
     `input_skip` adds a finest level, whose skip is the network's input and whose width is the
     first stage's. `skip_block: residual` puts a residual unit on every skip and one more before
     the head; under `input_skip` a skip's unit widens it to the next stage's width, as in UNETR.
+    `shortcut: conv` gives the first unit of a level a 1x1 convolution with a bias as its shortcut,
+    always, and all units, and what enlarges, biases, as in U-Mamba. `up: nearest` repeats
+    positions.
     `bottleneck_width` is the width of the coarsest level; by default the last stage's, or twice
     that under `input_skip`. `fue` weighs every skip, the input included, by its certainty first.
     """
@@ -51,6 +55,8 @@ class ConcatDecoderSpec(DecoderSpec):
     kernel_size: Annotated[LevelKernels, Added(3)] = 3
     bias: Annotated[bool, Added(True)] = True
     dropout: Annotated[DropoutRate, Added(0.0)] = 0.0
+    num_units: Annotated[LevelCounts, Added(1)] = 1
+    shortcut: Annotated[Shortcut, Added("norm")] = "norm"
 
     @property
     def takes_input(self) -> bool:
@@ -70,6 +76,16 @@ class ConcatDecoderSpec(DecoderSpec):
         self.kernels(skips)
         self.counts(skips)
         if self.num_convs is not None:
+            for field, given in (
+                ("num_units", self.num_units != 1),
+                ("shortcut", self.shortcut != "norm"),
+            ):
+                if given:
+                    raise SpecError(
+                        "goes with residual units, which num_convs takes the place of",
+                        field=field,
+                        suggestion="leave it out, or num_convs",
+                    )
             return
         for field, other in (("bias", not self.bias), ("dropout", self.dropout > 0)):
             if other:
@@ -85,11 +101,10 @@ class ConcatDecoderSpec(DecoderSpec):
         found = level_kernels(self.kernel_size, count, ndim)
         return (*found, found[-1]) if found else level_kernels(self.kernel_size, 1, ndim)
 
-    def counts(self, skips: Skips) -> tuple[int | None, ...]:
-        """Return the number of plain steps of every level; None is a residual unit."""
-        if self.num_convs is None:
-            return (None,) * (len(skips) - 1)
-        return level_counts(self.num_convs, len(skips) - 1, field="num_convs")
+    def counts(self, skips: Skips) -> tuple[int, ...]:
+        """Return the number of units, or of plain steps, of every level."""
+        field = "num_units" if self.num_convs is None else "num_convs"
+        return level_counts(getattr(self, field), len(skips) - 1, field=field)
 
     def levels(self, skips: Skips) -> tuple[StageShape, ...]:
         """Return the skips' shapes behind their units, which decoded features have as well."""
@@ -113,7 +128,7 @@ class ConcatDecoderSpec(DecoderSpec):
         return [("norm", self.norm, at) for at in normed]
 
     def num_steps(self, skips: Skips) -> int:
-        return sum(count or 1 for count in self.counts(skips))
+        return sum(self.counts(skips))
 
     def largest_inside(self, skips: Skips) -> int:
         levels, kernels = self.levels(skips), self.kernels(skips)
@@ -151,6 +166,7 @@ class ConcatDecoder(Decoder):
     def __init__(self, skips: Skips, *, spec: ConcatDecoderSpec, heads: Heads) -> None:
         levels, features = spec.levels(skips), spec.feature_shapes(skips)
         kernels, plain = spec.kernels(skips), spec.num_convs is not None
+        biased = spec.bias if plain else spec.shortcut == "conv"
         super().__init__(features, spec=spec, heads=heads)
         self.takes_input = spec.takes_input
         self.fue = FUE() if spec.fue else nn.Identity()
@@ -163,7 +179,7 @@ class ConcatDecoder(Decoder):
         )
         decoded = features if len(levels) > 1 else ()
         self.ups = nn.ModuleList(
-            _Up(coarse, fine, kind=spec.up, bias=plain and spec.bias)
+            _Up(coarse, fine, kind=spec.up, bias=biased)
             for fine, coarse in pairwise((*decoded, levels[-1]))
         )
         self.blocks = nn.ModuleList(
@@ -195,9 +211,22 @@ class ConcatDecoder(Decoder):
 
 
 def _unit(
-    in_channels: int, at: StageShape, *, kernel_size: Grid, spec: ConcatDecoderSpec
+    in_channels: int,
+    at: StageShape,
+    *,
+    kernel_size: Grid,
+    spec: ConcatDecoderSpec,
+    shortcut: Shortcut = "norm",
 ) -> ResidualUnit:
-    return ResidualUnit(in_channels, at, kernel_size=kernel_size, norm=spec.norm, act=spec.act)
+    return ResidualUnit(
+        in_channels,
+        at,
+        kernel_size=kernel_size,
+        norm=spec.norm,
+        act=spec.act,
+        bias=spec.shortcut == "conv",
+        shortcut=shortcut,
+    )
 
 
 def _refine(
@@ -205,12 +234,16 @@ def _refine(
     at: StageShape,
     *,
     kernel_size: Grid,
-    count: int | None,
+    count: int,
     spec: ConcatDecoderSpec,
 ) -> nn.Module:
-    """Return what refines a level: `count` plain steps, or a residual unit where it is None."""
-    if count is None:
-        return _unit(in_channels, at, kernel_size=kernel_size, spec=spec)
+    """Return what refines a level: so many residual units or plain steps."""
+    if spec.num_convs is None:
+        first = _unit(in_channels, at, kernel_size=kernel_size, spec=spec, shortcut=spec.shortcut)
+        more = [
+            _unit(at.channels, at, kernel_size=kernel_size, spec=spec) for _ in range(count - 1)
+        ]
+        return nn.Sequential(first, *more) if more else first
     step = ConvStep(
         kernel_size=kernel_size,
         bias=spec.bias,
@@ -231,6 +264,9 @@ class _Up(nn.Module):
             self.conv = transposed_conv(coarse.channels, fine.channels, stride=stride, bias=bias)
         else:
             self.conv = pointwise(coarse.channels, fine.channels, coarse.ndim, bias=bias)
+        self.nearest = kind == "nearest"
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        if self.nearest:
+            return F.interpolate(self.conv(x), size=grid)
         return resize(self.conv(x), grid)

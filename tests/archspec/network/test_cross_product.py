@@ -123,13 +123,19 @@ def trace(net: SegNet, x: Tensor) -> tuple[list[Any], list[Tensor]]:
     """Run the network; return the shapes that mixers get and stages give, and the outputs."""
     shapes: list[Any] = []
     hooks = []
+
+    def skip_of(index: int) -> Callable[..., None]:
+        def note(_module: Any, _inputs: Any, outs: Any) -> None:
+            shapes.extend(("skip", index, *one.shape) for one in outs[1:] if one is not None)
+
+        return note
+
     for index, stage in enumerate(net.stages):
         for name, module in stage.named_modules():
             if name.rpartition(".")[2] == "mixer":
                 note = lambda _m, inputs, i=index: shapes.append(("mixed", i, *inputs[0].shape))  # noqa: E731
                 hooks.append(module.register_forward_pre_hook(note))
-        skip = lambda _m, _x, outs, i=index: shapes.append(("skip", i, *outs[1].shape))  # noqa: E731
-        hooks.append(stage.register_forward_hook(skip))
+        hooks.append(stage.register_forward_hook(skip_of(index)))
     out = net(x)
     for hook in hooks:
         hook.remove()
@@ -139,10 +145,11 @@ def trace(net: SegNet, x: Tensor) -> tuple[list[Any], list[Tensor]]:
 def check_shapes(net: SegNet, planned: Plan, x: Tensor, *, flag: bool) -> None:
     """Compare what a run gives, with the flag of deep supervision or without, with the plan."""
     want: list[Any] = []
-    for index, (stage, at) in enumerate(zip(planned.stages, planned.skips, strict=True)):
+    for index, stage in enumerate(planned.stages):
         mixed = ("mixed", index, len(x), stage.mixed.channels, *stage.mixed.grid)
         want += [mixed] * stage.spec.depth
-        want.append(("skip", index, len(x), at.channels, *at.grid))
+        if stage.spec.skip.tap != "none":
+            want.append(("skip", index, len(x), stage.out.channels, *stage.out.grid))
     net.decoder.deep_supervision = flag
     shapes, outputs = trace(net, x)
     net.decoder.deep_supervision = False
