@@ -30,9 +30,9 @@ class ConcatDecoderSpec(DecoderSpec):
     What refines is `num_units` residual units, or as many plain steps of convolution, norm and
     activation as `num_convs` says; enlarging convolutions have a bias with the latter, as in
     nnU-Net. `bias` and `dropout`, which drops whole channels behind each convolution, go with the
-    latter as well. `kernel_size`, `num_units` and `num_convs` hold for all levels, or are lists with one entry per level, fine
-    to coarse; a list of numbers is a kernel per axis. A skip's unit has its level's kernel, and the
-    coarsest skip's that of the level above.
+    latter as well. `kernel_size`, `num_units` and `num_convs` hold for all levels, or are lists
+    with one entry per level, fine to coarse; a list of numbers is a kernel per axis. A skip's unit
+    has its level's kernel, and the coarsest skip's that of the level above.
     `input_skip` adds a finest level, whose skip is the network's input and whose width is the
     first stage's. `skip_block: residual` puts a residual unit on every skip and one more before
     the head; under `input_skip` a skip's unit widens it to the next stage's width, as in UNETR.
