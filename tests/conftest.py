@@ -37,7 +37,7 @@ from blocks.ffn import AnyFFN
 from blocks.local import AnyLocal
 from blocks.mixers import AnyMixer
 from blocks.post import AnyPost
-from blocks.registry import classes_in
+from blocks.registry import classes_in, kind_of
 from blocks.skip import AnySkip
 from blocks.wrappers import AnyBlock
 
@@ -80,7 +80,9 @@ def settings_of(component: ComponentSpec) -> dict[str, list[ComponentSpec]]:
             continue
         found[name] = []
         words = _literals(field.annotation)
-        for value in (*VALUES, *words, *((word,) for word in words), tuple(reversed(words))):
+        held = [{"kind": kind_of(one)} for one in classes_in(field.annotation, field.metadata)]
+        given = (*VALUES, *words, *((word,) for word in words), tuple(reversed(words)))
+        for value in (*given, *held, *((one,) for one in held)):
             try:
                 changed = type(component).model_validate({**component.model_dump(), name: value})
             except ValidationError:

@@ -33,7 +33,8 @@ WRONG = {
     "unknown key in the decoder": (
         ("act: relu", "actt: relu"),
         "net.yaml:11:22  decoder.actt: unknown key; allowed: head, kind, norm, act, num_blocks, "
-        "kernel_size, up, block, ratio, grn; did you mean 'act'?",
+        "kernel_size, up, block, ratio, grn; "
+        "did you mean 'act'?",
     ),
     "unknown key in defaults": (
         ("ratio", "rat"),

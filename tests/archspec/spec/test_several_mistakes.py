@@ -98,8 +98,8 @@ WAYS_OUT = {
         "nearest: num_heads 8, or width 96, or rope: none",
     ),
     "heads that neither divide nor leave room": (
-        ("num_heads: 4", "num_heads: 5, rope: axial"),
-        "nearest: num_heads 4 or 6, or width 45 or 50",
+        ("num_heads: 4", "num_heads: 9, rope: axial"),
+        "nearest: num_heads 8, or width 54",
     ),
 }
 
