@@ -14,11 +14,12 @@ from archspec.network.published import is_published, load_official
 from archspec.network.resolve import resolve
 from archspec.network.segnet import SegNet
 from archspec.spec.load import SpecLike
-from archspec.spec.messages import kinds_at
+from archspec.spec.messages import classes_at
 from archspec.spec.schema import ArchSpec, StageSpec
 from archspec.spec.words import did_you_mean
 from blocks.base import Grid, SpecError
 from blocks.errors import argument
+from blocks.registry import kind_of
 
 
 def plan(
@@ -100,16 +101,16 @@ def _check_cover(ours: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Non
 def list_components(slot: str) -> list[str]:
     """Return the kinds that a spec may name in a slot such as `mixer`, `block` or `decoder`.
 
-    A slot whose component has no kinds, such as `downsample`, gives its own name.
+    A component without a kind, such as the plain one of `downsample`, goes by the slot's name.
 
     Raises:
         SpecError: no such slot.
     """
     slots = {
-        name: kinds
+        name: [kind or name for kind in map(kind_of, classes)]
         for spec, names in ((StageSpec, list(StageSpec.model_fields)), (ArchSpec, ["decoder"]))
         for name in names
-        if (kinds := kinds_at(spec, name)) is not None
+        if (classes := classes_at(spec, name))
     }
     if slot not in slots:
         raise SpecError(
@@ -118,4 +119,4 @@ def list_components(slot: str) -> list[str]:
             allowed=", ".join(slots),
             suggestion=did_you_mean(slot, list(slots)),
         )
-    return slots[slot] or [slot]
+    return slots[slot]

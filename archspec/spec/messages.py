@@ -63,12 +63,9 @@ def mistakes(errors: ValidationError, root: type[BaseModel] = ArchSpec) -> list[
     return [one for one in found if one.path not in {*full, *(missing & meant)}]
 
 
-def kinds_at(owner: type[BaseModel], field: str) -> list[str] | None:
-    """Return the kinds of component that a field takes: [] for one without, None for no class."""
-    members = _classes(owner.model_fields[field])
-    if not members:
-        return None
-    return [kind_of(member) for member in members if "kind" in member.model_fields]
+def classes_at(owner: type[BaseModel], field: str) -> list[type[BaseModel]]:
+    """Return the classes of component that a field takes."""
+    return _classes(owner.model_fields[field])
 
 
 def _resolve(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[NodePath, list[_Owner]]:
