@@ -262,6 +262,21 @@ def small_spec() -> SpecFactory:
     return make
 
 
+SMALL_RIVALS: dict[str, dict[str, Any]] = {
+    "SwinUNETR": {"feature_size": 12},
+    "SegResNet": {"init_filters": 8},
+    "UNETR": {"feature_size": 4, "hidden_size": 12, "mlp_dim": 16, "num_heads": 2},
+    "MedNeXt": {"init_filters": 8, "blocks_down": [1] * 4, "blocks_up": [1] * 4},
+    "Primus": {"embed_dim": 48, "eva_depth": 1, "eva_numheads": 4},
+}
+"""Arguments that make the networks of other libraries small, by class."""
+
+
+def _small_rival(tree: Any) -> Any:
+    network = tree["network"]
+    return {**tree, "network": {**network, "args": network["args"] | SMALL_RIVALS[network["name"]]}}
+
+
 def _thinned(tree: Any) -> Any:
     """Return the tree with an eighth of every width, at most one block per stage.
 
@@ -286,7 +301,9 @@ def shrunk() -> Callable[..., Plan]:
 
     def make(name: str, ndim: int | None = None) -> Plan:
         spec = load(name)
-        if plan(spec).skips[-1].channels >= 320:
+        if spec.network is not None:
+            spec = load(_small_rival(spec.tree()))
+        elif plan(spec).skips[-1].channels >= 320:
             spec = load(_thinned(spec.tree()))
         total = plan(spec).total_stride
         if ndim is not None and ndim != len(total):

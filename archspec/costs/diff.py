@@ -191,7 +191,7 @@ def _grouped(a: ArchSpec, b: ArchSpec) -> list[list[tuple[str, Any, Any]]]:
 
 
 def _structure(spec: ArchSpec) -> dict[str, Any]:
-    tree = spec.model_dump(mode="json")
+    tree = spec.tree()
     return {name: v for name, v in tree.items() if name not in _NOT_STRUCTURE | _SIZES}
 
 

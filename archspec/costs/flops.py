@@ -107,11 +107,11 @@ class _ShapesOnly(FusedAttention):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in _SAME_SHAPE:
+        if func in _SAME_SHAPE and args:
             return args[0]
-        if func is F.interpolate:
-            x, size = args[0], (kwargs or {})["size"]
-            return x.new_empty(*x.shape[:2], *size)
+        size = (kwargs or {}).get("size")
+        if func is F.interpolate and args and isinstance(size, tuple | list):
+            return args[0].new_empty(*args[0].shape[:2], *size)
         return super().__torch_function__(func, types, args, kwargs)
 
 

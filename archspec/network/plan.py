@@ -26,7 +26,7 @@ from archspec.network.window import Window, next_size
 from archspec.spec.claims import MAX_PATCH_AXIS
 from archspec.spec.schema import ArchSpec, StageSpec
 from blocks.base import MAX_WIDTH, Grid, LayerSpec, SpecError, StageShape, is_count
-from blocks.decoders.decoder import Heads, divides, plans_strides
+from blocks.decoders.decoder import Heads, Skips, divides, plans_strides
 from blocks.errors import Problem, quoted
 from blocks.layers.norm import OnePositionError, check_norm
 
@@ -106,9 +106,9 @@ class Plan:
         return _skips(self.stages)
 
     @property
-    def decoder_inputs(self) -> tuple[StageShape, ...]:
+    def decoder_inputs(self) -> Skips:
         """Return what the decoder gets: the skips, behind the network's input if it asks for it."""
-        return _decoder_inputs(self.spec, self.stages)
+        return self.spec.decoder.inputs(StageShape(self.in_channels, self.padded_size), self.skips)
 
     @property
     def strides(self) -> list[list[int]]:
@@ -221,7 +221,8 @@ class _Planning:
             stages.append(self._stage(stage, inp, f"encoder.stages.{index}"))
             inp = stages[-1].out
         spec = _settled(spec, stages)
-        inputs = _decoder_inputs(spec, tuple(stages))
+        skips = tuple(stage.out for stage in stages)
+        inputs = spec.decoder.inputs(StageShape(channels, self.padded), skips)
         count = spec.deep_supervision.heads
         heads = Heads(count=count, num_classes=classes, patch_size=self.padded)
         if self.divides:
@@ -378,11 +379,6 @@ def _settled(spec: ArchSpec, stages: list[StagePlan]) -> ArchSpec:
         return spec
     encoder = spec.encoder.model_copy(update={"stages": planned})
     return spec.model_copy(update={"encoder": encoder})
-
-
-def _decoder_inputs(spec: ArchSpec, stages: tuple[StagePlan, ...]) -> tuple[StageShape, ...]:
-    skips = _skips(stages)
-    return (stages[0].inp, *skips) if spec.decoder.takes_input else skips
 
 
 def _skips(stages: tuple[StagePlan, ...]) -> tuple[StageShape, ...]:

@@ -13,7 +13,7 @@ def total_stride(spec: ArchSpec, ndim: int) -> Grid:
     Raises:
         SpecError: a stride or a mixer that is declared for another number of axes.
     """
-    step, total = (1,) * ndim, (1,) * ndim
+    step, total = (1,) * ndim, spec.decoder.divisor(ndim)
     for stage in spec.encoder.stages:
         step = tuple(map(math.prod, zip(step, stage.downsample.strides(ndim), strict=True)))
         needs = map(math.prod, zip(step, stage_divisor(stage, ndim), strict=True))

@@ -198,7 +198,8 @@ def _members(owner: _Owner) -> tuple[type[BaseModel], ...]:
 def _keys(holder: _Owner) -> list[str]:
     """Return the keys that a mapping of this class may have."""
     assert isinstance(holder, type)
-    return [*holder.model_fields, *(["defaults"] if "stages" in holder.model_fields else [])]
+    names = [field.alias or name for name, field in holder.model_fields.items()]
+    return [*names, *(["defaults"] if "stages" in holder.model_fields else [])]
 
 
 def _meant(key: str, keys: list[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec
 from blocks.errors import SpecError
-from blocks.registry import OWN, origin_of, slots
+from blocks.registry import OWN, Origin, origin_of, slots
 
 
 def installed() -> list[str]:
@@ -27,8 +27,14 @@ def broken() -> list[str]:
 
 
 def packages(spec: ArchSpec) -> dict[str, str]:
-    """Return the version of each installed package that the spec has a component of."""
+    """Return the version of each installed package that the spec has a component of.
+
+    Those of a library's network are among them.
+    """
     origins = [origin_of(one) for one in _components(spec)]
+    if spec.network is not None:
+        name = spec.network.distribution
+        origins.append(Origin(name, importlib.metadata.version(name)))
     return {
         one.distribution: one.version
         for one in origins
@@ -47,7 +53,7 @@ def check_packages(needed: Mapping[str, str]) -> None:
             here = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             raise SpecError(
-                f"needs components of the package {name} {version}, which is not installed",
+                f"needs the package {name} {version}, which is not installed",
                 field="packages",
                 suggestion=f"pip install {name}=={version}",
             ) from None

@@ -1,14 +1,22 @@
 """The spec: what the author of a network writes, validated and frozen."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticKnownError
 
 from archspec.spec.claims import ClaimSpec, PatchSize
 from archspec.spec.training import TrainingSpec
-from blocks.base import ComponentSpec, Count, Depth, NotWeights, Width
+from blocks.base import Added, ComponentSpec, Count, Depth, NotWeights, Width
 from blocks.decoders import AnyDecoder
+from blocks.decoders.library import LibraryDecoderSpec, NetworkSpec
 from blocks.downsample import AnyDownsample
 from blocks.downsample.conv import DownsampleSpec
 from blocks.ffn import AnyFFN
@@ -126,6 +134,22 @@ class EncoderSpec(ComponentSpec, defer_build=True):
         return rest
 
 
+NO_STAGES = EncoderSpec.model_construct(stages=())
+"""The encoder of a spec that names a library's network: it has no stages of ours."""
+_OF_LIBRARY = object()
+
+
+def _check_decoder(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    return value if value is _OF_LIBRARY else handler(value)
+
+
+def _check_alone(value: Any, info: ValidationInfo) -> Any:
+    """Refuse a library's network beside an encoder or a decoder of ours."""
+    if value is not None and info.data.get("decoder", _OF_LIBRARY) is not _OF_LIBRARY:
+        raise ValueError("stands instead of encoder and decoder: give one of the two forms")
+    return value
+
+
 class DeepSupervisionSpec(ComponentSpec):
     """How many outputs are built, the full-resolution one included."""
 
@@ -134,8 +158,9 @@ class DeepSupervisionSpec(ComponentSpec):
 
 @rebuilt_with_slots
 class ArchSpec(ComponentSpec, defer_build=True):
-    """One network. `in_channels`, `num_classes` and `patch_size` are defaults for `build`.
+    """One network: stages and a decoder of ours, or instead of both a library's `network`.
 
+    `in_channels`, `num_classes` and `patch_size` are defaults for `build`.
     `patch_size` is in voxels, depth first; its length, 2 or 3, makes the network 2-D or 3-D.
     `claims` are figures that sources state about the network; they change nothing in it.
     """
@@ -153,11 +178,32 @@ class ArchSpec(ComponentSpec, defer_build=True):
     num_classes: Width = 2
     patch_size: Annotated[PatchSize, NotWeights()]
     encoder: EncoderSpec
-    decoder: AnyDecoder
+    decoder: Annotated[AnyDecoder, WrapValidator(_check_decoder)]
+    network: Annotated[NetworkSpec | None, Added(None), BeforeValidator(_check_alone)] = None
     deep_supervision: DeepSupervisionSpec = DeepSupervisionSpec()
     init: Annotated[Init, NotWeights()] = "default"
     training: Annotated[TrainingSpec, NotWeights()] = TrainingSpec()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_stages(cls, tree: Any) -> Any:
+        """Fill the places of encoder and decoder where a library's network stands instead."""
+        if not isinstance(tree, dict) or tree.get("network") is None:
+            return tree
+        if "encoder" in tree or "decoder" in tree:
+            return tree
+        return {**tree, "encoder": NO_STAGES, "decoder": _OF_LIBRARY}
+
+    @model_validator(mode="after")
+    def _with_library(self) -> Self:
+        if self.network is not None:
+            self.__dict__["decoder"] = LibraryDecoderSpec(network=self.network)
+        return self
+
     def tree(self) -> dict[str, Any]:
-        """Return the spec as plain dicts, lists and scalars, ready for YAML or JSON."""
-        return self.model_dump(mode="json")
+        """Return the spec as plain dicts, lists and scalars, ready for YAML or JSON.
+
+        It has the one of the two forms that the spec has.
+        """
+        absent = {"network"} if self.network is None else {"encoder", "decoder"}
+        return self.model_dump(mode="json", by_alias=True, exclude=absent)

@@ -34,6 +34,14 @@ class DecoderSpec(ComponentSpec, ABC):
         """Say whether the network's input comes first among the skips."""
         return False
 
+    def inputs(self, inp: StageShape, skips: Skips) -> Skips:
+        """Return what it gets: the skips, behind the network's input if it asks for it."""
+        return (inp, *skips) if self.takes_input else skips
+
+    def divisor(self, ndim: int) -> Grid:
+        """Return by what each axis of the network's input must divide for the decoder's sake."""
+        return (1,) * ndim
+
     @abstractmethod
     def feature_shapes(self, skips: Skips) -> tuple[StageShape, ...]:
         """Return the features that heads may sit on, fine to coarse."""
@@ -118,17 +126,19 @@ class Decoder(nn.Module, ABC):
         self.deep_supervision = False
         self.takes_input = False
         self.head_levels = _head_levels(features)[: heads.count]
+        self.seg_layers = nn.ModuleList(self.make_heads(features, spec=spec, heads=heads))
+
+    def make_heads(self, features: Skips, *, spec: DecoderSpec, heads: Heads) -> list[nn.Module]:
+        """Return a module (features, grid of the patch) -> logits for every output."""
         num_classes, ndim = heads.num_classes, len(heads.patch_size)
         gap = _gap(heads.patch_size, features[0].grid)
-        self.seg_layers = nn.ModuleList(
-            [
-                build_head(spec.head, features[0].channels, num_classes, gap=gap),
-                *(
-                    pointwise(features[level].channels, num_classes, ndim)
-                    for level in self.head_levels[1:]
-                ),
-            ]
-        )
+        return [
+            build_head(spec.head, features[0].channels, num_classes, gap=gap),
+            *(
+                pointwise(features[level].channels, num_classes, ndim)
+                for level in self.head_levels[1:]
+            ),
+        ]
 
     @abstractmethod
     def features(self, skips: list[Tensor]) -> list[Tensor]:

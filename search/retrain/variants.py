@@ -65,8 +65,14 @@ def variants_of(planned: Plan, *, only: str = "*") -> Variants:
     have, and loses FUE.
 
     Raises:
-        SpecError: no name matches.
+        SpecError: no name matches, or the network is a library's, which has no parts of ours.
     """
+    if planned.spec.network is not None:
+        raise SpecError(
+            f"{planned.spec.name} is a network of a library, which has no parts to exchange",
+            field="network",
+            suggestion="ablate a spec with encoder and decoder",
+        )
     proposals = list(_proposals(planned))
     chosen = [p for p in proposals if fnmatch.fnmatchcase(f"{p.part} -> {p.instead}", only)]
     if not chosen:

@@ -78,9 +78,11 @@ def _restricted(node: Any, *, drop: bool) -> Any:
 
 
 def _is_local_spec(name: str) -> bool:
-    return all(
-        mixer.kind in _KINDS for stage in load(name).encoder.stages for mixer in stage.mixers()
-    )
+    """Say whether it mixes by convolution and identity alone; of a library's network none knows."""
+    spec = load(name)
+    stages = spec.encoder.stages
+    local = all(mixer.kind in _KINDS for stage in stages for mixer in stage.mixers())
+    return local and spec.network is None
 
 
 def _is_local(mixer: Any) -> bool:

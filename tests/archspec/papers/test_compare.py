@@ -193,6 +193,11 @@ dice 83.08 91.54 80.09 91.24 86.04 88.64 80.73""",
     "resenc-unet": """\
 parameters 102353972 102.4; macs 722.97; training_memory 22.70; training_time 35
 dice 83.35 91.69 81.60 91.13 88.17 89.41 81.48 92.54 89.39 88.06 81.20""",
+    "swin-unetr": "parameters 62191990 62.1",
+    "segresnet": "parameters 18798660",
+    "unetr": "parameters 102468164",
+    "mednext-s": "parameters 5551076 5.6; flops 130",
+    "primus-s": "parameters 25480960",
 }
 """Every figure that was found about a bundled network: quantity, values; more quantities."""
 

@@ -17,8 +17,8 @@ WRONG = {
     "unknown key at top level": (
         ("decoder: {", "decodr: {"),
         "net.yaml:11:1  decodr: unknown key; allowed: schema_version, name, title, sources, "
-        "claims, in_channels, num_classes, patch_size, encoder, decoder, deep_supervision, init, "
-        "training; did you mean 'decoder'?",
+        "claims, in_channels, num_classes, patch_size, encoder, decoder, network, "
+        "deep_supervision, init, training; did you mean 'decoder'?",
     ),
     "unknown key in a stage": (
         ("- width: 32", "- widht: 32"),
