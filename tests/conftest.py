@@ -28,6 +28,7 @@ import archspec
 from archspec import plan
 from archspec.cli.main import main
 from archspec.network.plan import Plan
+from archspec.spec.bundled import bundled
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec, SpecError
@@ -92,6 +93,14 @@ def settings_of(component: ComponentSpec) -> dict[str, list[ComponentSpec]]:
     return found
 
 
+def _is_slow_rival(name: str) -> bool:
+    """Say whether it is a library's network; one of them, small and convolutional, stands for all.
+
+    Their own tests are in tests/archspec/network/test_libraries.py.
+    """
+    return "network" in bundled(name).tree and name != "segresnet"
+
+
 def pytest_collection_finish() -> None:
     """Spare the collections of garbage to come what stays anyway: modules and tests."""
     gc.collect()
@@ -133,11 +142,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ]
         metafunc.parametrize("settings", cases)
     if "spec_name" in metafunc.fixturenames:
-        metafunc.parametrize("spec_name", archspec.list_specs())
+        metafunc.parametrize(
+            "spec_name",
+            [
+                pytest.param(name, marks=[pytest.mark.long] if _is_slow_rival(name) else [])
+                for name in archspec.list_specs()
+            ],
+        )
     if "some_spec" in metafunc.fixturenames:
         turn = zlib.crc32(metafunc.function.__module__.encode())
         specs = [
-            pytest.param(name, marks=[] if (index + turn) % 3 == 0 else [pytest.mark.long])
+            pytest.param(
+                name,
+                marks=[pytest.mark.long] if (index + turn) % 3 or _is_slow_rival(name) else [],
+            )
             for index, name in enumerate(archspec.list_specs())
         ]
         metafunc.parametrize("some_spec", specs)
@@ -308,6 +326,8 @@ def shrunk() -> Callable[..., Plan]:
         total = plan(spec).total_stride
         if ndim is not None and ndim != len(total):
             total = (max(total),) * ndim
+        if spec.network is not None:  # most have no norm over one position, and are large
+            return plan(spec, patch_size=(*total[:-1], 2 * total[-1]), exact=True)
         try:
             return plan(spec, patch_size=tuple(2 * step for step in total), exact=True)
         except SpecError:

@@ -91,8 +91,8 @@ def validate(
         settled = settle(loaded, dataset, wishes, stock_recipe=False)
         planned, batch = settled.planned, settled.batch_size
         notes = [*dimension_notes(loaded, dataset), *settled.notes]
-    grids = " -> ".join(str(list(stage.out.grid)) for stage in planned.stages)
-    print(f"{planned.spec.name}: ok, patch {planned.patch_text} -> {grids}")
+    grids = (str(list(stage.out.grid)) for stage in planned.stages)
+    print(" -> ".join([f"{planned.spec.name}: ok, patch {planned.patch_text}", *grids]))
     if batch is not None:
         print(_training(planned, batch))
     for note in notes:

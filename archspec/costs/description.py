@@ -41,7 +41,7 @@ class StagePart:
 
 @dataclass(frozen=True, slots=True)
 class DecoderPart:
-    """The decoder, and the grids of its outputs."""
+    """The decoder, or a library's network by its class, and the grids of the outputs."""
 
     kind: str
     outputs: tuple[Grid, ...]
@@ -105,7 +105,8 @@ class Description:
             for part in self.stages
         ]
         outputs = f"{len(self.decoder.outputs)} output{'s' * (len(self.decoder.outputs) > 1)}"
-        rows.append(("decoder", self.decoder.kind, "", outputs, *self._numbers(self.decoder.share)))
+        last = self._last_row
+        rows.append((last, self.decoder.kind, "", outputs, *self._numbers(self.decoder.share)))
         head = ("", "blocks", "width", "grid", "params", "GMAC", "scan GF", "saved")
         counts = ", ".join(f"{kind} {_giga(self.by_kind[kind])}" for kind in self._kinds())
         lines = [
@@ -127,7 +128,7 @@ class Description:
         kinds = self._kinds()
         parts = [(f"stage {part.stage}", part.share) for part in self.stages]
         rows = [(f"GMAC of {self.name}", *kinds)]
-        for name, share in [*parts, ("decoder", self.decoder.share)]:
+        for name, share in [*parts, (self._last_row, self.decoder.share)]:
             counts = (share.by_kind[kind] for kind in kinds)
             rows.append((name, *(_giga(count) if count else "" for count in counts)))
         whole = max(1, self.macs)
@@ -174,6 +175,11 @@ class Description:
             "notes": list(self.notes),
             **({} if self.fit is None else {"fit": self.fit.to_json()}),
         }
+
+    @property
+    def _last_row(self) -> str:
+        """Return what the part behind the stages is; a library's network has none before it."""
+        return "decoder" if self.stages else "network"
 
     def _kinds(self) -> list[str]:
         return [kind for kind, count in self.by_kind.items() if count and kind != "scan"]

@@ -52,6 +52,8 @@ def _attention(planned: Plan) -> list[str]:
 
 
 def _most(planned: Plan, cost: Cost, saved: dict[str, int]) -> list[str]:
+    if not planned.stages:  # a library's network, which is one part
+        return []
     found = []
     parts = [f"stages.{index}" for index in range(len(planned.stages))] + ["decoder"]
     for what, of, whole in (

@@ -49,13 +49,15 @@ def network_arguments(planned: Plan) -> dict[str, Any]:
     return kwargs
 
 
-def check_contract(planned: Plan, arguments: dict[str, Any], *, batch_size: int) -> None:
+def check_contract(planned: Plan, arguments: dict[str, Any], *, batch_size: int) -> tuple[str, ...]:
     """Build the network as nnU-Net does for training and for prediction; run both on meta.
+
+    Returns the parameters of a library's network that get no gradient, which is not ours to mend.
 
     Raises:
         SpecError: it does not run at the plans' patch and batch size, outputs are not those that
             nnU-Net's targets are made for, the weights of one do not fit the other, or a parameter
-            gets no gradient.
+            of a network of ours gets no gradient.
     """
     name = planned.spec.name
     trained = _network(planned, arguments, deep_supervision=True)
@@ -63,7 +65,14 @@ def check_contract(planned: Plan, arguments: dict[str, Any], *, batch_size: int)
     _check_weights(name, trained, predicting)
     outputs = _run(planned, trained.train(), batch_size)
     _check_outputs(planned, outputs, batch_size)
-    _check_gradients(name, trained, outputs)
+    unused = _without_gradient(trained, outputs)
+    if unused and planned.spec.network is None:
+        raise SpecError(
+            f"{unused[0]} of {name} takes part in no output, so that distributed training would "
+            "stop",
+            field="spec",
+            suggestion="report this bug",
+        )
     with torch.no_grad():
         logits = _run(planned, predicting.eval(), 1)
     wanted = (1, planned.num_classes, *planned.patch_size)
@@ -73,6 +82,7 @@ def check_contract(planned: Plan, arguments: dict[str, Any], *, batch_size: int)
             field="spec",
             suggestion="report this bug",
         )
+    return unused
 
 
 def target_sizes(planned: Plan) -> list[tuple[int, ...]]:
@@ -136,14 +146,8 @@ def _check_outputs(planned: Plan, outputs: Tensor | list[Tensor], batch_size: in
         )
 
 
-def _check_gradients(name: str, net: nn.Module, outputs: Tensor | list[Tensor]) -> None:
-    """Refuse parameters without a gradient, at which distributed training (DDP) stops."""
+def _without_gradient(net: nn.Module, outputs: Tensor | list[Tensor]) -> tuple[str, ...]:
+    """Return the parameters without a gradient, at which distributed training (DDP) stops."""
     torch.autograd.backward([out.float().mean() for out in outputs])
-    unused = [key for key, p in net.named_parameters() if p.requires_grad and p.grad is None]
-    if unused:
-        raise SpecError(
-            f"{unused[0]} of {name} takes part in no output, so that distributed training would "
-            "stop",
-            field="spec",
-            suggestion="report this bug",
-        )
+    found = ((key, p) for key, p in net.named_parameters() if p.requires_grad)
+    return tuple(key for key, p in found if p.grad is None)

@@ -100,6 +100,7 @@ def export_nnunet(
     networks = [settle(loaded, one, wishes, stock_recipe=stock) for one in fitting]
     specs = {one.dataset.configuration: one.planned.spec for one in networks}
     replaced = check_free(path, found[0].name, specs, force=force)
+    unused = {one.dataset.configuration: _check(one) for one in networks}
     configurations = {one.dataset.configuration: _derive(one, specs) for one in networks}
     tree = deepcopy(found[0].plans) | {"plans_name": name, "configurations": configurations}
     write_text(path, json.dumps(tree, indent=4) + "\n")
@@ -110,6 +111,7 @@ def export_nnunet(
             *rebuilt,
             *left_out,
             *_settled(networks),
+            *_unused(loaded, unused),
             *replaced,
             recipe_note(loaded.training, recipe),
             *_warnings(fitting, base_plans, name),
@@ -172,10 +174,26 @@ def _check_cascades(found: list[PreprocessedDataset]) -> None:
             )
 
 
-def _derive(network: Network, exported: dict[str, ArchSpec]) -> dict[str, Any]:
-    """Return the configuration with our network, after checking that nnU-Net can train it."""
+def _check(network: Network) -> tuple[str, ...]:
+    """Return the parameters that get no gradient, after checking that nnU-Net can train it."""
     arguments = network_arguments(network.planned)
-    check_contract(network.planned, arguments, batch_size=network.batch_size)
+    return check_contract(network.planned, arguments, batch_size=network.batch_size)
+
+
+def _unused(spec: ArchSpec, found: dict[str, tuple[str, ...]]) -> list[str]:
+    """Return a note where a library's network has parameters that no output depends on."""
+    names = next((names for names in found.values() if names), ())
+    if not names or spec.network is None:
+        return []
+    return [
+        f"no output depends on {len(names)} of {spec.network.name}'s parameters, e.g. {names[0]}: "
+        "they stay as they are, and training on several GPUs (DDP) stops at them"
+    ]
+
+
+def _derive(network: Network, exported: dict[str, ArchSpec]) -> dict[str, Any]:
+    """Return the configuration with our network."""
+    arguments = network_arguments(network.planned)
     settings = deepcopy(network.dataset.settings)
     settings["patch_size"] = list(network.planned.patch_size)
     settings["batch_size"] = network.batch_size

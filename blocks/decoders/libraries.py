@@ -206,6 +206,7 @@ def trace(net: nn.Module, inp: StageShape, num_classes: int) -> int:
         raise SpecError(
             f"{name} does not run on the meta device at {list(x.shape)}: {reason(error)}",
             field="network",
+            other="patch_size",
         ) from None
     if not isinstance(out, Tensor) or tuple(out.shape) != wanted:
         found = list(out.shape) if isinstance(out, Tensor) else f"a {type(out).__name__}"
