@@ -109,9 +109,24 @@ def _sizes(inp: StageShape, num_classes: int) -> dict[str, Any]:
     }
 
 
+def _parameters(cls: type[nn.Module]) -> dict[str, inspect.Parameter]:
+    """Return what the constructor takes by name, those of a parent's that `**kwargs` go on to."""
+    found: dict[str, inspect.Parameter] = {}
+    for one in cls.__mro__[: cls.__mro__.index(nn.Module)]:
+        if "__init__" not in vars(one):
+            continue
+        _, *own = inspect.signature(one.__init__).parameters.values()  # type: ignore[misc]
+        for parameter in own:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                found.setdefault(parameter.name, parameter)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in own):
+            break
+    return found
+
+
 def is_sized(cls: type[nn.Module]) -> bool:
     """Say whether a network of the class is built for one size of its input."""
-    return not {"img_size", "input_shape"}.isdisjoint(inspect.signature(cls).parameters)
+    return not {"img_size", "input_shape"}.isdisjoint(_parameters(cls))
 
 
 def arguments(
@@ -123,7 +138,7 @@ def arguments(
         SpecError: each argument that the class does not take, that archspec gives, or that is
             missing; a torch class that there is not.
     """
-    parameters = inspect.signature(cls).parameters
+    parameters = _parameters(cls)
     sizes = {key: value for key, value in _sizes(inp, num_classes).items() if key in parameters}
     own = [key for key in parameters if key not in sizes]
     problems = []
