@@ -221,7 +221,7 @@ class _Planning:
             stages.append(self._stage(stage, inp, f"encoder.stages.{index}"))
             inp = stages[-1].out
         spec = _settled(spec, stages)
-        skips = tuple(stage.out for stage in stages)
+        skips = _skips(tuple(stages))
         inputs = spec.decoder.inputs(StageShape(channels, self.padded), skips)
         count = spec.deep_supervision.heads
         heads = Heads(count=count, num_classes=classes, patch_size=self.padded)
