@@ -28,6 +28,9 @@ def spec_schema() -> Schema:
     for member in decoder["oneOf"]:
         defs[member["$ref"].rpartition("/")[2]].setdefault("required", []).append("kind")
     schema["properties"]["decoder"] = _any_kind(decoder)
+    own = [name for name in schema["required"] if name in ("encoder", "decoder")]
+    schema["required"] = [name for name in schema["required"] if name not in own]
+    schema["anyOf"] = [{"required": own}, {"required": ["network"]}]
     return {"$schema": DIALECT, **schema}
 
 
