@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_forward_hook,
@@ -16,6 +15,7 @@ from torch.utils.flop_counter import flop_registry
 from archspec.costs.meta_kernels import MetaKernels
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan
+from blocks.layers.fused_attention import FusedAttention as FusedAttention
 
 
 def on_meta(planned: Plan, batch: int = 1) -> tuple[nn.Module, Tensor]:
@@ -53,18 +53,6 @@ class ModulePaths:
 
     def _leave(self, module: nn.Module) -> None:
         self.parents -= {self._paths.get(module, "Global")} - {"Global"}
-
-
-class FusedAttention(TorchFunctionMode):
-    """Trace attention as the fused kernel: on meta, PyTorch would take the unfused formula."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is F.scaled_dot_product_attention:
-            fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-            return fused(*args, **(kwargs or {}))[0]
-        return func(*args, **(kwargs or {}))
 
 
 # The CPU's fused attention counts as the GPU's does. PyTorch before 2.15 has no formula for it: its

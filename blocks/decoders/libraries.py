@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from blocks.base import Grid, SpecError, StageShape
 from blocks.errors import Problem, quoted, reason
+from blocks.layers.fused_attention import FusedAttention
 
 LibraryName = Literal["monai", "dna"]
 
@@ -215,7 +216,7 @@ def trace(net: nn.Module, inp: StageShape, num_classes: int) -> int:
     name, wanted = type(net).__name__, (1, num_classes, *inp.grid)
     x = torch.empty(1, inp.channels, *inp.grid, device="meta")
     try:
-        with torch.no_grad(), _quiet(), _Largest() as largest:
+        with torch.no_grad(), _quiet(), FusedAttention(), _Largest() as largest:
             out = net.eval()(x)
     except Exception as error:  # a library's own checks, shapes that do not match, values of meta
         raise SpecError(

@@ -45,6 +45,8 @@ def test_forward_and_gradients(planned: Plan) -> None:
     assert outputs[0].shape == (2, planned.num_classes, *planned.patch_size)
     sum(out.square().mean() for out in outputs).backward()
     for name, parameter in net.named_parameters():
+        if planned.spec.name == "unetr" and "norm_cross_attn" in name:
+            continue  # MONAI's blocks have a norm for a cross-attention that UNETR has not
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
 
