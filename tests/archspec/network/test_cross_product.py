@@ -114,7 +114,10 @@ def network(parts: dict[str, ComponentSpec], layout: Layout) -> ArchSpec:
             "patch_size": layout.patch_size,
             "encoder": {"stages": stages},
             "decoder": trees["decoder"],
-            "deep_supervision": {"heads": layout.heads},
+            # heads sit on the grids of skips: a stage without one leaves fewer
+            "deep_supervision": {
+                "heads": 1 if stages[0].get("skip", {}).get("tap") == "none" else layout.heads
+            },
         }
     )
 
