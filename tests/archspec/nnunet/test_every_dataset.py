@@ -20,6 +20,8 @@ PLANNED = {
 }
 """Configuration, patch (voxels) and spacing (mm) that nnU-Net plans for such data."""
 
+THREE_AXES = {"primus-s", "segmaformer-acdc", "segmaformer-synapse"}
+
 
 @pytest.mark.parametrize(
     "fitted",
@@ -33,6 +35,8 @@ def test_export(
     some_spec: str, data: str, fitted: bool, preprocessed: Path, rewrite: Rewrite
 ) -> None:
     configuration, patch, spacing = PLANNED[data]
+    if some_spec in THREE_AXES and configuration == "2d":
+        pytest.skip("it has three axes")
     rewrite(
         preprocessed / "nnUNetPlans.json",
         lambda plans: plans["configurations"][configuration].update(
