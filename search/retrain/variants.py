@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from archspec.costs.flops import CONVENTION, Cost, cost_plan
 from archspec.network.plan import Plan, plan
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
-from archspec.spec.tree import node_at, with_node
+from archspec.spec.tree import frozen, node_at, with_node
 from archspec.text import table
 from blocks.base import ComponentSpec
 from blocks.decoders import DECODERS
@@ -207,7 +209,7 @@ def _decoder_proposals(tree: Tree) -> Iterator[_Proposal]:
 def _shared(own: Tree, member: type[ComponentSpec]) -> Iterator[Tree]:
     """Yield the other kind's fields: those that both have, then less the head, then defaults."""
     kind = member.model_fields["kind"].default
-    both = {key: value for key, value in own.items() if key in member.model_fields}
+    both = {key: value for key, value in own.items() if _takes(member, key, value)}
     yield {**both, "kind": kind}
     yield {**{key: value for key, value in both.items() if key != "head"}, "kind": kind}
     yield {"kind": kind}
@@ -226,3 +228,14 @@ def _decoder(tree: Tree, fields: Tree) -> Callable[[], Tree]:
 
 def _word(text: str) -> str:
     return text.replace(" ", "-")
+
+
+def _takes(member: type[ComponentSpec], key: str, value: Any) -> bool:
+    """Say whether a kind has the field and takes that value: words differ from kind to kind."""
+    if key == "kind" or key not in member.model_fields:
+        return False
+    try:
+        member.model_validate({key: frozen(value)})
+    except ValidationError:
+        return False
+    return True

@@ -14,6 +14,9 @@ KERNELS = ("blocks/scan/", "archspec/costs/meta_kernels.py")
 
 LONG = {
     "archspec/nnunet/export.py export_nnunet": "a public door",
+    "blocks/layers/conv.py conv": "what PyTorch's convolutions take, by keyword",
+    "blocks/layers/fused_attention.py _fused": "a stand-in for an operator, which takes the same",
+    "blocks/layers/residual_unit.py ResidualUnit.__init__": "one parameter per part of a block",
     "archspec/nnunet/network.py ArchSpecNet.__init__": "what plans say, by keyword",
     "archspec/network/segnet.py Stage.__init__": "one parameter per part of a stage",
     "archspec/scoring/evaluate.py evaluate": "a public door",

@@ -19,6 +19,9 @@ PARTNERS: dict[tuple[str, str], dict[str, Any]] = {
     ("downsample", "in_block"): {"block": {"kind": "basic"}},
     ("downsample", "sparse"): {"downsample": {"kernel_size": 1}},
     ("mixer", "reduce_above"): {"mixer": {"reduction": "auto"}},
+    ("mixer", "theta"): {"mixer": {"rope": "axial"}},
+    ("decoder", "ratio"): {"decoder": {"block": "mednext"}},
+    ("decoder", "grn"): {"decoder": {"block": "mednext"}},
     ("decoder", "bias"): {"decoder": {"num_convs": 1}},
     ("decoder", "dropout"): {"decoder": {"num_convs": 1}},
 }

@@ -205,12 +205,6 @@ def test_rope_may_be_drawn(tmp_path: Path) -> None:
     assert isinstance(found, AttentionMixerSpec) and found.theta == 99.0
 
 
-def test_theta_keeps_the_hashes_of_specs_without_it() -> None:
-    plain, drawn = (load(auto((8, 8), rope="axial", **theta)) for theta in ({}, {"theta": 1e4}))
-    assert arch_hash(plain) == arch_hash(drawn)
-    assert arch_hash(plain) != arch_hash(load(auto((8, 8), rope="axial", theta=1e3)))
-
-
 @pytest.mark.parametrize("grid", GRIDS)
 def test_rope_tells_positions_apart(grid: tuple[int, ...]) -> None:
     """Without positions a permutation of tokens permutes the output; with them it does not."""
