@@ -30,13 +30,14 @@ def scale_down(
     """Return the plan with the widest widths, at most the spec's own, that `keeps` takes.
 
     Widths are a 256th of the spec's own apart, and rounded down to what heads and norms divide. The
-    narrowest plan comes back where none is taken.
+    narrowest plan comes back where none is taken, and the plan itself where nothing is a width, as
+    in a library's network.
 
     Raises:
         SpecError: the spec, or all that is narrower, cannot be planned.
     """
     whole = plan_at(spec)
-    if keeps(whole):
+    if keeps(whole) or not width_paths(spec.tree(), WIDTHS):
         return whole
     for grain in _GRAINS:
         try:

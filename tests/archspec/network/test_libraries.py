@@ -288,3 +288,15 @@ def test_pages_name_the_class(cli: Callable[..., tuple[int, str, str]]) -> None:
     code, _, err = cli("ablate", "segresnet", "--dry-run")
     assert code == 2 and err.count("\n") == 1
     assert "is a network of a library, which has no parts to exchange" in err
+
+
+def test_export_says_which_parameters_get_no_gradient(preprocessed: Path) -> None:
+    args = {"feature_size": 4, "hidden_size": 12, "mlp_dim": 16, "num_heads": 2}
+    unetr = spec(name="UNETR", args=args, divisor=16)
+    export = archspec.export_nnunet({**unetr, "patch_size": [16] * 3}, 901)
+    (note,) = (note for note in export.notes if "no output depends on" in note)
+    assert note.startswith("no output depends on 24 of UNETR's parameters")
+    written = json.loads(export.path.read_text())["configurations"]["3d_fullres"]["architecture"]
+    assert written["arch_kwargs"]["spec"]["network"]["args"] == args
+    quiet = archspec.export_nnunet({**spec(), "name": "quiet"}, 901)
+    assert not [note for note in quiet.notes if "no output depends on" in note]

@@ -62,6 +62,9 @@ def test_every_spec_is_scaled_to_a_limit_and_no_further(some_spec: str) -> None:
     gflops = cost_plan(whole).flops / 4e9
     settings = SearchSettings.model_validate({"limits": {"gflops": gflops}})
     found = plan_anchor(trial, source, settings, sizes)
+    if found.spec.network is not None:
+        assert found.spec == whole.spec, "a library's network has no widths of ours"
+        return
     assert gflops / 3 < cost_plan(found).flops / 1e9 <= gflops
     before = [stage.width for stage in whole.spec.encoder.stages]
     scales = [s.width / w for s, w in zip(found.spec.encoder.stages, before, strict=True)]
