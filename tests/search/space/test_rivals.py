@@ -31,6 +31,7 @@ def test_a_rival_is_an_anchor(tmp_path: Path, space_tree: dict[str, Any]) -> Non
     rival = tmp_path / "small.yaml"
     rival.write_text(SMALL, encoding="utf-8")
     anchors = [{"spec": str(rival)}, *space_tree["search"].get("anchors", ())]
+    space_tree["encoder"]["stages"][0]["mixer"] = {"kind": "mamba"}
     tree = {**space_tree, "search": {**space_tree["search"], "anchors": anchors}}
     space = loaded(tmp_path, tree)
     sizes = InputSizes(patch_size=(12, 16, 16))
