@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.base import Grid, StageShape
-from blocks.layers.conv import conv, spreading_conv
+from blocks.layers.conv import ThinnedConv, conv, spreading_conv
 from blocks.layers.norm import build_norm
 from blocks.layers.perceptron import perceptron
 
@@ -57,12 +57,12 @@ def mednext_down(
     inp: StageShape, out: StageShape, *, kernel_size: Grid, stride: Grid, norm: str, ratio: int
 ) -> MedNeXtStep:
     """Return the block from a grid n to n / stride."""
-    width, ones = inp.channels, (1,) * inp.ndim
+    width = inp.channels
     return MedNeXtStep(
         depthwise=conv(width, width, kernel_size=kernel_size, stride=stride, groups=width),
         norm=build_norm(norm, StageShape(width, out.grid)),
         mlp=perceptron(width, StageShape(ratio * width, out.grid), out.channels, grn=False),
-        shortcut=conv(width, out.channels, kernel_size=ones, stride=stride),
+        shortcut=ThinnedConv(width, out.channels, stride=stride),
         near=(0,) * inp.ndim,
     )
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from blocks.base import Grid, StageShape
 from blocks.layers.act import Act, build_act
-from blocks.layers.conv import conv, pointwise
+from blocks.layers.conv import ThinnedConv, conv, pointwise
 from blocks.layers.norm import build_norm
 
 Shortcut = Literal["norm", "conv"]
@@ -44,7 +44,7 @@ class ResidualUnit(nn.Module):
         self.norm2 = build_norm(norm, at)
         self.shortcut: nn.Module = nn.Identity()
         if shortcut == "conv":
-            self.shortcut = conv(in_channels, width, kernel_size=(1,) * at.ndim, stride=stride)
+            self.shortcut = ThinnedConv(in_channels, width, stride=stride or (1,) * at.ndim)
         elif in_channels != width:
             self.shortcut = nn.Sequential(
                 pointwise(in_channels, width, at.ndim, bias=False), build_norm(norm, at)

@@ -81,7 +81,7 @@ def test_own_patch_on_meta(spec_name: str) -> None:
                 lambda _m, _i, outs: shapes.append(tuple(outs[0].shape[1:]))
             )
         assert net(x).shape == (1, planned.num_classes, *planned.patch_size)
-    assert shapes == [(at.channels, *at.grid) for at in planned.skips]
+    assert shapes == [(stage.out.channels, *stage.out.grid) for stage in planned.stages]
 
 
 def test_yaml_round_trip(spec_name: str) -> None:

@@ -90,7 +90,7 @@ def leaky(x: Tensor) -> Tensor:
 def res(x: Tensor, w: Weights, at: str, stride: int = 1) -> Tensor:
     y = leaky(norm(conv(x, w, f"{at}.conv1", stride), w, f"{at}.norm1"))
     y = norm(conv(y, w, f"{at}.conv2"), w, f"{at}.norm2")
-    return leaky(y + conv(x, w, f"{at}.shortcut", stride))
+    return leaky(y + conv(x, w, f"{at}.shortcut.conv", stride))
 
 
 def basic(x: Tensor, w: Weights, at: str, first: str, second: str) -> Tensor:
