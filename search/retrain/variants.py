@@ -215,6 +215,17 @@ def _shared(own: Tree, member: type[ComponentSpec]) -> Iterator[Tree]:
     yield {"kind": kind}
 
 
+def _takes(member: type[ComponentSpec], field: str, value: Any) -> bool:
+    """Say whether the kind has the field, and the value for it: a word may be another kind's."""
+    if field == "kind" or field not in member.model_fields:
+        return False
+    try:
+        member.model_validate({field: frozen(value)})
+    except ValidationError:
+        return False
+    return True
+
+
 def _staged(tree: Tree, index: int, **parts: Any) -> Callable[[], Tree]:
     """Return a function that gives the tree with parts of one stage replaced."""
     stage = ("encoder", "stages", index)
