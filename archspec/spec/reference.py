@@ -16,6 +16,7 @@ from archspec.spec.schema import ArchSpec, DeepSupervisionSpec, EncoderSpec, Sta
 from archspec.spec.training import TrainingSpec
 from archspec.spec.words import did_you_mean, shown
 from blocks.base import MAX_COUNT, Allowed
+from blocks.decoders.library import NetworkSpec
 from blocks.errors import SpecError, argument
 from blocks.registry import classes_in, kind_of, slots
 
@@ -24,6 +25,7 @@ SECTIONS: Sections = {
     "spec": ArchSpec,
     "encoder": EncoderSpec,
     "stage": StageSpec,
+    "network": NetworkSpec,
     "deep_supervision": DeepSupervisionSpec,
     "training": TrainingSpec,
     "claim": ClaimSpec,
@@ -133,7 +135,7 @@ def _kinds() -> Iterator[tuple[str, type[BaseModel]]]:
 
 def _reference(name: str, cls: type[BaseModel]) -> Reference:
     fields = tuple(
-        Entry(field, _values(info.annotation, info.metadata), _default(info))
+        Entry(info.alias or field, _values(info.annotation, info.metadata), _default(info))
         for field, info in cls.model_fields.items()
         if field != "kind"
     )
@@ -146,6 +148,8 @@ def _default(info: FieldInfo) -> str | None:
     value = info.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return kind_of(type(value)) or "{}"
+    if value == {}:
+        return "{}"
     return value if isinstance(value, str) and value else shown(value)
 
 
