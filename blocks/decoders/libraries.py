@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -29,6 +30,9 @@ DIVISORS = (1, 2, 4, 8, 16, 32)
 """What an axis of the input may have to divide by."""
 _PROBED = 64
 """Positions along an axis from which on a divisor is tried; fewer may be none in a deep network."""
+
+_MODULES = 10_000
+"""Of one network; SwinUNETR has 300."""
 
 _TORCH_CLASS = re.compile(r"torch\.nn\.(?:modules\.\w+\.)?(\w+)")
 
@@ -189,11 +193,13 @@ def make(cls: type[nn.Module], called_with: Mapping[str, Any]) -> nn.Module:
     """Return the network on the default device.
 
     Raises:
-        SpecError: the class refuses the arguments.
+        SpecError: the class refuses the arguments, or makes too many modules of them.
     """
     try:
-        with _quiet(), _NumbersOnHost():
+        with _quiet(), _NumbersOnHost(), _bounded(cls.__name__):
             return cls(**called_with)
+    except SpecError:
+        raise
     except Exception as error:  # whatever a constructor raises at arguments that it cannot use
         raise SpecError(
             f"{cls.__name__} refuses these arguments: {type(error).__name__}: {reason(error)}",
@@ -222,7 +228,6 @@ def trace(net: nn.Module, inp: StageShape, num_classes: int) -> int:
         raise SpecError(
             f"{name} does not run on the meta device at {list(x.shape)}: {reason(error)}",
             field="network",
-            other="patch_size",
         ) from None
     if not isinstance(out, Tensor) or tuple(out.shape) != wanted:
         found = list(out.shape) if isinstance(out, Tensor) else f"a {type(out).__name__}"
@@ -274,6 +279,32 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _bounded(name: str) -> Iterator[None]:
+    """Refuse a network of more modules than anyone would train, before all of them are made.
+
+    Raises:
+        SpecError: see above.
+    """
+    count = 0
+
+    def one_more(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > _MODULES:
+            raise SpecError(
+                f"{name} is made of too many modules",
+                field="network.args",
+                allowed=f"at most {_MODULES:,}",
+            )
+
+    handle = register_module_module_registration_hook(one_more)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class _NumbersOnHost(TorchFunctionMode):

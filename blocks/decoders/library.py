@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any
 
@@ -128,8 +129,21 @@ def _largest(network: NetworkSpec, inp: StageShape, num_classes: int) -> int:
     """Return the elements of the largest tensor at batch 1.
 
     Raises:
-        SpecError: the network cannot be made, or does not run at this input.
+        SpecError: the network cannot be made, or does not run at this input; where it runs at twice
+            the size, the patch may be the one to change.
     """
+    try:
+        return _traced(network, inp, num_classes)
+    except SpecError as error:
+        twice = StageShape(inp.channels, tuple(2 * n for n in inp.grid))
+        try:
+            _traced(network, twice, num_classes)
+        except SpecError:
+            raise error from None
+        raise SpecError([replace(one, other="patch_size") for one in error.problems]) from None
+
+
+def _traced(network: NetworkSpec, inp: StageShape, num_classes: int) -> int:
     with torch.device("meta"):
         net = network.build(inp, num_classes)
     return trace(net, inp, num_classes)

@@ -76,7 +76,8 @@ def make(draws: random.Random, folder: Path) -> Case:
 def opened(draws: random.Random) -> Any:
     """Return a spec with holes that can be filled, and mostly a section `search` beside it."""
     tree = copy.deepcopy(base(draws))
-    fields = [path for path, node in walk(tree) if path[:1] in (("encoder",), ("decoder",))]
+    parts = (("encoder",), ("decoder",), ("network",))
+    fields = [path for path, node in walk(tree) if path[:1] in parts]
     for path in draws.sample(fields[1:], min(len(fields) - 1, draws.choice((1, 2, 4)))):
         with suppress(LookupError, TypeError):  # in what another one has replaced
             holder = at(tree, path[:-1])
@@ -118,7 +119,7 @@ def settings(draws: random.Random) -> dict[str, Any]:
 @functools.cache
 def _stages() -> list[Any]:
     """Return the stages of all bundled specs, their defaults among them."""
-    encoders = [tree["encoder"] for tree in trees().values()]
+    encoders = [tree["encoder"] for tree in trees().values() if "encoder" in tree]
     return [one for part in encoders for one in (part.get("defaults", {}), *part["stages"])]
 
 

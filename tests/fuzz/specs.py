@@ -34,6 +34,9 @@ from tests.fuzz.mutate import (
     scalar,
 )
 
+for _name in ("primus-s", "unetr"):
+    resolve(_name)  # imports libraries, and PyTorch's compiler, before a case is measured
+
 _LARGEST_BUILT = 40
 """Blocks of a network that is built too: deeper ones take long, and have nothing new."""
 

@@ -220,6 +220,10 @@ REFUSED: dict[str, Refused] = {
         ),
         "network.args.conv_op: torch.nn has no layer 'Conf3d'",
     ),
+    "too deep": (
+        spec(args={"blocks_down": [16_000, 1]}),
+        "network.args: SegResNet is made of too many modules; allowed: at most 10,000",
+    ),
     "no plain data": (
         spec(args={"init_filters": 10**9}),
         "network.args: an integer must be at most 16384",
