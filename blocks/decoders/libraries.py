@@ -9,9 +9,11 @@ import inspect
 import math
 import re
 import warnings
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -245,19 +247,23 @@ def probed_divisor(cls: type[nn.Module], given: Mapping[str, Any], ndim: int) ->
     Raises:
         SpecError: it runs at none; why at the largest one.
     """
-    usual = _multiple(DIVISORS[-1])
-    _trace_at(cls, given, (usual,) * ndim)
-    found = []
-    for axis in range(ndim):
-        for number in DIVISORS:
-            grid = tuple(_multiple(number) if i == axis else usual for i in range(ndim))
-            try:
-                _trace_at(cls, given, grid)
-            except SpecError:
-                continue
-            break
-        found.append(number)
-    return tuple(found)
+    usual = (_multiple(DIVISORS[-1]),) * ndim
+    _trace_at(cls, given, usual)
+
+    def runs(axis: int, number: int) -> bool:
+        """Say whether it does where one axis has no larger divisor."""
+        grid = (*usual[:axis], _multiple(number), *usual[axis + 1 :])
+        try:
+            _trace_at(cls, given, grid)
+        except SpecError:
+            return False
+        return True
+
+    last = len(DIVISORS) - 1
+    return tuple(
+        DIVISORS[bisect_left(DIVISORS, True, hi=last, key=partial(runs, axis))]
+        for axis in range(ndim)
+    )
 
 
 def _multiple(number: int) -> int:
