@@ -28,15 +28,9 @@ def spec_schema() -> Schema:
     for member in decoder["oneOf"]:
         defs[member["$ref"].rpartition("/")[2]].setdefault("required", []).append("kind")
     schema["properties"]["decoder"] = _any_kind(decoder)
-<<<<<<< HEAD
-    own = [name for name in schema["required"] if name in ("encoder", "decoder")]
-    schema["required"] = [name for name in schema["required"] if name not in own]
-    schema["anyOf"] = [{"required": own}, {"required": ["network"]}]
-=======
     ours = ["encoder", "decoder"]
     schema["required"] = [name for name in schema["required"] if name not in ours]
     schema["oneOf"] = [{"required": ours}, {"required": ["network"]}]
->>>>>>> 43ffdd8 (spec: name both forms of a spec in its schema and its reference)
     return {"$schema": DIALECT, **schema}
 
 

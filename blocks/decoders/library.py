@@ -158,6 +158,13 @@ class LibraryNetwork(Decoder):
         self.network = spec.network.build(inp, heads.num_classes)
         self.only = inp.grid if is_sized(type(self.network)) else None
 
+    @property
+    def spared_from_decay(self) -> frozenset[str]:
+        """Return what is no weight of a layer: tables of positions, say."""
+        layers = (nn.Linear, nn.modules.conv._ConvNd)
+        weights = {id(module.weight) for module in self.modules() if isinstance(module, layers)}
+        return frozenset(name for name, p in self.named_parameters() if id(p) not in weights)
+
     def make_heads(self, features: Skips, *, spec: DecoderSpec, heads: Heads) -> list[nn.Module]:
         return [_AsItIs()]
 

@@ -30,7 +30,10 @@ class KeepsStart(Protocol):
 class SparesFromDecay(Protocol):
     """It has parameters that look like weights of a layer and are none: decay would bias them."""
 
-    spared_from_decay: ClassVar[frozenset[str]]
+    @property
+    def spared_from_decay(self) -> frozenset[str]:
+        """Return their names."""
+        ...
 
 
 @runtime_checkable
