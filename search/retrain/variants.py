@@ -239,14 +239,3 @@ def _decoder(tree: Tree, fields: Tree) -> Callable[[], Tree]:
 
 def _word(text: str) -> str:
     return text.replace(" ", "-")
-
-
-def _takes(member: type[ComponentSpec], key: str, value: Any) -> bool:
-    """Say whether a kind has the field and takes that value: words differ from kind to kind."""
-    if key == "kind" or key not in member.model_fields:
-        return False
-    try:
-        member.model_validate({key: frozen(value)})
-    except ValidationError:
-        return False
-    return True
