@@ -175,6 +175,12 @@ def test_a_stem_has_no_skip() -> None:
             plan(archspec.load("umamba-bot", overrides=[given]))
 
 
+def test_a_decoder_gets_something() -> None:
+    given = [f"encoder.stages.{index}.skip.tap=none" for index in range(7)]
+    with pytest.raises(SpecError, match=r"skip.tap: 'none' on the last stage leaves it without"):
+        plan(archspec.load("umamba-bot", overrides=[*given, "decoder={kind: sum}"]))
+
+
 def test_fitting_keeps_what_mixes_behind_a_stage() -> None:
     """A last stage that no longer strides is no repetition of the one before, which lacks Mamba."""
     found = archspec.describe("umamba-bot", patch_size=(64, 64, 64), spacing=(1.0, 1.0, 1.0))
