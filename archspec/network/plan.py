@@ -225,7 +225,8 @@ class _Planning:
         inputs = spec.decoder.inputs(StageShape(channels, self.padded), skips)
         count = spec.deep_supervision.heads
         heads = Heads(count=count, num_classes=classes, patch_size=self.padded)
-        if self.divides and skips:  # a last stage without one is a problem already
+        fed = bool(skips) or not stages  # a last stage without a skip is a problem already
+        if self.divides and fed:
             self._check("", lambda: spec.decoder.check(inputs, heads))
         self._raise(advise)
         self._check_bounds(stages, inputs, heads)
