@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from archspec.network.build import build
-from archspec.network.convert import read_checkpoint
+from archspec.network.build import build, build_plan
+from archspec.network.checkpoint import read_checkpoint
 from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan
 from archspec.network.published import is_published, load_official
@@ -53,7 +53,7 @@ def create_model(
     patch_size: Grid | None = None,
     weights: str | Path | None = None,
 ) -> SegNet:
-    """Build a network as timm's function of this name does: `build`, then weights from a file.
+    """Build a network as timm's function of this name does: `build`, or weights from a file.
 
     The file is one that torch.save or safetensors wrote. It holds a state dict of the network, or
     weights published for its spec, under our names or theirs (see `load_official`).
@@ -61,9 +61,10 @@ def create_model(
     Raises:
         SpecError: as `build`; the file cannot be read, or does not cover the network exactly.
     """
-    net = build(name, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    sizes = InputSizes(in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
     if weights is None:
-        return net
+        return build(name, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    net = build_plan(resolve(name, sizes))
     path = Path(weights)
     found = read_checkpoint(path)
     ours = net.state_dict()

@@ -119,7 +119,8 @@ def check_shapes(net: SegNet, planned: Plan, x: Tensor) -> None:
     out = net(x)
     for hook in hooks:
         hook.remove()
-    wanted = [(len(x), at.channels, *at.grid) for at in (one.out for one in planned.stages)]
+    behind = [one.out for one in planned.stages] or planned.skips[-1:]
+    wanted = [(len(x), at.channels, *at.grid) for at in behind]
     _same("the stages give", shapes, wanted)
     _same("logits are", tuple(out.shape), (len(x), planned.num_classes, *x.shape[2:]))
     net.decoder.deep_supervision = True

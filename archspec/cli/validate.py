@@ -91,7 +91,8 @@ def validate(
         settled = settle(loaded, dataset, wishes, stock_recipe=False)
         planned, batch = settled.planned, settled.batch_size
         notes = [*dimension_notes(loaded, dataset), *settled.notes]
-    grids = (str(list(stage.out.grid)) for stage in planned.stages)
+    shapes = [stage.out for stage in planned.stages] or planned.skips
+    grids = (str(list(one.grid)) for one in shapes)
     print(" -> ".join([f"{planned.spec.name}: ok, patch {planned.patch_text}", *grids]))
     if batch is not None:
         print(_training(planned, batch))

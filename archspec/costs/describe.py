@@ -6,6 +6,7 @@ from archspec.costs.description import (
     Comparison,
     DecoderPart,
     Description,
+    EncoderPart,
     Share,
     StagePart,
     TrainingStep,
@@ -20,6 +21,7 @@ from archspec.network.resolve import resolve
 from archspec.spec.load import SpecLike
 from archspec.spec.schema import StageSpec
 from blocks.base import Grid
+from blocks.encoders.timm_encoder import TimmEncoderSpec
 from blocks.mixers.cycle import mixers_in
 from blocks.post.mixer import MixerPostSpec
 
@@ -97,6 +99,7 @@ def describe_plan(planned: Plan, *, batch: int = 2, available: int | None = None
             )
             for index, stage in enumerate(planned.stages)
         ),
+        encoder=_encoder(planned, cost, saved),
         decoder=DecoderPart(
             kind=planned.spec.decoder.kind,
             outputs=tuple(planned.output_grids),
@@ -104,6 +107,18 @@ def describe_plan(planned: Plan, *, batch: int = 2, available: int | None = None
         ),
         notes=notes(planned, cost, saved),
         fit=None if available is None else Fit.of(planned, batch, available),
+    )
+
+
+def _encoder(planned: Plan, cost: Cost, saved: dict[str, int]) -> EncoderPart | None:
+    encoder = planned.spec.encoder
+    if not isinstance(encoder, TimmEncoderSpec):
+        return None
+    return EncoderPart(
+        timm=encoder.timm,
+        widths=tuple(skip.channels for skip in planned.skips),
+        grids=tuple(skip.grid for skip in planned.skips),
+        share=_share(cost, saved, "stages.0"),
     )
 
 

@@ -40,6 +40,16 @@ class StagePart:
 
 
 @dataclass(frozen=True, slots=True)
+class EncoderPart:
+    """A model of timm that stands in place of stages, and the skips behind it, fine to coarse."""
+
+    timm: str
+    widths: tuple[int, ...]
+    grids: tuple[Grid, ...]
+    share: Share
+
+
+@dataclass(frozen=True, slots=True)
 class DecoderPart:
     """The decoder, or a library's network by its class, and the grids of the outputs."""
 
@@ -79,6 +89,7 @@ class Description:
     decoder: DecoderPart
     notes: tuple[str, ...]
     fit: Fit | None = None
+    encoder: EncoderPart | None = None
 
     @property
     def flops(self) -> int:
@@ -104,6 +115,11 @@ class Description:
             )
             for part in self.stages
         ]
+        if self.encoder is not None:
+            name, kind, numbers = "encoder", self.encoder.timm, self._numbers(self.encoder.share)
+            for width, grid in zip(self.encoder.widths, self.encoder.grids, strict=True):
+                rows.append((name, kind, str(width), "x".join(map(str, grid)), *numbers))
+                name, kind, numbers = "", "", ("", "", "", "")  # once, for all of its skips
         outputs = f"{len(self.decoder.outputs)} output{'s' * (len(self.decoder.outputs) > 1)}"
         last = self._last_row
         rows.append((last, self.decoder.kind, "", outputs, *self._numbers(self.decoder.share)))
@@ -127,6 +143,7 @@ class Description:
         """Return a table of at most 80 columns: GMAC by stage and kind of operation, shares."""
         kinds = self._kinds()
         parts = [(f"stage {part.stage}", part.share) for part in self.stages]
+        parts += [] if self.encoder is None else [("encoder", self.encoder.share)]
         rows = [(f"GMAC of {self.name}", *kinds)]
         for name, share in [*parts, (self._last_row, self.decoder.share)]:
             counts = (share.by_kind[kind] for kind in kinds)
@@ -167,6 +184,7 @@ class Description:
                 "amp": _memory_json(training.amp),
             },
             "stages": stages,
+            **({} if self.encoder is None else {"encoder": _encoder_json(self.encoder)}),
             "decoder": {
                 "kind": self.decoder.kind,
                 "outputs": [list(grid) for grid in self.decoder.outputs],
@@ -179,7 +197,7 @@ class Description:
     @property
     def _last_row(self) -> str:
         """Return what the part behind the stages is; a library's network has none before it."""
-        return "decoder" if self.stages else "network"
+        return "decoder" if self.stages or self.encoder else "network"
 
     def _kinds(self) -> list[str]:
         return [kind for kind, count in self.by_kind.items() if count and kind != "scan"]
@@ -246,6 +264,16 @@ def _appended(descriptions: Iterable[Description], *, kinds: bool) -> list[str]:
     """Return what stands below a page: the kinds of operations where asked for, what fits."""
     pages = [found.kinds_text() for found in descriptions if kinds]
     return pages + [found.fit.text() for found in descriptions if found.fit is not None]
+
+
+def _encoder_json(part: EncoderPart) -> dict[str, Any]:
+    grids = [list(grid) for grid in part.grids]
+    return {
+        "timm": part.timm,
+        "widths": list(part.widths),
+        "grids": grids,
+        **asdict(part.share),
+    }
 
 
 def _memory_json(memory: Memory) -> dict[str, int]:

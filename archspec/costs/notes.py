@@ -7,6 +7,7 @@ from archspec.network.plan import Plan, plan
 from archspec.spec.words import shown
 from blocks.base import SpecError
 from blocks.decoders.concat import ConcatDecoderSpec
+from blocks.encoders.timm_encoder import TimmEncoderSpec
 
 MUCH_PADDING = 1.5
 """Times the voxels from which ways to need less padding are named."""
@@ -52,10 +53,11 @@ def _attention(planned: Plan) -> list[str]:
 
 
 def _most(planned: Plan, cost: Cost, saved: dict[str, int]) -> list[str]:
-    if not planned.stages:  # a library's network, which is one part
+    timm = isinstance(planned.spec.encoder, TimmEncoderSpec)  # the only stage
+    if not planned.stages and not timm:  # a library's network, which is one part
         return []
     found = []
-    parts = [f"stages.{index}" for index in range(len(planned.stages))] + ["decoder"]
+    parts = [f"stages.{index}" for index in range(timm or len(planned.stages))] + ["decoder"]
     for what, of, whole in (
         ("FLOPs", {path: cost.by_path[path].flops for path in parts}, cost.flops),
         ("parameters", {path: cost.by_path[path].params for path in parts}, cost.params),
@@ -63,7 +65,8 @@ def _most(planned: Plan, cost: Cost, saved: dict[str, int]) -> list[str]:
     ):
         most = max(of, key=lambda path: of[path])
         if of[most] >= _MUCH * whole:
-            name = most.replace("stages.", "stage ")
+            name = "encoder" if timm else most.replace("stages.", "stage ")
+            name = "decoder" if most == "decoder" else name
             found.append(f"{name} holds {of[most] / whole:.0%} of all {what}")
     return found
 

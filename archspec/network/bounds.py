@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from archspec.spec.claims import MAX_PATCH_AXIS
 from archspec.spec.schema import ArchSpec, StageSpec
 from blocks.base import MAX_BLOCKS, Grid, StageShape
+from blocks.decoders.decoder import Heads
+from blocks.encoders.timm_encoder import TimmEncoderSpec
 from blocks.errors import Problem
 
 MAX_TENSOR = 64 * 2**30
@@ -26,7 +28,7 @@ def input_problems(patch: Grid, inp: StageShape) -> list[Problem]:
 
 def blocks_problems(spec: ArchSpec, inputs: tuple[StageShape, ...]) -> list[Problem]:
     """Return what is wrong with the number of blocks; `inputs` are the decoder's."""
-    depths = [stage.depth for stage in spec.encoder.stages]
+    depths = [stage.depth for stage in spec.encoder.stages] or [0]
     in_decoder = spec.decoder.num_steps(inputs)
     blocks = sum(depths) + in_decoder
     if blocks <= MAX_BLOCKS:
@@ -39,6 +41,16 @@ def blocks_problems(spec: ArchSpec, inputs: tuple[StageShape, ...]) -> list[Prob
             allowed=f"at most {MAX_BLOCKS:,}",
         )
     ]
+
+
+def part_problems(
+    spec: ArchSpec, inp: StageShape, inputs: tuple[StageShape, ...], heads: Heads
+) -> list[Problem]:
+    """Return the first part beside stages with a tensor that is too large."""
+    parts = {"decoder": spec.decoder.largest(inputs, heads)}
+    if isinstance(spec.encoder, TimmEncoderSpec):
+        parts = {"encoder": spec.encoder.largest(inp), **parts}
+    return tensor_problems(parts, inp.grid)
 
 
 def stage_problems(

@@ -9,9 +9,11 @@ from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan, StagePlan
 from archspec.network.resolve import resolve
 from archspec.network.segnet import SegNet, Stage
+from archspec.network.start_weights import load_start_weights
 from archspec.spec.load import SpecLike
 from blocks.base import Grid
 from blocks.decoders.decoder import Decoder, Heads
+from blocks.encoders.timm_encoder import TimmEncoderSpec
 from blocks.layers.norm import build_norm
 from blocks.mixers.cycle import mixer_of_block
 from blocks.wrappers.block import ConvBlockSpec
@@ -26,17 +28,20 @@ def build(
 ) -> SegNet:
     """Compile a spec (or its name, path or mapping) into a network on the default device.
 
-    The result is an ordinary module: logits out, `decoder.deep_supervision` off.
+    The result is an ordinary module: logits out, `decoder.deep_supervision` off. Pretrained weights
+    that the spec names are loaded.
 
     Raises:
-        SpecError: the spec is wrong, or does not fit the sizes.
+        SpecError: the spec is wrong, or does not fit the sizes; pretrained weights do not come.
     """
     sizes = InputSizes(in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
-    return build_plan(resolve(spec, sizes))
+    net = build_plan(resolve(spec, sizes))
+    load_start_weights(net)
+    return net
 
 
 def build_plan(planned: Plan) -> SegNet:
-    """Compile a plan into a network on the default device."""
+    """Compile a plan into a network on the default device, without pretrained weights."""
     stages, decoder = build_parts(planned)
     return SegNet(stages, decoder, window=planned.window, spec_name=planned.spec.name)
 
@@ -49,15 +54,22 @@ def build_parts(planned: Plan) -> tuple[list[nn.Module], Decoder]:
         patch_size=planned.padded_size,
     )
     decoder = planned.spec.decoder.build(planned.decoder_inputs, heads)
+    stages = _build_stages(planned)
+    for part in (*stages, decoder):
+        initialise(part, planned.spec.init)
+    return stages, decoder
+
+
+def _build_stages(planned: Plan) -> list[nn.Module]:
+    """Return the stages, fine to coarse; a model of timm is one."""
+    if isinstance(planned.spec.encoder, TimmEncoderSpec):
+        return [planned.spec.encoder.build(planned.input)]
     depths = [stage.spec.depth for stage in planned.stages]
     last = max(sum(depths) - 1, 1)
-    stages = [
+    return [
         _build_stage(stage, [block / last for block in range(end - depth, end)])
         for stage, depth, end in zip(planned.stages, depths, accumulate(depths), strict=True)
     ]
-    for part in (*stages, decoder):
-        initialise(part, planned.spec.init)
-    return list(stages), decoder
 
 
 def _build_stage(stage: StagePlan, positions: list[float]) -> Stage:

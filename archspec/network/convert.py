@@ -1,31 +1,26 @@
 """A published checkpoint file -> safetensors with our keys."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from archspec.files import check_writable, replacing
 from archspec.network.build import build
+from archspec.network.checkpoint import read_checkpoint
 from archspec.network.published import (
     KeyTable,
     LoadReport,
     Size,
     key_table,
     load_official,
-    plain_weights,
 )
 from archspec.spec.load import SpecLike, load
 from archspec.spec.yaml_file import dump
 from blocks.errors import SpecError, reason
-
-WRAPPERS = ("state_dict", "network_weights", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,44 +31,6 @@ class Converted:
     in_channels: int
     num_classes: int
     report: LoadReport
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Return the weights in a .safetensors file or in one that torch.save wrote.
-
-    Pickles are read with `weights_only=True`, which runs no code of theirs. Weights may lie under
-    `state_dict` (Lightning, MONAI), `network_weights` (nnU-Net) or `model`.
-
-    Raises:
-        SpecError: no such file, or no weights in it.
-    """
-    if not path.is_file():
-        raise SpecError("no such file", where=path)
-    try:
-        if path.suffix == ".safetensors":
-            found: Any = load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about the age of the pickle
-                found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # hostile bytes raise anything
-        line = reason(error)
-        sentence = line.partition(". ")[0]
-        why = f": {sentence}" if len(line.split()) > 2 else ""  # else a bare key or opcode
-        raise SpecError(
-            "not a checkpoint that loads without running code (torch.load with weights_only=True, "
-            "or safetensors)",
-            where=path,
-            suggestion=f"{type(error).__name__}{why}",
-        ) from None
-    for wrapper in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
-            break
-    try:
-        return plain_weights(found)
-    except SpecError as error:
-        raise error.at(path) from None
 
 
 def convert(

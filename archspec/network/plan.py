@@ -10,8 +10,8 @@ from typing import Any
 from archspec.network.bounds import (
     blocks_problems,
     input_problems,
+    part_problems,
     stage_problems,
-    tensor_problems,
     up_to,
 )
 from archspec.network.input_sizes import OF_SPEC, InputSizes
@@ -27,6 +27,7 @@ from archspec.spec.claims import MAX_PATCH_AXIS
 from archspec.spec.schema import ArchSpec, StageSpec
 from blocks.base import MAX_WIDTH, Grid, LayerSpec, SpecError, StageShape, is_count
 from blocks.decoders.decoder import Heads, Skips, divides, plans_strides
+from blocks.encoders.timm_encoder import TimmEncoderSpec
 from blocks.errors import Problem, quoted
 from blocks.layers.norm import OnePositionError, check_norm
 
@@ -102,13 +103,18 @@ class Plan:
 
     @property
     def skips(self) -> tuple[StageShape, ...]:
-        """Return the features that stages give the decoder."""
-        return _skips(self.stages)
+        """Return the features that stages, or a model of timm, give the decoder."""
+        return _skips(self.spec, self.input, self.stages)
+
+    @property
+    def input(self) -> StageShape:
+        """Return the shape that the network runs at."""
+        return StageShape(self.in_channels, self.padded_size)
 
     @property
     def decoder_inputs(self) -> Skips:
         """Return what the decoder gets: the skips, behind the network's input if it asks for it."""
-        return self.spec.decoder.inputs(StageShape(self.in_channels, self.padded_size), self.skips)
+        return self.spec.decoder.inputs(self.input, self.skips)
 
     @property
     def strides(self) -> list[list[int]]:
@@ -215,21 +221,22 @@ class _Planning:
         """
         spec, channels, classes = self.spec, self.channels, self.classes
         self.total_stride()
-        inp, stages = StageShape(channels, self.padded), []
-        self._check_input(inp)
+        whole, stages = StageShape(channels, self.padded), []
+        self._check_input(whole)
+        inp = whole
         for index, stage in enumerate(spec.encoder.stages):
             stages.append(self._stage(stage, inp, f"encoder.stages.{index}"))
             inp = stages[-1].out
         spec = _settled(spec, stages)
-        skips = _skips(tuple(stages))
-        inputs = spec.decoder.inputs(StageShape(channels, self.padded), skips)
+        skips = _skips(spec, whole, tuple(stages))
+        inputs = spec.decoder.inputs(whole, skips)
         count = spec.deep_supervision.heads
         heads = Heads(count=count, num_classes=classes, patch_size=self.padded)
         fed = bool(skips) or not stages  # a last stage without a skip is a problem already
         if self.divides and fed:
             self._check("", lambda: spec.decoder.check(inputs, heads))
         self._raise(advise)
-        self._check_bounds(stages, inputs, heads)
+        self._check_bounds(whole, stages, inputs, heads)
         grids = tuple(
             tuple(n * g // p for n, p, g in zip(self.patch, self.padded, grid, strict=True))
             for grid in spec.decoder.output_grids(inputs, heads)
@@ -292,7 +299,11 @@ class _Planning:
         self._raise(advise=False)
 
     def _check_bounds(
-        self, stages: list[StagePlan], inputs: tuple[StageShape, ...], heads: Heads
+        self,
+        inp: StageShape,
+        stages: list[StagePlan],
+        inputs: tuple[StageShape, ...],
+        heads: Heads,
     ) -> None:
         """Refuse more blocks, or larger tensors, than there may be.
 
@@ -304,8 +315,7 @@ class _Planning:
             if not self.problems:
                 self.problems += stage_problems(one.spec, one.path, one.inp, one.mixed, one.out)
         if not self.problems:
-            largest = self.spec.decoder.largest(inputs, heads)
-            self.problems += tensor_problems({"decoder": largest}, self.padded)
+            self.problems += part_problems(self.spec, inp, inputs, heads)
         self._raise(advise=False)
 
     def _settled(
@@ -382,5 +392,9 @@ def _settled(spec: ArchSpec, stages: list[StagePlan]) -> ArchSpec:
     return spec.model_copy(update={"encoder": encoder})
 
 
-def _skips(stages: tuple[StagePlan, ...]) -> tuple[StageShape, ...]:
+def _skips(
+    spec: ArchSpec, inp: StageShape, stages: tuple[StagePlan, ...]
+) -> tuple[StageShape, ...]:
+    if isinstance(spec.encoder, TimmEncoderSpec):
+        return spec.encoder.features(inp)
     return tuple(stage.out for stage in stages if stage.spec.skip.tap != "none")

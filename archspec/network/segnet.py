@@ -46,6 +46,8 @@ class Stage(nn.Module):
 class SegNet(nn.Module):
     """Encoder stages and a decoder: (B, in_channels, *patch) -> logits (B, num_classes, *patch).
 
+    A model of timm stands as the only stage, and gives several skips.
+
     While `decoder.deep_supervision` is set, forward returns a list of logits, fine to coarse, in
     training and evaluation alike. Any input size works: one that does not divide by
     `total_stride` is padded with zeros at the far end, and the logits are cropped. A ToM with
@@ -77,7 +79,9 @@ class SegNet(nn.Module):
         skips = [x] if self.decoder.takes_input else []
         for stage in self.stages:
             x, skip = stage(x)
-            if skip is not None:
+            if isinstance(skip, tuple):
+                skips += skip
+            elif skip is not None:
                 skips.append(skip)
         out: Tensor | list[Tensor] = self.decoder(skips, grid, size)
         return out

@@ -113,7 +113,7 @@ def fitted(spec: ArchSpec, sizes: InputSizes) -> FittedStages:
             f"must be {len(patch)} sizes in mm, one per axis of the patch, but is {list(spacing)}",
             field="spacing",
         )
-    if spec.network is not None:  # a library's: its strides are its own
+    if not spec.encoder.stages:  # a library's: its strides are its own
         return FittedStages(spec, spec, tuple(spacing), (), ())
     walk = _Walk(spacing, patch)
     places = [walk.enter(1)]  # the input's

@@ -4,6 +4,7 @@ import math
 
 from archspec.spec.schema import ArchSpec, StageSpec
 from blocks.base import Grid
+from blocks.encoders.timm_encoder import TimmEncoderSpec
 from blocks.wrappers.block import BlockSpec
 
 
@@ -11,9 +12,12 @@ def total_stride(spec: ArchSpec, ndim: int) -> Grid:
     """Return by what every axis of a patch must divide.
 
     Raises:
-        SpecError: a stride or a mixer that is declared for another number of axes.
+        SpecError: a stride or a mixer that is declared for another number of axes, or no model of
+            timm.
     """
     step, total = (1,) * ndim, spec.decoder.divisor(ndim)
+    if isinstance(spec.encoder, TimmEncoderSpec):
+        total = tuple(map(math.lcm, total, spec.encoder.divisor(ndim)))
     for stage in spec.encoder.stages:
         step = tuple(map(math.prod, zip(step, stage.downsample.strides(ndim), strict=True)))
         needs = map(math.prod, zip(step, stage_divisor(stage, ndim), strict=True))

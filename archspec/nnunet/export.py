@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from archspec.costs.fit import memory_size
 from archspec.files import check_writable, write_text
+from archspec.network.start_weights import check_start_weights
 from archspec.nnunet.check_data import check_data
 from archspec.nnunet.commands import check_recipe, commands, environment, recipe_note
 from archspec.nnunet.contract import check_contract, network_arguments
@@ -25,6 +26,7 @@ from archspec.spec.load import SpecLike, load
 from archspec.spec.plugins import refuse_scripted
 from archspec.spec.schema import ArchSpec
 from blocks.base import Grid
+from blocks.encoders.timm_encoder import TimmEncoderSpec
 from blocks.errors import SpecError
 
 NETWORK_CLASS = "archspec.nnunet.ArchSpecNet"
@@ -84,6 +86,7 @@ def export_nnunet(
     )
     loaded = load(spec)
     refuse_scripted("nnU-Net's processes", loaded)
+    check_start_weights(loaded)
     chosen = _configurations(loaded, configuration, dataset, base_plans)
     found = find_configurations(dataset, chosen, plans_name=base_plans)
     loaded, rebuilt = _in_dimension_of(loaded, found)
@@ -183,10 +186,11 @@ def _check(network: Network) -> tuple[str, ...]:
 def _unused(spec: ArchSpec, found: dict[str, tuple[str, ...]]) -> list[str]:
     """Return a note where a library's network has parameters that no output depends on."""
     names = next((names for names in found.values() if names), ())
-    if not names or spec.network is None:
+    if not names:
         return []
+    whose = spec.encoder.timm if isinstance(spec.encoder, TimmEncoderSpec) else spec.decoder.kind
     return [
-        f"no output depends on {len(names)} of {spec.network.name}'s parameters, e.g. {names[0]}: "
+        f"no output depends on {len(names)} of {whose}'s parameters, e.g. {names[0]}: "
         "they stay as they are, and training on several GPUs (DDP) stops at them"
     ]
 

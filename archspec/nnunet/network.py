@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from archspec.network.build import build_parts
 from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import plan
 from archspec.network.segnet import SegNet
+from archspec.network.start_weights import has_start_weights, load_start_weights
 from archspec.spec.load import load
 from archspec.spec.plugins import check_packages
 from blocks.base import SpecError
@@ -19,6 +23,9 @@ class ArchSpecNet(SegNet):
     checkpoints. `strides` is for nnU-Net, which derives the targets' sizes from it. `arch_hash`
     is kept for whoever asks which network this is; plans written before it existed have none.
     `packages` are those, with versions, that the network has components of beside archspec.
+
+    nnU-Net builds it alike for a training, to go on with one, and to predict. So pretrained weights
+    are loaded by the first forward pass, unless a state dict was loaded before.
 
     Raises:
         SpecError: the spec is wrong, a package is missing, or `strides` does not describe its
@@ -55,3 +62,17 @@ class ArchSpecNet(SegNet):
         super().__init__(stages, decoder, window=planned.window, spec_name=planned.spec.name)
         self.arch_hash = arch_hash
         self.decoder.deep_supervision = deep_supervision
+        self.awaits_start = has_start_weights(planned.spec)
+        if self.awaits_start:
+            self.register_load_state_dict_pre_hook(_keep_loaded)  # type: ignore[no-untyped-call]
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        if self.awaits_start and not x.is_meta:
+            torch.compiler.disable(load_start_weights)(self)  # type: ignore[no-untyped-call]
+            self.awaits_start = False
+        return super().forward(x)
+
+
+def _keep_loaded(net: ArchSpecNet, *_: object) -> None:
+    """Leave pretrained weights out: others are being loaded."""
+    net.awaits_start = False

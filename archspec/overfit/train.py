@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan
+from archspec.network.start_weights import load_start_weights
 from archspec.nnunet.loss import loss_without_trainer, output_weights
 from archspec.overfit.cap import Cap, head_grid, resolution_cap
 from archspec.overfit.gradients import (
@@ -59,13 +60,15 @@ def overfit(
     nnU-Net's over all its outputs. Ends early if loss or gradient is not finite.
 
     Raises:
-        SpecError: the network has a component of this script alone, which nnU-Net would not have.
+        SpecError: the network has a component of this script alone, which nnU-Net would not have,
+            or its pretrained weights do not come.
     """
     refuse_scripted("nnU-Net's processes", planned.spec)
     torch.manual_seed(seed)
     target = patch.target.to(torch.device(device))
     cap = resolution_cap(target, head_grid(planned), padded_size=planned.padded_size)
     net = build_plan(planned).to(device)
+    load_start_weights(net)
     # one patch is no batch to batch norm where the coarsest grid has one position
     copies = 2 if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()) else 1
     image = patch.image.to(device).expand(copies, *patch.image.shape)

@@ -6,11 +6,12 @@ Nothing here imports torch, so that the command line refuses a name at once.
 import fnmatch
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from archspec.spec.bundled import bundled, bundled_names
-from archspec.spec.tree import check_size, frozen
+from archspec.spec.tree import check_size, frozen, node_at, with_node
 from archspec.spec.words import did_you_mean
 from archspec.spec.yaml_file import Source, compose, read_text
 from archspec.text import command_line
@@ -44,7 +45,7 @@ def load_tree(source: str | Path | Mapping[str, Any]) -> Source:
     if isinstance(source, Path) or text.endswith((".yaml", ".yml")) or os.sep in text:
         stem = text.removesuffix(".yaml")
         if isinstance(source, Path) or stem not in names or Path(text).exists():
-            return compose(read_text(Path(text)), text)
+            return with_files(compose(read_text(Path(text)), text), Path(text).parent)
         text = stem
     if text in bundled_names("search"):
         raise is_a_space(text)
@@ -64,7 +65,28 @@ def space_tree(source: str | Path) -> Source:
         return bundled(str(source), "search")
     if path.suffix not in (".yaml", ".yml"):
         raise _unknown("space", str(source), names)
-    return compose(read_text(path), str(source))
+    return with_files(compose(read_text(path), str(source)), path.parent)
+
+
+def with_files(source: Source, folder: Path) -> Source:
+    """Return the source with the file of `encoder.pretrained` as it is found from this folder.
+
+    Members of a choice there are files as well.
+    """
+    path = ("encoder", "pretrained")
+    value = node_at(source.tree, path)
+    choice = value.get("choice") if isinstance(value, Mapping) else None
+    if isinstance(value, str):
+        found: Any = _in_folder(value, folder)
+    elif isinstance(choice, tuple):
+        found = {**value, "choice": tuple(_in_folder(one, folder) for one in choice)}
+    else:
+        return source
+    return replace(source, tree=with_node(source.tree, path, found))
+
+
+def _in_folder(value: Any, folder: Path) -> Any:
+    return str(folder.absolute() / value) if isinstance(value, str) and value else value
 
 
 def is_a_space(name: str) -> SpecError:

@@ -77,7 +77,8 @@ def _resolve(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[NodePat
         if isinstance(part, int):
             classes.append(owner)
         elif isinstance(owner, tuple):  # pydantic names the member of a union, which is no key
-            classes[-1] = next(member for member in owner if kind_of(member) == part)
+            named = [one for one in owner if part in (kind_of(one), one.__name__)]
+            classes[-1] = named[0]
             continue
         else:
             classes.append(_child(owner, part))
@@ -232,7 +233,7 @@ def _elsewhere(key: str, path: NodePath, classes: list[_Owner]) -> str:
     if isinstance(parent, type) and isinstance(path[-2], str):
         siblings = _classes(parent.model_fields[path[-2]])
         kinds = [kind_of(one) for one in siblings if one is not node and key in one.model_fields]
-        if kinds:
+        if any(kinds):
             return f"only kind {' and '.join(kinds)} has it"
     if isinstance(node, type):
         below = [

@@ -7,6 +7,7 @@ from typing import Any
 
 from archspec.spec.schema import ArchSpec
 from blocks.base import ComponentSpec
+from blocks.encoders.timm_encoder import TimmEncoderSpec
 from blocks.errors import SpecError
 from blocks.registry import OWN, Origin, origin_of, slots
 
@@ -29,11 +30,12 @@ def broken() -> list[str]:
 def packages(spec: ArchSpec) -> dict[str, str]:
     """Return the version of each installed package that the spec has a component of.
 
-    Those of a library's network are among them.
+    That of a library's network, or of its encoder, is among them.
     """
     origins = [origin_of(one) for one in _components(spec)]
-    if spec.network is not None:
-        name = spec.network.distribution
+    name = None if spec.network is None else spec.network.distribution
+    name = "timm" if isinstance(spec.encoder, TimmEncoderSpec) else name
+    if name is not None:
         origins.append(Origin(name, importlib.metadata.version(name)))
     return {
         one.distribution: one.version

@@ -17,6 +17,7 @@ from archspec.spec.training import TrainingSpec
 from archspec.spec.words import did_you_mean, shown
 from blocks.base import MAX_COUNT, Allowed
 from blocks.decoders.library import NetworkSpec
+from blocks.encoders.timm_encoder import TimmEncoderSpec
 from blocks.errors import SpecError, argument
 from blocks.registry import classes_in, kind_of, slots
 
@@ -25,6 +26,7 @@ SECTIONS: Sections = {
     "spec": ArchSpec,
     "encoder": EncoderSpec,
     "stage": StageSpec,
+    "timm": TimmEncoderSpec,
     "network": NetworkSpec,
     "deep_supervision": DeepSupervisionSpec,
     "training": TrainingSpec,

@@ -4,7 +4,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
+    Discriminator,
     Field,
+    Tag,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -19,6 +21,7 @@ from blocks.decoders import AnyDecoder
 from blocks.decoders.library import LibraryDecoderSpec, NetworkSpec
 from blocks.downsample import AnyDownsample
 from blocks.downsample.conv import DownsampleSpec
+from blocks.encoders.timm_encoder import TimmEncoderSpec
 from blocks.ffn import AnyFFN
 from blocks.ffn.none import NoFFNSpec
 from blocks.layers.norm import Norm
@@ -134,6 +137,16 @@ class EncoderSpec(ComponentSpec, defer_build=True):
         return rest
 
 
+def _form_of_encoder(value: Any) -> str:
+    """Return the class that an encoder's mapping is meant for."""
+    named = "timm" in value if isinstance(value, dict) else isinstance(value, TimmEncoderSpec)
+    return (TimmEncoderSpec if named else EncoderSpec).__name__
+
+
+AnyEncoder = Annotated[
+    Annotated[EncoderSpec, Tag("EncoderSpec")] | Annotated[TimmEncoderSpec, Tag("TimmEncoderSpec")],
+    Discriminator(_form_of_encoder),
+]
 NO_STAGES = EncoderSpec.model_construct(stages=())
 """The encoder of a spec that names a library's network: it has no stages of ours."""
 _OF_LIBRARY = object()
@@ -158,7 +171,9 @@ class DeepSupervisionSpec(ComponentSpec):
 
 @rebuilt_with_slots
 class ArchSpec(ComponentSpec, defer_build=True):
-    """One network: stages and a decoder of ours, or instead of both a library's `network`.
+    """One network: an encoder and a decoder of ours, or instead of both a library's `network`.
+
+    The encoder has stages of ours, or is a model of timm.
 
     `in_channels`, `num_classes` and `patch_size` are defaults for `build`.
     `patch_size` is in voxels, depth first; its length, 2 or 3, makes the network 2-D or 3-D.
@@ -177,7 +192,7 @@ class ArchSpec(ComponentSpec, defer_build=True):
     in_channels: Width = 1
     num_classes: Width = 2
     patch_size: Annotated[PatchSize, NotWeights()]
-    encoder: EncoderSpec
+    encoder: AnyEncoder
     decoder: Annotated[AnyDecoder, WrapValidator(_check_decoder)]
     network: Annotated[NetworkSpec | None, Added(None), BeforeValidator(_check_alone)] = None
     deep_supervision: DeepSupervisionSpec = DeepSupervisionSpec()

@@ -8,22 +8,18 @@ import importlib
 import inspect
 import math
 import re
-import warnings
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_module_registration_hook
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from blocks.base import Grid, SpecError, StageShape
 from blocks.errors import Problem, quoted, reason
+from blocks.layers.foreign import Largest, NumbersOnHost, bounded, quiet
 from blocks.layers.fused_attention import FusedAttention
 
 LibraryName = Literal["monai", "dna"]
@@ -32,9 +28,6 @@ DIVISORS = (1, 2, 4, 8, 16, 32)
 """What an axis of the input may have to divide by."""
 _PROBED = 64
 """Positions along an axis from which on a divisor is tried; fewer may be none in a deep network."""
-
-_MODULES = 10_000
-"""Of one network; SwinUNETR has 300."""
 
 _TORCH_CLASS = re.compile(r"torch\.nn\.(?:modules\.\w+\.)?(\w+)")
 
@@ -56,7 +49,7 @@ class Library:
         found: dict[str, type[nn.Module]] = {}
         for name in self.modules:
             try:
-                with _quiet():
+                with quiet():
                     module = importlib.import_module(name)
             except ImportError as error:
                 raise SpecError(
@@ -198,7 +191,7 @@ def make(cls: type[nn.Module], called_with: Mapping[str, Any]) -> nn.Module:
         SpecError: the class refuses the arguments, or makes too many modules of them.
     """
     try:
-        with _quiet(), _NumbersOnHost(), _bounded(cls.__name__):
+        with quiet(), NumbersOnHost(), bounded(cls.__name__, field="network.args"):
             return cls(**called_with)
     except SpecError:
         raise
@@ -224,7 +217,7 @@ def trace(net: nn.Module, inp: StageShape, num_classes: int) -> int:
     name, wanted = type(net).__name__, (1, num_classes, *inp.grid)
     x = torch.empty(1, inp.channels, *inp.grid, device="meta")
     try:
-        with torch.no_grad(), _quiet(), FusedAttention(), _Largest() as largest:
+        with torch.no_grad(), quiet(), FusedAttention(), Largest() as largest:
             out = net.eval()(x)
     except Exception as error:  # a library's own checks, shapes that do not match, values of meta
         raise SpecError(
@@ -277,65 +270,3 @@ def _trace_at(cls: type[nn.Module], given: Mapping[str, Any], grid: Grid) -> Non
     with torch.device("meta"):
         net = make(cls, arguments(cls, given, inp, 2))
     trace(net, inp, 2)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out what libraries warn of: their authors are meant, not those of a spec."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
-def _bounded(name: str) -> Iterator[None]:
-    """Refuse a network of more modules than anyone would train, before all of them are made.
-
-    Raises:
-        SpecError: see above.
-    """
-    count = 0
-
-    def one_more(*_: Any) -> None:
-        nonlocal count
-        count += 1
-        if count > _MODULES:
-            raise SpecError(
-                f"{name} is made of too many modules",
-                field="network.args",
-                allowed=f"at most {_MODULES:,}",
-            )
-
-    handle = register_module_module_registration_hook(one_more)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-class _NumbersOnHost(TorchFunctionMode):
-    """Make `linspace` on the host, whose values constructors read as rates of drop path."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is torch.linspace:
-            return func(*args, **{"device": "cpu", **(kwargs or {})})
-        return func(*args, **(kwargs or {}))
-
-
-class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remember the elements of the largest result."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.elements = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for one in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(one, Tensor):
-                self.elements = max(self.elements, one.untyped_storage().nbytes() // 4)
-        return out

@@ -22,6 +22,7 @@ from blocks.decoders.libraries import (
     probed_divisor,
     trace,
 )
+from blocks.layers.foreign import positions_and_scales
 
 _MOST = 16_384
 """Of an integer, of letters and of entries among the arguments."""
@@ -161,9 +162,7 @@ class LibraryNetwork(Decoder):
     @property
     def spared_from_decay(self) -> frozenset[str]:
         """Return what is no weight of a layer: tables of positions, say."""
-        layers = (nn.Linear, nn.modules.conv._ConvNd)
-        weights = {id(module.weight) for module in self.modules() if isinstance(module, layers)}
-        return frozenset(name for name, p in self.named_parameters() if id(p) not in weights)
+        return positions_and_scales(self)
 
     def make_heads(self, features: Skips, *, spec: DecoderSpec, heads: Heads) -> list[nn.Module]:
         return [_AsItIs()]

@@ -78,11 +78,11 @@ def _restricted(node: Any, *, drop: bool) -> Any:
 
 
 def _is_local_spec(name: str) -> bool:
-    """Say whether it mixes by convolution and identity alone; of a library's network none knows."""
+    """Say whether it mixes by convolution and identity alone; none knows it of a library's."""
     spec = load(name)
     stages = spec.encoder.stages
     local = all(mixer.kind in _KINDS for stage in stages for mixer in stage.mixers())
-    return local and spec.network is None
+    return local and bool(stages)
 
 
 def _is_local(mixer: Any) -> bool:

@@ -14,6 +14,7 @@ import torch
 from archspec.network.build import build_plan
 from archspec.network.plan import Plan
 from archspec.network.segnet import SegNet
+from archspec.network.start_weights import load_start_weights
 from archspec.training.devices import timed_convolutions
 from archspec.training.losses import Losses
 from archspec.training.step import Stepper, autocast_dtype
@@ -130,6 +131,7 @@ def train(
         DivergedError: the loss became NaN or infinite; on a GPU that is seen some steps later.
         StoppedError: whoever is told of a rung may raise it.
         CheckpointError: a checkpoint cannot be written.
+        SpecError: pretrained weights do not come.
         LoadingError, RuntimeError: see `load_batches`.
     """
     seed_everything(task.seed)
@@ -138,7 +140,10 @@ def train(
     deep_supervision = planned.spec.deep_supervision.heads > 1
     stepper = Stepper(net, recipe, device=device, dtype=autocast_dtype(device))
     loss_of = data.loss(planned.strides, deep_supervision=deep_supervision, kind=recipe.loss)
-    last, segment = _restored(task.folder, stepper) or (None, Segment(0))
+    restored = _restored(task.folder, stepper)
+    if restored is None:
+        load_start_weights(net)
+    last, segment = restored or (None, Segment(0))
     if last is not None:
         report(last)
     source = data.batches(planned.strides, deep_supervision=deep_supervision)

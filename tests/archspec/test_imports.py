@@ -25,7 +25,7 @@ LEVELS = [
     ("archspec.training", "archspec.network", "archspec.scoring", "archspec.phantom"),
     ("archspec.spec",),
     ("archspec.text", "archspec.files"),
-    ("blocks.decoders",),
+    ("blocks.decoders", "blocks.encoders"),
     ("blocks.post",),
     ("blocks.mixers", "blocks.wrappers", "blocks.downsample", "blocks.local", "blocks.skip"),
     ("blocks.ffn",),

@@ -1,0 +1,53 @@
+"""Weights from a file, read without running code that is in it."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from archspec.network.published import plain_weights
+from blocks.errors import SpecError, reason
+
+WRAPPERS = ("state_dict", "network_weights", "model")
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Return the weights in a .safetensors file or in one that torch.save wrote.
+
+    Pickles are read with `weights_only=True`, which runs no code of theirs. Weights may lie under
+    `state_dict` (Lightning, MONAI), `network_weights` (nnU-Net) or `model`.
+
+    Raises:
+        SpecError: no such file, or no weights in it.
+    """
+    if not path.is_file():
+        raise SpecError("no such file", where=path)
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the age of the pickle
+                found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # hostile bytes raise anything
+        line = reason(error)
+        sentence = line.partition(". ")[0]
+        why = f": {sentence}" if len(line.split()) > 2 else ""  # else a bare key or opcode
+        raise SpecError(
+            "not a checkpoint that loads without running code (torch.load with weights_only=True, "
+            "or safetensors)",
+            where=path,
+            suggestion=f"{type(error).__name__}{why}",
+        ) from None
+    for wrapper in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+            break
+    try:
+        return plain_weights(found)
+    except SpecError as error:
+        raise error.at(path) from None

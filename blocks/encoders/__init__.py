@@ -1,0 +1,1 @@
+"""Encoders of other libraries, in the place of stages of ours."""
