@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numba import njit, typeof, types
 
+from blocks.scan import orders
+
 NOTICE_AFTER = 1.0
 """Seconds of silence."""
 
-_SOURCES = hashlib.sha256(
-    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("numba_*.py")))
-).hexdigest()
+_FILES = (*sorted(Path(__file__).parent.glob("numba_*.py")), Path(orders.__file__))
+_SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in _FILES)).hexdigest()
 
 
 class Kernel:

@@ -6,6 +6,7 @@ from numba import njit
 
 from blocks.scan.backends.numba_memory import read, store
 from blocks.scan.backends.numba_simd import LANES
+from blocks.scan.orders import AXIS_BITS, SLICE_BITS
 
 SEGMENT = 64
 """Tokens between two saved states; kernels hold one segment in their buffers."""
@@ -14,23 +15,41 @@ SEGMENT = 64
 @njit(forceinline=True, error_model="numpy")
 def token_at(order: Any, length: Any, position: Any) -> Any:
     """Return the token at a position of an order of `blocks.scan.orders`."""
-    if order > 0:
-        return position % order * (length // order) + position // order
-    return length - 1 - position
+    slices = abs(order) & (1 << SLICE_BITS) - 1
+    row = position % slices * (length // slices) + position // slices
+    if abs(order) >> SLICE_BITS:
+        row = _swapped(order, row)
+    return row if order > 0 else length - 1 - row
 
 
 @njit(error_model="numpy")
 def fill_rows(rows: Any, order: Any, length: Any, start: Any) -> Any:
     """Write the tokens of the segment from position `start` on; return how many there are."""
     steps = min(SEGMENT, length - start)
-    row = token_at(order, length, start)
-    stride = length // order if order > 0 else -1
+    slices = abs(order) & (1 << SLICE_BITS) - 1
+    stride = length // slices
+    row = start % slices * stride + start // slices
     for t in range(steps):
         rows[t] = row
         row += stride
         if row >= length:
             row -= length - 1
+    if abs(order) >> SLICE_BITS:
+        for t in range(steps):
+            rows[t] = _swapped(order, rows[t])
+    if order < 0:
+        for t in range(steps):
+            rows[t] = length - 1 - rows[t]
     return steps
+
+
+@njit(forceinline=True, error_model="numpy")
+def _swapped(order: Any, row: Any) -> Any:
+    """Return the token of (..., R, C) for one of (..., C, R)."""
+    sizes = abs(order) >> SLICE_BITS
+    rows, columns = (sizes >> AXIS_BITS) + 1, (sizes & (1 << AXIS_BITS) - 1) + 1
+    inside = row % (rows * columns)
+    return row - inside + inside % rows * columns + inside // rows
 
 
 @njit(forceinline=True, error_model="numpy")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from blocks.scan.backends import triton_backward, triton_conv, triton_forward, triton_sums
 from blocks.scan.backends.triton_checks import check_conv, check_gradient, check_scan
-from blocks.scan.backends.triton_rows import order_table
+from blocks.scan.backends.triton_rows import order_table, which_swap
 
 SEGMENT = 64
 """Positions between two saved states."""
@@ -67,6 +67,7 @@ def selective_scan(
     A, D, delta_bias = A.contiguous(), D.contiguous(), delta_bias.contiguous()
     B, C = _aligned(B, C)
     table = order_table(orders, length, u.device, u, delta, B, C, z)
+    swaps = which_swap(orders)
     chunk, chunks, d_blocks = _chunks(batch, length, channels)
     block_n, warps = _block_n(states)
     segments = triton.cdiv(length, SEGMENT)
@@ -87,6 +88,7 @@ def selective_scan(
                 BLOCK_N=block_n,
                 BLOCK_D=BLOCK_D,
                 STEPS=ENDS_STEPS,
+                SWAPS=any(swaps),
                 num_warps=warps,
                 **FUSED,
             )
@@ -103,6 +105,7 @@ def selective_scan(
                 BLOCK_N=block_n,
                 BLOCK_D=BLOCK_D,
                 STEPS=SCAN_STEPS,
+                SWAPS=swaps[k],
                 maxnreg=SCAN_REGISTERS if warps == 1 else MORE_WARPS_REGISTERS,
                 num_warps=warps,
                 **FUSED,
@@ -138,6 +141,7 @@ def selective_scan_backward(
     boundaries = boundaries.contiguous()
     B, C = _aligned(B, C)
     table = order_table(orders, length, u.device, grad, u, delta, B, C, z)
+    swaps = which_swap(orders)
     chunk, chunks, d_blocks = _chunks(batch, length, channels)
     block_n, warps = _block_n(states)
     du, ddelta, dB, dC = (t.new_empty(t.shape) for t in (u, delta, B, C))
@@ -163,6 +167,7 @@ def selective_scan_backward(
                 BLOCK_N=block_n,
                 BLOCK_D=BLOCK_D,
                 STEPS=ENDS_STEPS,
+                SWAPS=any(swaps),
                 num_warps=warps,
                 **FUSED,
             )
@@ -189,6 +194,7 @@ def selective_scan_backward(
                 BLOCK_N=block_n,
                 BLOCK_D=BLOCK_D,
                 STEPS=steps,
+                SWAPS=swaps[k],
                 num_warps=warps,
                 **FUSED,
             )
@@ -226,6 +232,7 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, orders: Sequence[int]
             WIDTH=weight.shape[-1],
             BLOCK_L=CONV_ROWS,
             BLOCK_D=BLOCK_D,
+            SWAPS=any(which_swap(orders)),
             **FUSED,
         )
     return out
@@ -245,6 +252,7 @@ def causal_conv1d_backward(
     check_gradient(grad, (batch, directions, length, channels), x)
     weight, bias = weight.contiguous(), bias.contiguous()
     table = order_table(orders, length, x.device, grad, x)
+    swaps = which_swap(orders)
     d_blocks = triton.cdiv(channels, BLOCK_D)
     chunk = _conv_chunk(length, batch * directions * d_blocks)
     chunks = triton.cdiv(length, chunk)
@@ -260,6 +268,7 @@ def causal_conv1d_backward(
             WIDTH=width,
             BLOCK_L=CONV_ROWS if width <= 8 else CONV_ROWS // 4,  # a tile of sums per tap
             BLOCK_D=BLOCK_D,
+            SWAPS=any(swaps),
             **FUSED,
         )
         triton_conv.conv_backward_input[(triton.cdiv(length, CONV_ROWS) * d_blocks, batch)](
@@ -267,6 +276,7 @@ def causal_conv1d_backward(
             WIDTH=width,
             BLOCK_L=CONV_ROWS,
             BLOCK_D=BLOCK_D,
+            SWAPS=any(swaps),
             **FUSED,
         )
         dweight, dbias = (_float32(x, *t.shape) for t in (weight, bias))

@@ -27,6 +27,7 @@ from blocks.scan.backends.triton_rows import (
     row_at,
     sigmoid,
     softplus,
+    token_of,
 )
 
 
@@ -65,6 +66,7 @@ def adjoint_ends(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     STEPS: tl.constexpr,
+    SWAPS: tl.constexpr,
 ):
     """Run the adjoint of every chunk but the first from zero: what leaves it, and its sum of dt."""
     c = tl.program_id(1) + 1
@@ -77,7 +79,7 @@ def adjoint_ends(
     cells = d[None, :] * states + n[:, None]
     rate = tl.load(A + k * channels * states + cells, mask=both, other=0.0).to(tl.float32) * LOG2_E
     raise_by = tl.load(bias + k * channels + d, mask=in_d, other=0.0).to(tl.float32)
-    slices, step, first = load_order(orders, k)
+    order = load_order(orders, k)
     grad += b * grad_b
     delta += b * delta_b + k * delta_k
     C += b * C_b + k * C_k
@@ -86,7 +88,7 @@ def adjoint_ends(
     total = tl.zeros([BLOCK_D], tl.float32)
     last = min((c + 1) * chunk, length) - 1
     blocks = tl.cdiv(last + 1 - c * chunk, STEPS)
-    row, inside = row_at(c * chunk + blocks * STEPS - 1, slices, step, first)
+    row, inside = row_at(c * chunk + blocks * STEPS - 1, order)
     for turn in range(0, blocks):
         # Positions past the end are masked, and leave an adjoint of zero as it is.
         j = c * chunk + (blocks - turn) * STEPS - 1
@@ -94,14 +96,15 @@ def adjoint_ends(
         for i in tl.static_range(STEPS):
             live = j - i <= last
             mask_d = below(d, channels, live)
-            raws += (load_row(delta, row, delta_l, d * delta_d, mask_d) + raise_by,)
-            dy = load_row(grad, row, grad_l, d * grad_d, mask_d)
+            at = token_of(row, order, SWAPS)
+            raws += (load_row(delta, at, delta_l, d * delta_d, mask_d) + raise_by,)
+            dy = load_row(grad, at, grad_l, d * grad_d, mask_d)
             if HAS_Z:
-                gate = load_row(z, row, z_l, d * z_d, mask_d)
+                gate = load_row(z, at, z_l, d * z_d, mask_d)
                 dy = dy * gate * sigmoid(gate)
             above += (dy,)
-            reads += (load_row(C, row, C_l, n * C_n, below(n, states, live)),)
-            row, inside = previous_row(row, inside, slices, step, length)
+            reads += (load_row(C, at, C_l, n * C_n, below(n, states, live)),)
+            row, inside = previous_row(row, inside, order)
         for i in tl.static_range(STEPS):
             dt = softplus(raws[i])
             g = (g + reads[i][:, None] * above[i][None, :]) * tl.exp2(rate * dt[None, :])
@@ -168,6 +171,7 @@ def scan_backward(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     STEPS: tl.constexpr,
+    SWAPS: tl.constexpr,
 ):
     """Write the gradients of direction k, chunk by chunk.
 
@@ -189,7 +193,7 @@ def scan_backward(
     rate = tl.load(A + base * states + cells, mask=both, other=0.0).to(tl.float32) * LOG2_E
     raise_by = tl.load(bias + base + d, mask=in_d, other=0.0).to(tl.float32)
     direct = tl.load(D + base + d, mask=in_d, other=0.0).to(tl.float32)
-    slices, step, first = load_order(orders, k)
+    order = load_order(orders, k)
     grad += b * grad_b
     u += b * u_b + wide_k * u_k
     delta += b * delta_b + wide_k * delta_k
@@ -219,19 +223,20 @@ def scan_backward(
             slot = (bk * segments + segment) * channels * states
             h = tl.load(boundaries + slot + cells, mask=both, other=0.0)
             blocks = tl.cdiv(min(SEGMENT, length - segment * SEGMENT), STEPS)
-            row, inside = row_at(segment * SEGMENT, slices, step, first)
+            row, inside = row_at(segment * SEGMENT, order)
             for block in range(0, blocks):
                 tl.store(scratch + block * BLOCK_N * BLOCK_D + tile, h)
                 start = segment * SEGMENT + block * STEPS
                 for i in tl.static_range(STEPS):
                     live = start + i < length
                     mask_d, mask_n = below(d, channels, live), below(n, states, live)
-                    dt = softplus(load_row(delta, row, delta_l, d * delta_d, mask_d) + raise_by)
+                    at = token_of(row, order, SWAPS)
+                    dt = softplus(load_row(delta, at, delta_l, d * delta_d, mask_d) + raise_by)
                     dt = tl.where(mask_d, dt, 0.0)  # the state past the end is the last one
-                    x = dt * load_row(u, row, u_l, d * u_d, mask_d)
-                    weights = load_row(B, row, B_l, n * B_n, mask_n)
+                    x = dt * load_row(u, at, u_l, d * u_d, mask_d)
+                    weights = load_row(B, at, B_l, n * B_n, mask_n)
                     h = tl.exp2(rate * dt[None, :]) * h + weights[:, None] * x[None, :]
-                    row, inside = next_row(row, inside, slices, step, length)
+                    row, inside = next_row(row, inside, order)
             tl.debug_barrier()
             after = h
             for turn in range(0, blocks):
@@ -239,8 +244,8 @@ def scan_backward(
                 start = segment * SEGMENT + block * STEPS
                 rows = ()  # from the last one to the first
                 for _ in tl.static_range(STEPS):
-                    row, inside = previous_row(row, inside, slices, step, length)
-                    rows += (row,)
+                    row, inside = previous_row(row, inside, order)
+                    rows += (token_of(row, order, SWAPS),)
                 h = tl.load(scratch + block * BLOCK_N * BLOCK_D + tile)
                 # All loads first: a load does not move over a branch.
                 raws, values, weights = (), (), ()

@@ -18,7 +18,9 @@ from blocks.scan.backends.triton_rows import (
     place_of,
     previous_row,
     row_at,
+    row_of,
     sigmoid,
+    token_of,
 )
 
 
@@ -39,13 +41,15 @@ def _load_taps(weight, base, in_d, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def _load_seen(x, j, row, inside, x_l, columns, slices, step, length, in_d, WIDTH: tl.constexpr):
+def _load_seen(
+    x, j, row, inside, x_l, columns, order, length, in_d, WIDTH: tl.constexpr, SWAPS: tl.constexpr
+):
     """Return what the taps see at positions j, which read `row`: the position's own tile first."""
     seen = ()
     for w in tl.static_range(WIDTH):
         mask = ((j >= w) & (j - w < length))[:, None] & in_d[None, :]
-        seen += (_load_tile(x, row, x_l, columns, mask),)
-        row, inside = previous_row(row, inside, slices, step, length)
+        seen += (_load_tile(x, token_of(row, order, SWAPS), x_l, columns, mask),)
+        row, inside = previous_row(row, inside, order)
     return seen
 
 
@@ -81,6 +85,7 @@ def conv(
     WIDTH: tl.constexpr,
     BLOCK_L: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    SWAPS: tl.constexpr,
 ):
     """Write silu(bias + sum_w weight[w] x[row(j - (W - 1) + w)]) to row(j) of each direction."""
     d_blocks = tl.cdiv(channels, BLOCK_D)
@@ -90,14 +95,13 @@ def conv(
     d = (tl.program_id(0) % d_blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
     in_d = d < channels
     shift = tl.load(bias + k * channels + d, mask=in_d, other=0.0).to(tl.float32)
-    slices, step, first = load_order(orders, k)
+    order = load_order(orders, k)
     taps = _load_taps(weight, (k * channels + d) * WIDTH, in_d, WIDTH)
-    row, inside = row_at(j, slices, step, first)
-    # fmt: off
-    seen = _load_seen(x + b * x_b, j, row, inside, x_l, d * x_d, slices, step, length, in_d, WIDTH)
-    # fmt: on
+    row, inside = row_at(j, order)
+    x += b * x_b
+    seen = _load_seen(x, j, row, inside, x_l, d * x_d, order, length, in_d, WIDTH, SWAPS)
     pre = _activation_input(taps, seen, shift, WIDTH)
-    places = row[:, None] * channels + d[None, :]
+    places = token_of(row, order, SWAPS)[:, None] * channels + d[None, :]
     out += bk * length * channels
     tl.store(out + places, pre * sigmoid(pre), mask=(j < length)[:, None] & in_d[None, :])
 
@@ -125,6 +129,7 @@ def conv_backward_weight(
     WIDTH: tl.constexpr,
     BLOCK_L: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    SWAPS: tl.constexpr,
 ):
     """Write the slopes of one chunk of positions; leave a row of its dweight, then its dbias.
 
@@ -137,7 +142,7 @@ def conv_backward_weight(
     d = (tl.program_id(0) % d_blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
     in_d = d < channels
     shift = tl.load(bias + k * channels + d, mask=in_d, other=0.0).to(tl.float32)
-    slices, step, first = load_order(orders, k)
+    order = load_order(orders, k)
     taps = _load_taps(weight, (k * channels + d) * WIDTH, in_d, WIDTH)
     grad += b * grad_b + k * grad_k
     x += b * x_b
@@ -148,12 +153,13 @@ def conv_backward_weight(
         tiles += (total,)
     for start in range(c * chunk, min((c + 1) * chunk, length), BLOCK_L):
         j = start + tl.arange(0, BLOCK_L)
-        row, inside = row_at(j, slices, step, first)
+        row, inside = row_at(j, order)
         mask = (j < length)[:, None] & in_d[None, :]
-        above = _load_tile(grad, row, grad_l, d * grad_d, mask)
-        seen = _load_seen(x, j, row, inside, x_l, d * x_d, slices, step, length, in_d, WIDTH)
+        at = token_of(row, order, SWAPS)
+        above = _load_tile(grad, at, grad_l, d * grad_d, mask)
+        seen = _load_seen(x, j, row, inside, x_l, d * x_d, order, length, in_d, WIDTH, SWAPS)
         found = _activation_gradient(_activation_input(taps, seen, shift, WIDTH), above)
-        tl.store(slope + row[:, None] * channels + d[None, :], found, mask=mask)
+        tl.store(slope + at[:, None] * channels + d[None, :], found, mask=mask)
         total += found
         added = ()
         for w in tl.static_range(WIDTH):
@@ -178,6 +184,7 @@ def conv_backward_input(
     WIDTH: tl.constexpr,
     BLOCK_L: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    SWAPS: tl.constexpr,
 ):
     """Gather dx of a tile of tokens from every position of every direction that reads them."""
     d_blocks = tl.cdiv(channels, BLOCK_D)
@@ -188,14 +195,15 @@ def conv_backward_input(
     slope += b * directions * length * channels
     found = tl.zeros([BLOCK_L, BLOCK_D], tl.float32)
     for k in range(0, directions):
-        slices, step, _ = load_order(orders, k)
+        order = load_order(orders, k)
         taps = _load_taps(weight, (k * channels + d) * WIDTH, in_d, WIDTH)
-        row = token.to(step.dtype)
-        j, inside = place_of(token, slices, step, length)
+        row = row_of(token.to(orders.dtype.element_ty), order, SWAPS)
+        j, inside = place_of(row, order)
         for w in tl.static_range(WIDTH):
             mask = ((token < length) & (j + w < length))[:, None] & in_d[None, :]
-            found += taps[w][None, :] * _load_tile(slope, row, channels, d, mask)
-            row, inside = next_row(row, inside, slices, step, length)
+            at = token_of(row, order, SWAPS)
+            found += taps[w][None, :] * _load_tile(slope, at, channels, d, mask)
+            row, inside = next_row(row, inside, order)
         slope += length.to(tl.int64) * channels
     dx += b * length * channels
     places = token.to(orders.dtype.element_ty)[:, None] * channels + d[None, :]

@@ -23,6 +23,7 @@ from blocks.scan.backends.triton_rows import (
     row_at,
     sigmoid,
     softplus,
+    token_of,
 )
 
 
@@ -57,6 +58,7 @@ def chunk_ends(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     STEPS: tl.constexpr,
+    SWAPS: tl.constexpr,
 ):
     """Scan every chunk but the last from a zero state: its end state, and the sum of its dt."""
     c = tl.program_id(1)
@@ -69,21 +71,22 @@ def chunk_ends(
     cells = d[None, :] * states + n[:, None]
     rate = tl.load(A + k * channels * states + cells, mask=both, other=0.0).to(tl.float32) * LOG2_E
     raise_by = tl.load(bias + k * channels + d, mask=in_d, other=0.0).to(tl.float32)
-    slices, step, first = load_order(orders, k)
+    order = load_order(orders, k)
     u += b * u_b + k * u_k
     delta += b * delta_b + k * delta_k
     B += b * B_b + k * B_k
     h = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     total = tl.zeros([BLOCK_D], tl.float32)
-    row, inside = row_at(c * chunk, slices, step, first)
+    row, inside = row_at(c * chunk, order)
     for _ in range(0, chunk, STEPS):
         # All loads first: a load does not move over an exchange between lanes.
         raws, values, weights = (), (), ()
         for _ in tl.static_range(STEPS):
-            raws += (load_row(delta, row, delta_l, d * delta_d, in_d) + raise_by,)
-            values += (load_row(u, row, u_l, d * u_d, in_d),)
-            weights += (load_row(B, row, B_l, n * B_n, in_n),)
-            row, inside = next_row(row, inside, slices, step, length)
+            at = token_of(row, order, SWAPS)
+            raws += (load_row(delta, at, delta_l, d * delta_d, in_d) + raise_by,)
+            values += (load_row(u, at, u_l, d * u_d, in_d),)
+            weights += (load_row(B, at, B_l, n * B_n, in_n),)
+            row, inside = next_row(row, inside, order)
         for i in tl.static_range(STEPS):
             dt = softplus(raws[i])
             h = tl.exp2(rate * dt[None, :]) * h + weights[i][:, None] * (dt * values[i])[None, :]
@@ -181,6 +184,7 @@ def scan(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     STEPS: tl.constexpr,
+    SWAPS: tl.constexpr,
 ):
     """Run direction k from the true state of each chunk and add y to `total`.
 
@@ -194,11 +198,11 @@ def scan(
     in_d, in_n = d < channels, n < states
     both = in_n[:, None] & in_d[None, :]
     cells = d[None, :] * states + n[:, None]
-    at = k.to(tl.int64) * channels
-    rate = tl.load(A + at * states + cells, mask=both, other=0.0).to(tl.float32) * LOG2_E
-    raise_by = tl.load(bias + at + d, mask=in_d, other=0.0).to(tl.float32)
-    direct = tl.load(D + at + d, mask=in_d, other=0.0).to(tl.float32)
-    slices, step, first = load_order(orders, k)
+    base = k.to(tl.int64) * channels
+    rate = tl.load(A + base * states + cells, mask=both, other=0.0).to(tl.float32) * LOG2_E
+    raise_by = tl.load(bias + base + d, mask=in_d, other=0.0).to(tl.float32)
+    direct = tl.load(D + base + d, mask=in_d, other=0.0).to(tl.float32)
+    order = load_order(orders, k)
     u += b * u_b + k.to(tl.int64) * u_k
     delta += b * delta_b + k.to(tl.int64) * delta_k
     B += b * B_b + k.to(tl.int64) * B_k
@@ -209,7 +213,7 @@ def scan(
     slot = (bk * (chunks - 1) + c - 1) * channels * states
     carried = in_n[:, None] & below(d, channels, c > 0)[None, :]
     h = tl.load(ends + slot + cells, mask=carried, other=0.0)
-    row, inside = row_at(c * chunk, slices, step, first)
+    row, inside = row_at(c * chunk, order)
     for start in range(c * chunk, min((c + 1) * chunk, length), STEPS):
         if start % SEGMENT == 0:
             slot = (bk * segments + start // SEGMENT) * channels * states
@@ -219,15 +223,16 @@ def scan(
         for i in tl.static_range(STEPS):
             live = start + i < length
             mask_d, mask_n = below(d, channels, live), below(n, states, live)
-            places += (row * channels + d,)
-            raws += (load_row(delta, row, delta_l, d * delta_d, mask_d) + raise_by,)
-            values += (load_row(u, row, u_l, d * u_d, mask_d),)
-            weights += (load_row(B, row, B_l, n * B_n, mask_n),)
-            reads += (load_row(C, row, C_l, n * C_n, mask_n),)
-            sums += (load_row(total, row, channels, d, below(d, channels, live & (k > 0))),)
+            at = token_of(row, order, SWAPS)
+            places += (at * channels + d,)
+            raws += (load_row(delta, at, delta_l, d * delta_d, mask_d) + raise_by,)
+            values += (load_row(u, at, u_l, d * u_d, mask_d),)
+            weights += (load_row(B, at, B_l, n * B_n, mask_n),)
+            reads += (load_row(C, at, C_l, n * C_n, mask_n),)
+            sums += (load_row(total, at, channels, d, below(d, channels, live & (k > 0))),)
             if HAS_Z and LAST:
-                gates += (load_row(z, row, z_l, d * z_d, mask_d),)
-            row, inside = next_row(row, inside, slices, step, length)
+                gates += (load_row(z, at, z_l, d * z_d, mask_d),)
+            row, inside = next_row(row, inside, order)
         for i in tl.static_range(STEPS):
             live = start + i < length
             dt = softplus(raws[i])

@@ -2,8 +2,14 @@
 # Kernels are written in Triton's language, which has no types.
 """What the Triton kernels share: scan orders as row arithmetic, and activations.
 
-An order is three integers of an order table, so that no kernel is compiled again for another one:
-slices S, step and first. Position j of the scan reads token first + (j % S) * step + j // S.
+An order is six integers of an order table, so that no kernel is compiled again for another one:
+slices S, step, turn, first, and the sizes R and C of swapped axes. Position j of the scan reads row
+first + (j % S) * step + j // S; an order that starts at the end has a negative step, and takes
+j // S off instead. The next position adds step, and after the last slice takes turn off, which is
+L - 1 with the step's sign.
+
+Rows are tokens, but where an order swaps axes: for those kernels are compiled with SWAPS, and find
+the token by `token_of`, which divides.
 
 A row is an integer of the table's dtype, and so is each place in a row: 32 bits where they reach
 the end of every tensor, since 64 cost a kernel several instructions per load.
@@ -19,13 +25,12 @@ import triton.language as tl
 from torch import Tensor
 
 from blocks.scan.capture import refuse_in_capture
-from blocks.scan.orders import REVERSE
+from blocks.scan.orders import order_parts
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 """Whether kernels run on CPU tensors: Triton reads the same variable when a kernel is defined."""
 LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 LN_2: tl.constexpr = tl.constexpr(0.6931471805599453)
-_NEVER = 2**31 - 1
 MOST_REACH = 2**31 - 1
 """Elements between the ends of a matrix whose places int32 holds."""
 
@@ -33,7 +38,7 @@ MOST_REACH = 2**31 - 1
 def order_table(
     orders: Sequence[int], length: int, device: torch.device, *tensors: Tensor | None
 ) -> Tensor:
-    """Return the (K, 3) table of slices, step and first; kept, to copy it only once.
+    """Return the (K, 6) table of the orders; kept, to copy it only once.
 
     It is int64 where a row of the tensors (..., rows, columns) lies further off than int32 says.
 
@@ -55,47 +60,85 @@ def _order_table(
     orders: tuple[int, ...], length: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     refuse_in_capture(device)
-    rows = [
-        (_NEVER, -1, length - 1) if order == REVERSE else (order, length // order, 0)
-        for order in orders
-    ]
+    rows = [_table_row(order, length) for order in orders]
     return torch.tensor(rows, dtype=dtype, device=device)
+
+
+def _table_row(order: int, length: int) -> tuple[int, ...]:
+    slices, rows, columns, mirrored = order_parts(order)
+    sign, first = (-1, length - 1) if mirrored else (1, 0)
+    return slices, sign * (length // slices), sign * (length - 1), first, rows, columns
+
+
+def which_swap(orders: Sequence[int]) -> list[bool]:
+    """Return of each order whether its rows are not its tokens."""
+    return [order_parts(order).rows > 1 for order in orders]
 
 
 @triton.jit
 def load_order(table, k):
-    """Return slices, step and first of direction k."""
-    return tl.load(table + 3 * k), tl.load(table + 3 * k + 1), tl.load(table + 3 * k + 2)
+    """Return slices, step, turn, first, rows and columns of direction k."""
+    order = ()
+    for i in tl.static_range(6):
+        order += (tl.load(table + 6 * k + i),)
+    return order
 
 
 @triton.jit
-def row_at(position, slices, step, first):
-    """Return the token at a position, and the slice that it lies in."""
+def row_at(position, order):
+    """Return the row at a position, and the slice that it lies in."""
+    slices, step, first = order[0], order[1], order[3]
     inside = position % slices
-    return first + inside * step + position // slices, inside
+    along = position // slices
+    return first + inside * step + tl.where(step < 0, -along, along), inside
 
 
 @triton.jit
-def next_row(row, inside, slices, step, length):
+def next_row(row, inside, order):
     """Go one position on without a division."""
+    slices, step, turn = order[0], order[1], order[2]
     wraps = inside + 1 == slices
-    return row + tl.where(wraps, step - length + 1, step), tl.where(wraps, 0, inside + 1)
+    return row + tl.where(wraps, step - turn, step), tl.where(wraps, 0, inside + 1)
 
 
 @triton.jit
-def previous_row(row, inside, slices, step, length):
+def previous_row(row, inside, order):
     """Go one position back without a division."""
+    slices, step, turn = order[0], order[1], order[2]
     wraps = inside == 0
-    return row - tl.where(wraps, step - length + 1, step), tl.where(wraps, slices - 1, inside - 1)
+    return row - tl.where(wraps, step - turn, step), tl.where(wraps, slices - 1, inside - 1)
 
 
 @triton.jit
-def place_of(row, slices, step, length):
-    """Return the position at which a token is read, and the slice that it lies in."""
-    width = tl.maximum(step, 1)
-    backward, inside = length - 1 - row, row // width
-    position = tl.where(step < 0, backward, (row % width) * slices + inside)
-    return position, tl.where(step < 0, backward, inside)
+def place_of(row, order):
+    """Return the position at which a row is read, and the slice that it lies in."""
+    slices, step, turn = order[0], order[1], order[2]
+    row, width = tl.where(step < 0, -turn - row, row), tl.abs(step)
+    inside = row // width
+    return (row % width) * slices + inside, inside
+
+
+@triton.jit
+def token_of(row, order, SWAPS: tl.constexpr):
+    """Return the token of a row."""
+    if SWAPS:
+        row = _swapped(row, order[4], order[5])
+    return row
+
+
+@triton.jit
+def row_of(token, order, SWAPS: tl.constexpr):
+    """Return the row of a token."""
+    if SWAPS:
+        token = _swapped(token, order[5], order[4])
+    return token
+
+
+@triton.jit
+def _swapped(index, rows, columns):
+    """Return the place in (..., R, C) of one in (..., C, R); it may count from the end as well."""
+    inside = index % (rows * columns)
+    return index - inside + inside % rows * columns + inside // rows
 
 
 @triton.jit

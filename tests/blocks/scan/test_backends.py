@@ -7,10 +7,17 @@ import torch
 from torch import Tensor
 
 from blocks.scan.backends import reference
+from blocks.scan.orders import axis_order
 
 pytestmark = pytest.mark.smoke
 
 NAMES = ("out", "du", "ddelta", "dA", "dB", "dC", "dD", "ddelta_bias", "dz")
+# Orders of a grid of 5 x 7 x 2 that swap axes: whd, hdw and dwh, one of them from its end.
+SWAPPED = (
+    axis_order((5, 7, 2), (2, 1, 0)),
+    axis_order((5, 7, 2), (1, 0, 2), mirrored=True),
+    axis_order((5, 7, 2), (0, 2, 1)),
+)
 # batch, tokens, channels, states, orders
 SHAPES = [
     (1, 1, 1, 1, (1,)),
@@ -20,6 +27,8 @@ SHAPES = [
     (1, 31, 7, 64, (-1,)),
     (2, 60, 20, 3, (1, -1, 5)),
     (1, 192, 16, 16, (1, -1, 4)),
+    (1, 70, 17, 4, (-5, *SWAPPED[:2])),
+    (2, 70, 2, 3, (SWAPPED[2], -14)),
 ]
 LONG = (1, 4096, 5, 8, (1, -1, 16))
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from blocks.scan.causal_conv import causal_conv1d
-from blocks.scan.orders import order_index
+from blocks.scan.orders import axis_order, order_index
 
 pytestmark = pytest.mark.smoke
 
@@ -36,7 +36,8 @@ def expected(x: Tensor, weight: Tensor, bias: Tensor, orders: tuple[int, ...]) -
 @pytest.mark.parametrize("taps", [1, 2, 4])
 @pytest.mark.parametrize("length", [1, 2, 12, 70])
 def test_equals_conv1d(backend: str, length: int, taps: int, dtype: torch.dtype) -> None:
-    orders = (1, -1) if length == 1 else (1, -1, 2)
+    swaps = axis_order((5, 7, 2), (2, 1, 0), mirrored=True)
+    orders = {1: (1, -1), 2: (1, -1, 2), 12: (1, -1, 2), 70: (-1, -2, swaps)}[length]
     wide = leaf(2, length, 10, dtype=dtype)
     x = wide[..., :5]  # as the mixers have it: one half of a projection
     weight, bias = leaf(len(orders), 5, taps, dtype=dtype), leaf(len(orders), 5, dtype=dtype)
