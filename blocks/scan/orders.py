@@ -47,19 +47,21 @@ def axis_order(grid: tuple[int, ...], axes: tuple[int, ...], *, mirrored: bool =
     rows, columns = grid[1:] if swaps else (1, 1)
     stored = _SWAPPED[0] if swaps else tuple(range(len(grid)))
     fastest = stored.index(axes[-1])
-    slices = math.prod(grid[axis] for axis in stored[: fastest + 1])
+    slices = math.prod([grid[axis] for axis in stored[: fastest + 1]])
     if fastest == len(grid) - 1:
         slices = 1
     if max(rows, columns) > 1 << AXIS_BITS or math.prod(grid) >= 1 << SLICE_BITS:
         raise ValueError(f"a scan in order {axes} has no room for a grid of {list(grid)}")
-    order = ((rows - 1 << AXIS_BITS) + columns - 1 << SLICE_BITS) + slices
+    order = slices + ((columns - 1) + (rows - 1) * (1 << AXIS_BITS)) * (1 << SLICE_BITS)
     return -order if mirrored else order
 
 
 def order_parts(order: int) -> OrderParts:
-    """Take an order apart."""
-    sizes, slices = divmod(abs(order), 1 << SLICE_BITS)
-    rows, columns = divmod(sizes, 1 << AXIS_BITS)
+    """Take an order apart; it may be a symbol that torch.export traces, which has no divmod."""
+    if abs(order) < 1 << SLICE_BITS:
+        return OrderParts(abs(order), 1, 1, order < 0)
+    slices, sizes = abs(order) % (1 << SLICE_BITS), abs(order) // (1 << SLICE_BITS)
+    rows, columns = sizes // (1 << AXIS_BITS), sizes % (1 << AXIS_BITS)
     return OrderParts(slices, rows + 1, columns + 1, order < 0)
 
 

@@ -58,6 +58,15 @@ def test_export_keeps_the_operators() -> None:
     torch.testing.assert_close(program.module()(x), mixer(x))
 
 
+def test_export_with_any_depth() -> None:
+    """The slices of ToM, an integer among the operators' orders, follow the input."""
+    mixer = tom_mixer().eval()
+    sizes = ({2: torch.export.Dim("depth", min=5, max=64)},)
+    program = torch.export.export(mixer, (torch.randn(1, 8, 6, 2, 3),), dynamic_shapes=sizes)
+    x = torch.randn(1, 8, 9, 2, 3)
+    torch.testing.assert_close(program.module()(x), mixer(x))
+
+
 def test_export_with_any_batch() -> None:
     mixer, x = tom_mixer().eval(), torch.randn(2, 8, *GRID)
     program = torch.export.export(mixer, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
