@@ -38,21 +38,24 @@ class ComponentError(AssertionError):
     """A component breaks a rule; the text says which one, and in which network."""
 
 
-def check_component(component: ComponentSpec | type[ComponentSpec]) -> None:
+def check_component(
+    component: ComponentSpec | type[ComponentSpec], *, ndims: Sequence[int] = tuple(PATCHES)
+) -> None:
     """Build small networks around a component, in 2-D and 3-D, and hold them to every rule.
 
-    A class stands for itself with its defaults; give the rest as examples, one call each. It must
-    be registered. Rules: the spec survives YAML; the network has the shapes that the plan says, at
-    other input sizes too; every parameter gets a finite gradient; the same network on the meta
-    device has the same weights and counted FLOPs; weights reload to the same logits; copies and
-    bfloat16 autocast work; and nnU-Net can build, train and reload it.
+    A class stands for itself with its defaults; give the rest as examples, one call each, in the
+    `ndims` that they suit where a field has an entry per axis. It must be registered. Rules: the
+    spec survives YAML; the network has the shapes that the plan says, at other input sizes too;
+    every parameter gets a finite gradient; the same network on the meta device has the same weights
+    and counted FLOPs; weights reload to the same logits; copies and bfloat16 autocast work; and
+    nnU-Net can build, train and reload it.
 
     Raises:
         ComponentError: a rule is broken.
         SpecError: the component is not registered, or refuses its own defaults.
     """
     example = component() if isinstance(component, type) else component
-    for ndim in PATCHES:
+    for ndim in ndims:
         spec = network_around(example, ndim)
         for rule in _RULES:
             torch.manual_seed(0)

@@ -18,9 +18,8 @@ from blocks.base import (
     State,
 )
 from blocks.layers.scan_branch import ScanBranch, scan_branches, scan_elements
-from blocks.scan.orders import FORWARD, REVERSE
+from blocks.layers.scan_orders import OrderName, Orders, check_orders, is_forward, scan_order
 
-OrderName = Literal["forward", "reverse", "inter_slice"]
 Init = Literal["released", "mamba"]
 
 
@@ -29,6 +28,10 @@ class TomMixerSpec(LayerSpec):
 
     `num_slices` cuts the tokens into that many equal runs for the inter-slice order; left out, it
     is the depth of the grid at hand, so that runs are true slices at every input size.
+
+    `orders` may also be axes from the slowest to the fastest, so that `whd` runs along depth first,
+    with a minus sign from the last token to the first; `forward` is `dhw`, `reverse` is `-dhw`, and
+    `inter_slice` is `hwd` while `num_slices` is left out.
 
     `init` says which scans start with Mamba's spread of time steps: `mamba` all of them, `released`
     the forward one alone, as in SegMamba's code. The steps of its others start 7 to 690 times as
@@ -42,19 +45,16 @@ class TomMixerSpec(LayerSpec):
     num_slices: Annotated[
         Count | None, Field(description="null takes as many slices as the grid is deep")
     ] = None
-    orders: Annotated[tuple[OrderName, ...], Field(min_length=1, max_length=16)] = (
-        "forward",
-        "reverse",
-        "inter_slice",
-    )
+    orders: Orders = ("forward", "reverse", "inter_slice")
     init: Annotated[Init, NotWeights(), Added("released")] = "released"
 
     def check(self, at: StageShape) -> None:
-        """Refuse slices that do not divide the tokens.
+        """Refuse orders that do not fit the grid, and slices that do not divide the tokens.
 
         Raises:
-            SpecError: tokens % num_slices is not 0.
+            SpecError: they do not.
         """
+        check_orders(self.orders, at.ndim, slices=self.num_slices)
         tokens, slices = math.prod(at.grid), self.num_slices
         if slices is None or "inter_slice" not in self.orders or tokens % slices == 0:
             return
@@ -111,7 +111,7 @@ class TomMixer(nn.Module):
             for _ in spec.orders
         ]
         for branch, name in zip(branches, spec.orders, strict=True):
-            if spec.init == "released" and name != "forward":
+            if spec.init == "released" and not is_forward(name):
                 branch.dt_proj.reset_parameters()
         self.branches = nn.ModuleList(branches)
         self.out_proj = nn.Linear(inner, channels, bias=False)
@@ -132,8 +132,7 @@ class TomMixer(nn.Module):
                 f"num_slices: {slices} must divide the {math.prod(grid)} tokens of grid "
                 f"{list(grid)}; use an input of the planned size, or num_slices: null"
             )
-        known = {"forward": FORWARD, "reverse": REVERSE, "inter_slice": slices}
-        return tuple(known[name] for name in self.order_names)
+        return tuple(scan_order(name, grid, slices=self.num_slices) for name in self.order_names)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2).transpose(1, 2)

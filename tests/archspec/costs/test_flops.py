@@ -203,9 +203,12 @@ def test_convolutions_by_hand() -> None:
     assert counted.params == (2 * 3 * 27 + 2) + (5 * 2 + 5) + layer_norm
 
 
-@pytest.mark.parametrize("directions", [1, 2])
-def test_mamba_by_hand(directions: int) -> None:
-    mixer = {"kind": "mamba", "d_state": 7, "d_conv": 4, "expand": 3, "directions": directions}
+@pytest.mark.parametrize(
+    ("fields", "directions"),
+    [({}, 1), ({"directions": 2}, 2), ({"orders": ["dhw", "whd", "-hdw"]}, 3)],
+)
+def test_mamba_by_hand(fields: dict[str, Any], directions: int) -> None:
+    mixer = {"kind": "mamba", "d_state": 7, "d_conv": 4, "expand": 3, **fields}
     stage = {"width": 20, "downsample": {"stride": 2}, "mixer": mixer}
     counted = archspec.cost({**BY_HAND, "encoder": {"stages": [stage]}})
     length, channels, inner, states, rank = 24, 20, 60, 7, 2

@@ -28,7 +28,7 @@ WRONG = {
     "unknown key in a component": (
         ("d_state", "d_stat"),
         "net.yaml:10:28  encoder.stages.1.mixer.d_stat: unknown key; allowed: kind, d_state, "
-        "d_conv, expand, directions, reduction; did you mean 'd_state'?",
+        "d_conv, expand, directions, reduction, orders; did you mean 'd_state'?",
     ),
     "unknown key in the decoder": (
         ("act: relu", "actt: relu"),

@@ -63,6 +63,20 @@ def test_every_kind_of_hole_is_sampled_within_its_range(tmp_path: Path) -> None:
     assert len({spec.training.lr for spec in specs}) == 60
 
 
+def test_scan_orders_are_holes_as_a_list_and_one_by_one(tmp_path: Path) -> None:
+    whole = {"choice": [["forward"], ["whd", "-whd"]]}
+    single = ["dhw", {"choice": ["hwd", "-wdh"]}]
+    orders = set()
+    for hole in (whole, single):
+        tree = with_stage(mixer={"kind": "mamba", "d_state": 4, "orders": hole})
+        specs = sample(load_space(write(tmp_path, tree)), 20)
+        orders |= {spec.encoder.stages[1].mixer.orders for spec in specs}
+    assert orders == {("forward",), ("whd", "-whd"), ("dhw", "hwd"), ("dhw", "-wdh")}
+    tree = with_stage(mixer={"kind": "tom", "orders": ["dhw", {"choice": ["hwd", "forward"]}]})
+    with pytest.raises(SpecError, match="forward is there as dhw, which reads alike"):
+        load_space(write(tmp_path, tree))
+
+
 def test_holes_inside_a_member_have_names_of_their_own(tmp_path: Path) -> None:
     member = {"kind": "mamba", "d_state": {"choice": [4, 8]}}
     tree = with_stage(mixer={"choice": [{"kind": "conv"}, member]})
