@@ -26,6 +26,7 @@ on_gpu = [
 SCAN_NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias", "z")
 CONV_NAMES = ("x", "weight", "bias")
 SWAPPED = axis_order((4, 10, 25), (2, 1, 0), mirrored=True)
+TURNED = (axis_order((2, 3, 2), (2, 1, 0)), axis_order((2, 3, 2), (1, 0, 2), mirrored=True), -2)
 # Relative L2 error. Low precision rounds outputs and token gradients once: 2^-9 is bfloat16's.
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
@@ -176,6 +177,7 @@ def make_conv(
         ((1, 6, 2, 5), (3, 1), True, torch.float16),
         ((1, 2, 3, 16), (1,), True, torch.bfloat16),
         ((1, 5, 3, 17), (-1,), True, torch.float32),
+        ((1, 12, 2, 2), TURNED, True, torch.float32),
     ],
     ids=str,
 )
@@ -241,9 +243,14 @@ def test_the_probe_of_a_gpu_passes() -> None:
 
 
 @interpreted
-def test_scan_with_chunks_of_two_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "orders", [(5,), pytest.param((axis_order((2, 5, 13), (2, 1, 0)), -2), marks=pytest.mark.long)]
+)
+def test_scan_with_chunks_of_two_segments(
+    orders: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(triton_backend, "SLOTS", 1)
-    compare_scan(make_scan(1, 130, 2, 2, 1), (5,))
+    compare_scan(make_scan(1, 130, 2, 2, len(orders)), orders)
 
 
 @interpreted
@@ -261,29 +268,11 @@ def test_conv(width: int, dtype: torch.dtype) -> None:
 
 
 @interpreted
-def test_axes_in_any_order() -> None:
-    cases = [((0, 2, 1), True), ((2, 1, 0), False), ((1, 0, 2), True), ((1, 2, 0), True)]
-    orders = [axis_order((2, 3, 2), axes, mirrored=mirrored) for axes, mirrored in cases]
-    compare_scan(make_scan(1, 12, 2, 2, 4), orders)
-    compare_conv(*make_conv(1, 12, 2, 3, 4, torch.float32), orders)
-
-
-@interpreted
-@pytest.mark.long
-def test_axes_in_any_order_over_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_backend, "SLOTS", 1)
-    orders = [axis_order((2, 5, 13), (0, 2, 1), mirrored=True), axis_order((2, 5, 13), (2, 1, 0))]
-    compare_scan(make_scan(1, 130, 2, 2, 3), [*orders, -2])
-    compare_conv(*make_conv(1, 130, 2, 4, 3, torch.float32), [-2, *orders])
-
-
-@interpreted
 def test_tensors_beyond_int32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_rows, "MOST_REACH", 0)
     assert triton_rows.order_table((1, -1), 6, torch.device("cpu"), torch.ones(6, 3)).itemsize == 8
-    orders = (-3, axis_order((1, 3, 2), (0, 2, 1), mirrored=True))
-    compare_scan(make_scan(1, 6, 3, 2, 2), orders)
-    compare_conv(*make_conv(1, 6, 3, 2, 2, torch.float32), orders)
+    compare_scan(make_scan(1, 12, 3, 2, 3), TURNED)
+    compare_conv(*make_conv(1, 12, 3, 2, 3, torch.float32), TURNED)
 
 
 @pytest.mark.parametrize(
@@ -377,11 +366,8 @@ class TestOnGpu:
     )
     def test_conv(self, width: int, dtype: torch.dtype) -> None:
         inputs = make_conv(2, 5000, 40, width, 3, dtype)
-        compare_conv(*(t.cuda() for t in inputs), (1, -1, 8))
-
-    def test_conv_over_swapped_axes(self) -> None:
-        inputs = make_conv(2, 1000, 40, 4, 2, torch.bfloat16)
-        compare_conv(*(t.cuda() for t in inputs), (SWAPPED, -10))
+        orders = (1, -1, 8) if width == 4 else (SWAPPED, -1, 8)
+        compare_conv(*(t.cuda() for t in inputs), orders)
 
     def test_same_bits_every_run(self) -> None:
         inputs = make_scan(2, 4096, 96, 16, 3, dtype=torch.bfloat16, device="cuda")
