@@ -36,7 +36,7 @@ def check_orders(orders: Sequence[OrderName], ndim: int, *, slices: int | None =
     for name in orders:
         if name.removeprefix("-") not in words:
             raise SpecError(
-                f"{name} is not an order of {ndim} axes, as patch_size has",
+                f"{name} must be an order of the {ndim} axes that patch_size has",
                 field="orders",
                 allowed=f"{', '.join(words)}, and - before axes to read from the end",
                 other="patch_size",

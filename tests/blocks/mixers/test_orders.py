@@ -102,14 +102,15 @@ def test_orders_are_those_of_the_reduced_grid() -> None:
         (
             2,
             {"kind": "mamba", "orders": ["hw", "dhw"]},
-            "orders: dhw is not an order of 2 axes, as patch_size has; allowed: forward, reverse, "
-            "inter_slice, hw, wh, and - before axes to read from the end",
+            "orders: dhw must be an order of the 2 axes that patch_size has; allowed: forward, "
+            "reverse, inter_slice, hw, wh, and - before axes to read from the end",
         ),
         (
             3,
             {"kind": "tom", "orders": ["-wh"]},
-            "orders: -wh is not an order of 3 axes, as patch_size has; allowed: forward, reverse, "
-            "inter_slice, dhw, dwh, hdw, hwd, wdh, whd, and - before axes to read from the end",
+            "orders: -wh must be an order of the 3 axes that patch_size has; allowed: forward, "
+            "reverse, inter_slice, dhw, dwh, hdw, hwd, wdh, whd, and - before axes to read from "
+            "the end",
         ),
         (
             3,
