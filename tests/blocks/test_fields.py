@@ -27,8 +27,11 @@ PARTNERS: dict[tuple[str, str], dict[str, Any]] = {
 }
 """What stands beside a field that works with certain other components or fields only."""
 
-BOUNDS = {("mixer", "reduce_above"): 200}
-"""Values of fields that change nothing below what the network has: its grid's positions, say."""
+VALUES: dict[tuple[str, str], Any] = {
+    ("mixer", "reduce_above"): 200,
+    ("mixer", "orders"): ("reverse",),
+}
+"""Values where others say nothing new: below the grid's positions, or what is the default."""
 
 
 def build(part: str, component: ComponentSpec, beside: dict[str, Any], ndim: int) -> SegNet:
@@ -68,8 +71,8 @@ def starts_alike(first: SegNet, second: SegNet) -> bool:
 
 def test_every_value_matters(settings: Settings, ndim: int) -> None:
     part, component, field, changed = settings
-    if (part, field) in BOUNDS:
-        changed = [component.model_copy(update={field: BOUNDS[part, field]})]
+    if (part, field) in VALUES:
+        changed = [component.model_copy(update={field: VALUES[part, field]})]
     beside = PARTNERS.get((part, field), {})
     marks = type(component).model_fields[field].metadata
     start_only = any(isinstance(mark, NotWeights) for mark in marks)
