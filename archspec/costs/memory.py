@@ -119,15 +119,18 @@ class _Amp(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-# docs.pytorch.org, "Automatic Mixed Precision package", CUDA op-specific behavior.
+# ATen/autocast_mode.h of torch 2.13 and 2.14. It lists more under float32 than the page "Automatic
+# Mixed Precision package" does: every upsample_*, nearest too.
 _AMP_DTYPES: dict[Any, torch.dtype] = {
     **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), torch.float16),
     **dict.fromkeys((F.conv_transpose2d, F.conv_transpose3d), torch.float16),
     **dict.fromkeys((F.linear, torch.matmul, torch.Tensor.matmul, torch.bmm), torch.float16),
     **dict.fromkeys((F.scaled_dot_product_attention,), torch.float16),
     **dict.fromkeys(
-        (F.layer_norm, F.group_norm, F.softmax, torch.exp, torch.softmax), torch.float32
+        (F.layer_norm, F.group_norm, F.softmax, torch.exp, torch.softmax, F.interpolate),
+        torch.float32,
     ),
+    **dict.fromkeys((torch.pow, torch.Tensor.pow, torch.Tensor.__pow__), torch.float32),
 }
 
 
