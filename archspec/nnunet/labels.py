@@ -45,7 +45,7 @@ def check_labels(labels: Mapping[str, Any], regions_class_order: Any) -> None:
         raise SpecError(
             f"ignore must be {max(values) + 1}, above all others, but is {ignore!r}", field="labels"
         )
-    if _has_regions(labels) and len(regions_class_order or ()) != len(_regions(labels)):
+    if _has_regions(labels) and not _orders(regions_class_order, len(_regions(labels))):
         raise SpecError(
             f"must list {len(_regions(labels))} labels, one for each region, but is "
             f"{regions_class_order!r}",
@@ -70,6 +70,11 @@ def _is_whole(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return value >= 0 and value % 1 == 0
+
+
+def _orders(value: Any, count: int) -> bool:
+    """Say whether a value lists a label for each of so many regions."""
+    return isinstance(value, list | tuple) and len(value) == count and all(map(_is_whole, value))
 
 
 def _values(labels: Mapping[str, Any]) -> set[int]:

@@ -22,7 +22,7 @@ from blocks.decoders.libraries import (
     probed_divisor,
     trace,
 )
-from blocks.layers.foreign import positions_and_scales
+from blocks.layers.foreign import TooManyModulesError, positions_and_scales
 
 _MOST = 16_384
 """Of an integer, of letters and of entries among the arguments."""
@@ -135,6 +135,8 @@ def _largest(network: NetworkSpec, inp: StageShape, num_classes: int) -> int:
     """
     try:
         return _traced(network, inp, num_classes)
+    except TooManyModulesError:
+        raise
     except SpecError as error:
         twice = StageShape(inp.channels, tuple(2 * n for n in inp.grid))
         try:

@@ -13,8 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from blocks.base import SpecError
 
-MAX_MODULES = 10_000
+MAX_MODULES = 3000
 """Of one network; SwinUNETR has 300."""
+
+
+class TooManyModulesError(SpecError):
+    """A network was refused for its number of modules, whatever its input."""
 
 
 def positions_and_scales(root: nn.Module) -> frozenset[str]:
@@ -37,7 +41,7 @@ def bounded(name: str, *, field: str) -> Iterator[None]:
     """Refuse a network of more modules than anyone would train, before all of them are made.
 
     Raises:
-        SpecError: see above.
+        TooManyModulesError: see above.
     """
     count = 0
 
@@ -45,7 +49,7 @@ def bounded(name: str, *, field: str) -> Iterator[None]:
         nonlocal count
         count += 1
         if count > MAX_MODULES:
-            raise SpecError(
+            raise TooManyModulesError(
                 f"{name} is made of too many modules",
                 field=field,
                 allowed=f"at most {MAX_MODULES:,}",

@@ -23,6 +23,8 @@ Measure = Callable[[Plan], float]
 _LARGEST_SCALE = 64.0
 _MAX_TRIED = 3000
 """How many combinations of widths around the common scale are tried at most."""
+_WITHIN_REACH = 0.5
+"""Others are tried where widths of one scale cost at least this share of the target."""
 _LEAST_AWAY = 16
 """Multiples around the common scale that are tried of a narrow width, where half of it is few."""
 
@@ -82,7 +84,9 @@ def match_spec(
         return tried[widths]
 
     scale = _scale(base, target, cost)
-    for widths in _around(base, scale, target.multiple):
+    dearest = max(found.cost for found in tried.values())
+    within_reach = dearest >= target.target * _WITHIN_REACH
+    for widths in _around(base, scale, target.multiple) if within_reach else ():
         if _hopeless(widths, tried.values(), target):
             continue
         found = cost(widths)

@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
 from archspec.costs.flops import CONVENTION
-from archspec.files import check_folder, make_folder, write_text
+from archspec.files import check_folder, check_writable, make_folder, write_text
 from archspec.nnunet.check_data import check_data
 from archspec.nnunet.splits import split_cases
 from archspec.spec.plugins import refuse_scripted
@@ -33,7 +33,7 @@ from search.study.record import (
     read_run,
     with_kept_settings,
 )
-from search.study.session import note_session
+from search.study.session import SESSIONS, note_session
 from search.study.storage import Heartbeat, open_storage, open_study, quiet
 from search.study.storage import open_run as open_run
 from search.study.task import SearchTask
@@ -42,6 +42,7 @@ from search.trials.pool import WorkerPool
 from search.trials.worker import WorkerSettings
 
 METRIC_NAMES = ("dice", "log10_flops")
+SPACE = "space.yaml"
 
 
 def run(
@@ -85,6 +86,8 @@ def run(
         other={} if before is None else before.other,
     )
     _check_folder(folder, before, record, resume=resume)
+    for name in (RECORD, SESSIONS, SPACE) if before is not None else ():
+        check_writable(folder / name)  # all of them before the first is written
     try:
         make_folder(folder)
         with FileLock(folder / "run.lock", timeout=0), quiet():
@@ -167,7 +170,7 @@ def _open_study(
     folder: Path, storage: optuna.storages.RDBStorage, space: Space, record: RunRecord
 ) -> optuna.Study:
     settings = space.settings.model_dump(mode="json")
-    write_text(folder / "space.yaml", dump({**space.source.tree, "search": settings}))
+    write_text(folder / SPACE, dump({**space.source.tree, "search": settings}))
     study = optuna.create_study(
         study_name=STUDY,
         storage=storage,

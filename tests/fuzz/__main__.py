@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import platform
 import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -107,7 +108,7 @@ def one_case(name: str, seed: int, keep: Path) -> int:
     """Ask one case here, and leave what it was asked with."""
     kind, _, number = name.partition(":")
     prepare([kind])
-    keep.mkdir(parents=True)
+    keep.mkdir(parents=True, exist_ok=True)
     outcome = Outcome(kind)
     ask(outcome, seed, int(number), keep)
     print(dict(outcome.ends), f"{outcome.seconds:.2f} s of CPU", keep)
@@ -126,10 +127,13 @@ def main() -> int:
     parser.add_argument("-j", "--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, help="write the figures there, as JSON")
     parser.add_argument("--only", help="ask one case, e.g. spec:1234")
-    parser.add_argument("--keep", type=Path, default=Path("build/case"), help="where for --only")
+    parser.add_argument("--keep", type=Path, help="an empty folder for what --only asks with")
     given = parser.parse_args()
     if given.only:
-        return one_case(given.only, given.seed, given.keep)
+        keep = given.keep or Path(tempfile.mkdtemp(prefix="case-"))
+        if keep.exists() and any(keep.iterdir()):
+            parser.error(f"--keep {keep}: not empty")
+        return one_case(given.only, given.seed, keep)
     start = time.monotonic()
     share, jobs = (0.01, 1) if given.sample else (given.share, given.jobs)
     counts = {kind: max(1, round(KINDS[kind] * share)) for kind in given.kinds}

@@ -20,7 +20,8 @@ from archspec.nnunet.contract import check_contract, network_arguments
 from archspec.nnunet.network import ArchSpecNet
 from archspec.spec.find import list_specs
 from archspec.spec.hashing import arch_hash
-from blocks.base import SpecError
+from blocks.base import SpecError, StageShape
+from blocks.decoders import library
 from blocks.decoders.libraries import LIBRARIES, make, network_class, probed_divisor
 
 Refused = tuple[dict[str, Any], str]
@@ -222,7 +223,7 @@ REFUSED: dict[str, Refused] = {
     ),
     "too deep": (
         spec(args={"blocks_down": [16_000, 1]}),
-        "network.args: SegResNet is made of too many modules; allowed: at most 10,000",
+        "network.args: SegResNet is made of too many modules; allowed: at most 3,000",
     ),
     "no plain data": (
         spec(args={"init_filters": 10**9}),
@@ -252,6 +253,22 @@ def test_refusals_are_one_line(case: str) -> None:
     first = str(caught.value).splitlines()[0]
     assert first.removeprefix("spec: ").startswith(want)
     assert case == "neither form" or "\n" not in str(caught.value)
+
+
+def test_too_many_modules_are_not_made_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not run is tried at twice the size, lest the patch be the one to change."""
+    sizes = []
+    traced = library._traced
+
+    def count(network: library.NetworkSpec, inp: StageShape, num_classes: int) -> int:
+        sizes.append(inp.grid)
+        return traced(network, inp, num_classes)
+
+    monkeypatch.setattr(library, "_traced", count)
+    for args in ({"blocks_down": [16_000, 1]}, {"blocks_up": [1, 1, 1, 1, 1]}):
+        with pytest.raises(SpecError):
+            archspec.plan(spec(args=args))
+    assert len(sizes) == 1 + 2
 
 
 WITHOUT = """

@@ -101,6 +101,8 @@ UNTRAINABLE: dict[str, tuple[dict[str, Any], list[int] | None, str]] = {
     "ignore_alone": ({"background": 0, "ignore": 1}, None, "none above the background"),
     "regions_of_nothing": ({"background": 0, "zero": [0, 0]}, [], "none above the background"),
     "empty_list": ({"background": 0, "a": 1, "b": []}, None, "'b' names no label"),
+    "an_order_that_is_none": ({"background": 0, "a": [1, 2], "b": 2}, 7, "must list 2 labels"),
+    "an_order_of_words": ({"background": 0, "a": [1, 2], "b": 2}, ["a", "b"], "must list 2 labels"),
     "float_ignore": ({"background": 0, "a": 1, "ignore": 2.0}, None, "ignore must be 2"),
 }
 """Most of them nnU-Net plans, preprocesses, and starts to train on."""

@@ -199,6 +199,18 @@ def test_an_empty_database_of_a_run_with_trials_is_not_taken_for_a_fresh_one(
     assert contents(run) == before
 
 
+@pytest.mark.parametrize("name", ["space.yaml", "sessions.jsonl"])
+def test_a_folder_in_place_of_a_file_is_told_before_others_are_written(
+    run: Path, call: Call, name: str
+) -> None:
+    (run / name).unlink()
+    (run / name).mkdir()
+    before = contents(run)
+    told = f"archspec: {run / name}: a folder stands where this file would be\n"
+    assert call("search") == (2, "", told)
+    assert contents(run) == before
+
+
 @contextlib.contextmanager
 def held(file: Path) -> Iterator[None]:
     """Hold the database as another process would; SQLite's locks are those of the system."""
