@@ -120,6 +120,10 @@ class LibraryDecoderSpec(DecoderSpec):
         return LibraryNetwork(skips[0], spec=self, heads=heads)
 
 
+_LARGER = 32
+"""Twice the next multiple of this is tried where a network does not run at a size."""
+
+
 @cache
 def _divisor(network: NetworkSpec, ndim: int) -> Grid:
     return probed_divisor(network_class(network.library, network.name), network.args, ndim)
@@ -130,20 +134,27 @@ def _largest(network: NetworkSpec, inp: StageShape, num_classes: int) -> int:
     """Return the elements of the largest tensor at batch 1.
 
     Raises:
-        SpecError: the network cannot be made, or does not run at this input; where it runs at twice
-            the size, the patch may be the one to change.
+        SpecError: the network cannot be made, or does not run at this input; where it runs at a
+            larger one, the patch may be the one to change.
     """
     try:
         return _traced(network, inp, num_classes)
     except TooManyModulesError:
         raise
     except SpecError as error:
-        twice = StageShape(inp.channels, tuple(2 * n for n in inp.grid))
-        try:
-            _traced(network, twice, num_classes)
-        except SpecError:
+        larger = StageShape(inp.channels, tuple(2 * _LARGER * -(-n // _LARGER) for n in inp.grid))
+        if not _runs(network, larger, num_classes):
             raise error from None
         raise SpecError([replace(one, other="patch_size") for one in error.problems]) from None
+
+
+@cache
+def _runs(network: NetworkSpec, inp: StageShape, num_classes: int) -> bool:
+    try:
+        _traced(network, inp, num_classes)
+    except SpecError:
+        return False
+    return True
 
 
 def _traced(network: NetworkSpec, inp: StageShape, num_classes: int) -> int:

@@ -21,8 +21,8 @@ LOADER_AND_PLAN = (
     "blocks",
 )
 SPACES = ("search.space",)
-NOT_A_LOADER = ("blocks.scan",)
-"""Kernels, which refuse tensors."""
+NOT_A_LOADER = ("blocks.scan", "blocks.registry", "archspec.spec.reference")
+"""Kernels refuse tensors, the registry classes of Python; the last writes the reference."""
 _MADE = {"Problem", "Mistake", "PydanticKnownError"}
 _MARK = "_reached_by_fuzz"
 

@@ -22,6 +22,7 @@ from archspec.spec.yaml_file import dump, parse
 from blocks.decoders import AnyDecoder
 from blocks.registry import classes_in
 from tests.fuzz.cases import Case, WrongError
+from tests.fuzz.foreign import around_timm, of_library
 from tests.fuzz.mutate import (
     INTEGERS,
     ODD_WORDS,
@@ -34,7 +35,7 @@ from tests.fuzz.mutate import (
     scalar,
 )
 
-for _name in ("primus-s", "unetr"):
+for _name in ("primus-s", "unetr", "timm-convnext-tiny"):
     resolve(_name)  # imports libraries, and PyTorch's compiler, before a case is measured
 
 _LARGEST_BUILT = 40
@@ -67,7 +68,10 @@ def make(draws: random.Random, folder: Path) -> Case:
 
 def base(draws: random.Random) -> Any:
     """Return the tree of a bundled spec, or of one that the schema allows."""
-    if draws.random() < 0.6:
+    turn = draws.random()
+    if turn < 0.05:
+        return around_timm(draws) if turn < 0.03 else of_library(draws)
+    if turn < 0.6:
         tree = trees()[draws.choice(sorted(trees()))]
         return tree if draws.random() < 0.3 else {**tree, "claims": [], "sources": []}
     ndim = draws.choice((2, 3))
@@ -88,7 +92,19 @@ def stage(draws: random.Random) -> dict[str, Any]:
             found[name] = component(field.annotation, draws, field.metadata)
             if found[name] is None:
                 found[name] = value(StageSpec, name, draws)
+    if draws.random() < 0.05:
+        found["post"] = {"kind": "mixer", "mixer": draws.choice(_REFUSED_SOMEWHERE)}
     return found
+
+
+_REFUSED_SOMEWHERE: tuple[dict[str, Any], ...] = (
+    {"kind": "mamba", "orders": ["dhw", "whd"]},
+    {"kind": "mamba", "orders": ["hw", "-hw"]},
+    {"kind": "tom", "num_slices": 3},
+    {"kind": "attention", "num_heads": 3, "reduction": 3},
+    {"kind": "conv", "kernel_size": [3, 3]},
+)
+"""Mixers that need some number of axes, channels or positions."""
 
 
 def component(annotation: Any, draws: random.Random, metadata: Sequence[Any] = ()) -> Any:
@@ -104,7 +120,7 @@ def component(annotation: Any, draws: random.Random, metadata: Sequence[Any] = (
 
 
 def _some(member: type[BaseModel], draws: random.Random) -> list[str]:
-    names = [name for name in member.model_fields if name != "kind" and values(member, name)]
+    names = [name for name in member.model_fields if name != "kind" and _is_known(member, name)]
     return [
         name for name in names if member.model_fields[name].is_required() or draws.random() < 0.15
     ]
@@ -113,10 +129,19 @@ def _some(member: type[BaseModel], draws: random.Random) -> list[str]:
 _PLAIN = (*(None, False, True, 0, 1, 2, 3, 4, 5, 7, 8, 16, 32, 64, 0.0, 0.1, 0.25, 0.5, 1.0, 2.0),)
 _LISTS = ((1, 3), (3, 1, 1), (2, 1), (1, 2, 1), (2, 2, 2), (2, 2), (3, 3, 3), (4, 4), (1, 1, 1))
 _MORE_LISTS = ((8,), (8, 8, 8), (4, 8, 16, 16), (1, 2, 3, 4, 5))
+_ORDERS = (("dhw", "-whd"), ("hw", "-wh"), ("dhw", "dhw"), ("hw", "hw"), ("-hwd", "hw", "a"))
+
+
+def _is_known(member: type[BaseModel], name: str) -> bool:
+    field = member.model_fields[name]
+    return bool(classes_in(field.annotation, field.metadata) or values(member, name))
 
 
 def value(member: type[BaseModel], name: str, draws: random.Random) -> Any:
     """Return a value that the class takes for a field by itself, mostly a usual one."""
+    field = member.model_fields[name]
+    if (inner := component(field.annotation, draws, field.metadata)) is not None:
+        return inner
     taken = values(member, name)
     usual = [one for one in taken if not isinstance(one, int) or one <= 64]
     return draws.choice(usual if usual and draws.random() < 0.9 else taken)
@@ -131,6 +156,7 @@ def values(member: type[BaseModel], name: str) -> tuple[Any, ...]:
         *_PLAIN,
         *_LISTS,
         *_MORE_LISTS,
+        *_ORDERS,
         *WORDS,
         *INTEGERS,
         *words,

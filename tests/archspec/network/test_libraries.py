@@ -256,7 +256,7 @@ def test_refusals_are_one_line(case: str) -> None:
 
 
 def test_too_many_modules_are_not_made_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does not run is tried at twice the size, lest the patch be the one to change."""
+    """What does not run is tried at a larger size, lest the patch be the one to change."""
     sizes = []
     traced = library._traced
 
