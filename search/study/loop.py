@@ -208,18 +208,31 @@ class SearchLoop:
 
     def _inherit(self, number: int, lost: int, folder: Path) -> None:
         """Copy metrics and checkpoint of the trial that is gone on with, unless that is damaged."""
-        old = self.folder / "trials" / f"{lost:04d}"
-        if (old / METRICS).is_file():
-            with replacing(folder / METRICS) as partial:
-                shutil.copyfile(old / METRICS, partial)
-        if not (old / CHECKPOINT).is_file():
-            return
-        if not is_whole(old / CHECKPOINT):
-            text = f"{old / CHECKPOINT} is damaged and stays as it is; trained from the first step"
-            self._emit("note", number, text)
-            return
-        with replacing(folder / CHECKPOINT) as partial:
-            shutil.copyfile(old / CHECKPOINT, partial)
+        for name in (METRICS, CHECKPOINT):
+            old = self._kept(lost, name)
+            if old is None:
+                continue
+            if name == CHECKPOINT and not is_whole(old):
+                text = f"{old} is damaged and stays as it is; trained from the first step"
+                self._emit("note", number, text)
+                continue
+            with replacing(folder / name) as partial:
+                shutil.copyfile(old, partial)
+
+    def _kept(self, lost: int, name: str) -> Path | None:
+        """Return the file of the lost trial, or of the nearest one that it went on with.
+
+        A search killed before it had copied the file leaves a trial without one behind.
+        """
+        trials, number = self.study.get_trials(deepcopy=False), lost
+        while True:
+            file = self.folder / "trials" / f"{number:04d}" / name
+            if file.is_file():
+                return file
+            before = TrialRecord.of(trials[number]).resumed_from
+            if before is None:
+                return None
+            number = before
 
     def _windows(self) -> int | None:
         """Return the windows, overlapping by half, that a case of the median shape takes.

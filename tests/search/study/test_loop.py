@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import optuna
 import pytest
@@ -19,7 +20,8 @@ from search.study.ledger import ended
 from search.study.loop import Event, SearchLoop, trial_seed
 from search.study.stop import ParetoHalving
 from search.study.trial_record import end_of
-from search.trials.train import CHECKPOINT, seed_everything
+from search.trials.checkpoint import CHECKPOINT
+from search.trials.train import seed_everything
 from search.trials.worker import Message
 
 MakeLoop = Callable[..., SearchLoop]
@@ -327,3 +329,29 @@ def test_a_damaged_checkpoint_is_told_and_stays(
     assert file.read_bytes() == b"PK no archive"
     heir = next(t for t in study.trials if "resumed_from" in t.user_attrs)
     assert told.number == heir.number and heir.state == TrialState.COMPLETE
+
+
+def test_a_checkpoint_outlives_an_heir_that_was_killed_before_it_had_a_copy(
+    study: optuna.Study,
+    make_loop: MakeLoop,
+    fakes: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A trial came to step 3; what went on with it was killed at once, and something goes on."""
+
+    def die(event: Event) -> None:
+        if event.kind == "rung" and "step 3" in event.text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_loop(study, 2, on_event=die).drive(fakes.FakePool())
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SearchLoop, "_inherit", Mock(side_effect=KeyboardInterrupt))
+        make_loop(study, 2).drive(fakes.FakePool())
+    pool = fakes.FakePool()
+    make_loop(study, 2).drive(pool)
+    without, heir = (t for t in study.trials if "resumed_from" in t.user_attrs)
+    assert without.user_attrs["resumed_from"] == 0
+    assert heir.user_attrs["resumed_from"] == without.number
+    seed = trial_seed(7, 0)
+    assert [pair for pair in pool.trained if pair[0] == seed] == [(seed, 9), (seed, 27)]
