@@ -120,10 +120,6 @@ class LibraryDecoderSpec(DecoderSpec):
         return LibraryNetwork(skips[0], spec=self, heads=heads)
 
 
-_LARGER = 32
-"""Twice the next multiple of this is tried where a network does not run at a size."""
-
-
 @cache
 def _divisor(network: NetworkSpec, ndim: int) -> Grid:
     return probed_divisor(network_class(network.library, network.name), network.args, ndim)
@@ -142,10 +138,15 @@ def _largest(network: NetworkSpec, inp: StageShape, num_classes: int) -> int:
     except TooManyModulesError:
         raise
     except SpecError as error:
-        larger = StageShape(inp.channels, tuple(2 * _LARGER * -(-n // _LARGER) for n in inp.grid))
-        if not _runs(network, larger, num_classes):
+        if not _runs(network, StageShape(inp.channels, _larger(network, inp.grid)), num_classes):
             raise error from None
         raise SpecError([replace(one, other="patch_size") for one in error.problems]) from None
+
+
+def _larger(network: NetworkSpec, grid: Grid) -> Grid:
+    """Return the largest size that a plan tries where this one does not suit."""
+    divisor = LibraryDecoderSpec(network=network).divisor(len(grid))
+    return tuple(n + 2 * step for n, step in zip(grid, divisor, strict=True))
 
 
 @cache

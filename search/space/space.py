@@ -52,6 +52,8 @@ from search.space.shorthand import expand_anchor, expand_overrides, put_holes, r
 
 MAX_MEMBERS = 2000
 """Members of all holes, each at all its nodes."""
+_BLOCKS_COSTED = 100
+"""Blocks, of the networks of all budgets together, of which a loaded space is held to budgets."""
 
 
 @dataclass(frozen=True)
@@ -295,12 +297,17 @@ def check_members(space: Space, sizes: InputSizes = OF_SPEC) -> None:
 
 
 def _check_budgets(space: Space) -> None:
-    """Refuse a budget of multiply-adds that the first network has no widths for."""
+    """Refuse a budget of multiply-adds that the first network has no widths for.
+
+    Where that would take long, only the outer budgets are asked, or none: a draw will tell.
+    """
     match = space.settings.match
     if match is None or match.macs_field is None:
         return
     first = validate(space._filled({}, None))
-    for budget in match.budgets:
+    blocks = sum(stage.depth for stage in first.encoder.stages)
+    number, budgets = _BLOCKS_COSTED // max(blocks, 1), match.budgets
+    for budget in budgets if len(budgets) <= number else (min(budgets), max(budgets))[:number]:
         try:
             match_spec(first, match.at(budget))
         except SpecError as error:

@@ -1,6 +1,7 @@
 """Specs around models of timm, MONAI and dynamic_network_architectures, with odd arguments."""
 
 import random
+from datetime import date
 from typing import Any
 
 from tests.fuzz.mutate import WORDS, scalar
@@ -53,8 +54,8 @@ def of_library(draws: random.Random) -> dict[str, Any]:
     args = dict(args)
     if draws.random() < 0.3:
         key = draws.choice((*args, "norm", "act", "in_channels", "no_such", 1))
-        longest: tuple[Any, ...] = ([1] * 17_000, "x" * 20_000, {1: 2}, 2**70)
-        args[key] = draws.choice((*longest, scalar(draws), [1, 2], "torch.nn.ReLU"))
+        odd: tuple[Any, ...] = ([1] * 17_000, "x" * 20_000, {1: 2}, 2**70, date(2020, 1, 1))
+        args[key] = draws.choice((*odd, scalar(draws), [1, 2], "torch.nn.ReLU"))
     network = {"from": library, "name": name, "args": args}
     if draws.random() < 0.5:
         network["divisor"] = draws.choice((1, 2, 8, 16, [8, 8, 8], 0, "a"))

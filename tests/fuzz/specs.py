@@ -81,7 +81,15 @@ def base(draws: random.Random) -> Any:
         "encoder": {"stages": [stage(draws) for _ in range(draws.choice((1, 2, 3, 4, 6)))]},
         "decoder": component(AnyDecoder, draws),
         "deep_supervision": {"heads": draws.choice((1, 1, 2, 3, 5))},
+        **({"training": draws.choice(_TRAININGS)} if draws.random() < 0.05 else {}),
     }
+
+
+_TRAININGS: tuple[dict[str, Any], ...] = (
+    {"optimizer": "sgd", "lr": 0.01, "momentum": 0.9},
+    {"optimizer": "adamw", "lr": 0.01, "momentum": 0.9},
+    {"optimizer": "sgd", "lr": 0.01, "betas": [0.9, 0.99]},
+)
 
 
 def stage(draws: random.Random) -> dict[str, Any]:

@@ -289,6 +289,26 @@ def test_budgets_per_voxel_that_cannot_be_are_refused_when_loaded(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("depth", "number", "asked"), [(1, 3, 3), (20, 3, 2), (40, 3, 1), (200, 1, 0)]
+)
+def test_budgets_of_deep_networks_are_left_to_the_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int, number: int, asked: int
+) -> None:
+    """The host has two stages; a network of many blocks takes long to cost."""
+    budgets = [40e6, 80e6, 60e6][:number]
+    tree = budgeted(macs={"choice": budgets} if number > 1 else 40e6)
+    tree["encoder"]["defaults"]["depth"] = depth
+    seen: list[float] = []
+    monkeypatch.setattr("search.space.space.match_spec", lambda spec, match: seen.append(match))
+    path = tmp_path / "space.yaml"
+    path.write_text(dump(tree), encoding="utf-8")
+    load_space(path)
+    assert len(seen) == asked
+    if 0 < asked < number:
+        assert [match.macs for match in seen] == [40e6, 80e6][:asked]
+
+
+@pytest.mark.parametrize(
     ("macs", "message"),
     [
         (
