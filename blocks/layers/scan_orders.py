@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -27,11 +27,13 @@ _AXES = {2: "hw", 3: "dhw"}
 def check_orders(orders: Sequence[OrderName], ndim: int, *, slices: int | None = None) -> None:
     """Refuse orders of another number of axes, and two that read alike.
 
+    Words may repeat: specs of releases that had nothing else could say `[forward, forward]`.
+
     Raises:
         SpecError: `field` is "orders".
     """
-    words = ["forward", "reverse", "inter_slice"]
-    words += ["".join(axes) for axes in itertools.permutations(_AXES[ndim])]
+    released = get_args(_Word)
+    words = [*released, *("".join(axes) for axes in itertools.permutations(_AXES[ndim]))]
     seen: dict[str, OrderName] = {}
     for name in orders:
         if name.removeprefix("-") not in words:
@@ -42,7 +44,7 @@ def check_orders(orders: Sequence[OrderName], ndim: int, *, slices: int | None =
                 other="patch_size",
             )
         read = _axes_of(name, ndim, slices)
-        if read in seen:
+        if read in seen and not {name, seen[read]} <= {*released}:
             alike = "twice" if seen[read] == name else f"as {seen[read]}, which reads alike"
             raise SpecError(f"{name} is there {alike}", field="orders", suggestion="leave one out")
         seen[read] = name

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from archspec.network.build import build_plan
 from archspec.network.plan import plan
+from archspec.spec.hashing import is_hash_of
 from archspec.spec.load import load
 from archspec.testing import check_component
 from blocks.base import Grid, SpecError, StageShape
@@ -70,6 +72,19 @@ def test_toms_words_are_axes() -> None:
     x = torch.randn(1, 4, 2, 3, 4)
     assert torch.equal(made[0](x), made[1](x))
     assert list(made[1].directions) == ["dhw", "-dhw", "hwd"]
+
+
+def test_a_word_may_be_there_twice_as_in_earlier_releases() -> None:
+    """Each has weights of its own; the hash and the logits are those that 047295c gave."""
+    orders = ["forward", "inter_slice", "forward"]
+    spec = load(network(3, {"kind": "tom", "orders": orders}))
+    assert is_hash_of("40976e325e4049fe", spec, "arch")
+    torch.manual_seed(0)
+    net = build_plan(plan(spec)).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        logits = net(torch.randn(1, 1, 8, 8, 16))
+    assert float(logits.double().abs().sum()) == pytest.approx(557.1550508728251, rel=1e-5)
 
 
 def test_directions_are_orders() -> None:
