@@ -57,20 +57,20 @@ def axis_order(grid: tuple[int, ...], axes: tuple[int, ...], *, mirrored: bool =
 
 
 def order_parts(order: int) -> OrderParts:
-    """Take an order apart; it may be a symbol that torch.export traces, which has no divmod."""
-    if abs(order) < 1 << SLICE_BITS:
-        return OrderParts(abs(order), 1, 1, order < 0)
-    slices, sizes = abs(order) % (1 << SLICE_BITS), abs(order) // (1 << SLICE_BITS)
-    rows, columns = sizes // (1 << AXIS_BITS), sizes % (1 << AXIS_BITS)
+    """Take an order apart."""
+    sizes, slices = divmod(abs(order), 1 << SLICE_BITS)
+    rows, columns = divmod(sizes, 1 << AXIS_BITS)
     return OrderParts(slices, rows + 1, columns + 1, order < 0)
 
 
 def check_order(order: int, length: int) -> None:
-    """Refuse an order that does not fit.
+    """Refuse an order that does not fit; a symbol that torch.export traces has no value to refuse.
 
     Raises:
         ValueError: it has no slices, or its slices or its swapped axes do not divide the length.
     """
+    if isinstance(order, torch.SymInt):
+        return
     slices, rows, columns, _ = order_parts(order)
     if slices == 0 or length % slices or length % (rows * columns):
         raise ValueError(f"scan order {order} does not fit {length} tokens")

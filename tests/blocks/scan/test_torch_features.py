@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,9 +59,10 @@ def test_export_keeps_the_operators() -> None:
     torch.testing.assert_close(program.module()(x), mixer(x))
 
 
-def test_export_with_any_depth() -> None:
-    """The slices of ToM, an integer among the operators' orders, follow the input."""
-    mixer = tom_mixer().eval()
+@pytest.mark.parametrize("orders", [("forward", "reverse", "inter_slice"), ("hdw", "-whd")])
+def test_export_with_any_depth(orders: Any) -> None:
+    """Slices, integers among the operators' orders, follow the input; so do swapped axes."""
+    mixer = TomMixerSpec(d_state=4, orders=orders).build(StageShape(8, (6, 2, 3))).eval()
     sizes = ({2: torch.export.Dim("depth", min=5, max=64)},)
     program = torch.export.export(mixer, (torch.randn(1, 8, 6, 2, 3),), dynamic_shapes=sizes)
     x = torch.randn(1, 8, 9, 2, 3)
