@@ -1,5 +1,6 @@
 """The spec: what the author of a network writes, validated and frozen."""
 
+from itertools import islice
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -16,6 +17,7 @@ from pydantic_core import PydanticKnownError
 
 from archspec.spec.claims import ClaimSpec, PatchSize
 from archspec.spec.training import TrainingSpec
+from archspec.spec.words import nearest
 from blocks.base import Added, ComponentSpec, Count, Depth, NotWeights, Width
 from blocks.decoders import AnyDecoder
 from blocks.decoders.library import LibraryDecoderSpec, NetworkSpec
@@ -138,9 +140,15 @@ class EncoderSpec(ComponentSpec, defer_build=True):
 
 
 def _form_of_encoder(value: Any) -> str:
-    """Return the class that an encoder's mapping is meant for."""
-    named = "timm" in value if isinstance(value, dict) else isinstance(value, TimmEncoderSpec)
-    return (TimmEncoderSpec if named else EncoderSpec).__name__
+    """Return the class that an encoder's mapping is meant for, also where a key is mistyped."""
+    of_timm = isinstance(value, TimmEncoderSpec)
+    if isinstance(value, dict):
+        fields = list(TimmEncoderSpec.model_fields)
+        known = ["stages", "defaults", *fields]
+        keys = [str(key) for key in islice(value, len(known))]
+        own = any(key in value for key in ("stages", "defaults"))
+        of_timm = "timm" in value or (not own and any(nearest(k, known) in fields for k in keys))
+    return (TimmEncoderSpec if of_timm else EncoderSpec).__name__
 
 
 AnyEncoder = Annotated[

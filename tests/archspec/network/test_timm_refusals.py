@@ -63,6 +63,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         spec(pretrained=3),
         "encoder.pretrained: must be true, false, or a file of weights, but is 3",
     ),
+    "a key mistyped": (
+        SMALL | {"encoder": {"tim": NAME, "pretrained": False}},
+        "encoder.tim: unknown key; allowed: timm, pretrained, out_indices; did you mean 'timm'?",
+    ),
     "stages too": (
         spec(stages=[]),
         "encoder.stages: unknown key; allowed: timm, pretrained, out_indices",
