@@ -20,6 +20,7 @@ from blocks.errors import Place, Problem, SpecError
 _OF_OPTIMIZERS = {("training", name) for name in OF_OPTIMIZERS}
 
 MAX_OVERRIDES = 500
+_ABSENT = object()
 
 SpecLike = ArchSpec | str | Path | Mapping[str, Any]
 
@@ -149,10 +150,15 @@ def check(source: Source) -> Checked:
 
 
 def _guessed(source: Source, found: Sequence[Mistake]) -> Source | None:
-    """Return the source with mistakes mended whose meaning can be guessed; None without any."""
+    """Return the source with mistakes mended whose meaning can be guessed; None without any.
+
+    Nothing is mended that is not written there, such as what a cycle's member has by default.
+    """
     tree, marks = source.tree, dict(source.marks)
     for one in found:
         path = written_at(source, one.path)
+        if node_at(tree, path, _ABSENT) is _ABSENT:
+            continue
         if one.instead is not None:
             tree = with_node(tree, path, one.instead)
         elif one.drop:
@@ -229,7 +235,11 @@ def _has_hole(tree: Any) -> bool:
 
 def written_at(source: Source, path: NodePath) -> NodePath:
     """Return where the node is written: a stage's field may stand in encoder.defaults."""
-    if path in source.marks or path[:2] != ("encoder", "stages") or len(path) < 4:
+    if path[:2] != ("encoder", "stages") or len(path) < 4 or _is_there(source, path):
         return path
     defaults = ("encoder", "defaults", *path[3:])
-    return defaults if defaults in source.marks else path
+    return defaults if _is_there(source, defaults) else path
+
+
+def _is_there(source: Source, path: NodePath) -> bool:
+    return path in source.marks or node_at(source.tree, path, _ABSENT) is not _ABSENT

@@ -116,6 +116,18 @@ def test_mistakes_are_placed_where_they_stand(tmp_path: Path, given: Any, line: 
     assert all(part in text for key, part in wanted.items() if key in found)
 
 
+@pytest.mark.parametrize("field", ["d_stat", "orders"])
+def test_what_a_member_has_by_default_is_told_once(field: str) -> None:
+    """It is written in the defaults alone; to mend it in the member would make other mistakes."""
+    tree = network(["conv", "mamba"])
+    wrong = {"d_stat": 8} if field == "d_stat" else {"orders": ["hw", "hv"]}
+    tree["encoder"]["defaults"] = {"mixer": {"kind": "mamba", **wrong}}
+    with pytest.raises(SpecError) as caught:
+        load(tree)
+    (found,) = caught.value.problems
+    assert found.field.startswith(f"encoder.stages.0.mixer.of.1.{field}")
+
+
 def test_grids_divide_by_what_all_members_ask_for() -> None:
     reduced = [{"kind": "attention", "reduction": n} for n in ([2, 1], [3, 4])]
     found = plan(load(network([*reduced, "conv"])))
