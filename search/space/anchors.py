@@ -11,6 +11,7 @@ from archspec.costs.flops import cost_plan
 from archspec.network.input_sizes import OF_SPEC, InputSizes
 from archspec.network.plan import Plan, plan
 from archspec.network.stages import fit_stages
+from archspec.network.start_weights import check_start_weights
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
 from archspec.spec.words import listed, shown
@@ -167,7 +168,8 @@ def check_anchor(
     if SPEC_KEY in own:
         try:
             settings = SearchSettings(anchors=(dict(anchor),))
-            plan_anchor(network_anchors(source, settings)[0].trial(), source, settings)
+            planned = plan_anchor(network_anchors(source, settings)[0].trial(), source, settings)
+            check_start_weights(planned.spec)
         except SpecError as error:
             raise SpecError(
                 f"anchor spec: {error.line}", where=source.where((*path, SPEC_KEY))

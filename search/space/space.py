@@ -33,6 +33,7 @@ from archspec.network.input_sizes import OF_SPEC, InputSizes
 from archspec.network.plan import Plan, plan
 from archspec.network.resolve import plan_source
 from archspec.network.stages import fitted
+from archspec.network.start_weights import check_start_weights
 from archspec.spec.bundled import bundled_names
 from archspec.spec.find import space_tree
 from archspec.spec.load import apply_overrides, in_order, load, located, validate
@@ -278,6 +279,8 @@ def _validate_members(space: Space) -> None:
 def check_members(space: Space, sizes: InputSizes = OF_SPEC) -> None:
     """Refuse a space of whose members, or anchors, one cannot be planned at the sizes.
 
+    Nor may one start from a file of weights that is not there: its trial would fail.
+
     Raises:
         SpecError: the first such member, located.
     """
@@ -291,9 +294,9 @@ def check_members(space: Space, sizes: InputSizes = OF_SPEC) -> None:
         )
     chosen = [{**above, hole.name: option} for hole, above in places for option in hole.options]
     for values in dict.fromkeys(tuple(values.items()) for values in chosen):
-        plan_source(space._filled(dict(values), None), sizes)
+        check_start_weights(plan_source(space._filled(dict(values), None), sizes).spec)
     for anchor in space.anchors():
-        plan_source(space._filled(anchor, None), sizes)
+        check_start_weights(plan_source(space._filled(anchor, None), sizes).spec)
 
 
 def _check_budgets(space: Space) -> None:

@@ -1,5 +1,7 @@
 """What is refused of a model of timm as an encoder, in one line."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import timm
 
 import archspec
 from blocks.base import SpecError
+from search.space.space import load_space
 
 NAME = "test_resnet"
 SMALL: dict[str, Any] = {
@@ -85,3 +88,22 @@ def test_refusals_are_one_line(case: str) -> None:
         archspec.plan(tree)
     message = str(caught.value).removeprefix("spec: ")
     assert message.startswith(want) and "\n" not in message
+
+
+def test_a_space_that_starts_from_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """Its trial would fail; told by what checks a space, of members and anchors alike."""
+    file, gone = tmp_path / "space.yaml", tmp_path / "gone.pth"
+    choice = {"choice": [False, "gone.pth"]}
+    file.write_text(json.dumps(spec(pretrained=choice)))
+    with pytest.raises(SpecError) as caught:
+        load_space(file)
+    line = f"{gone}: encoder.pretrained: no such file"
+    assert str(caught.value) == line
+    rival = tmp_path / "rival.yaml"
+    rival.write_text(json.dumps(spec(pretrained="gone.pth")))
+    search = {"anchors": [{"spec": str(rival)}]}
+    tree = spec(decoder={"kind": "mlp", "width": {"choice": [8, 16]}})
+    file.write_text(json.dumps({**tree, "search": search}))
+    with pytest.raises(SpecError) as caught:
+        load_space(file)
+    assert str(caught.value).endswith(f"anchor spec: {line}")
