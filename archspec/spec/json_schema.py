@@ -4,6 +4,7 @@ from copy import deepcopy
 from typing import Any
 
 from archspec.spec.schema import ArchSpec
+from blocks.mixers.cycle import CycleMixerSpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
@@ -20,6 +21,10 @@ def spec_schema() -> Schema:
     stage = defs["StageSpec"]
     stage.pop("required")  # `defaults` may give each field
     stage["properties"] = {name: _any_kind(one) for name, one in stage["properties"].items()}
+    mixers = _with_words(defs[CycleMixerSpec.__name__]["properties"]["of"])
+    stage["properties"]["mixer"]["anyOf"].append(
+        {"description": "The mixers of the blocks in turn.", **mixers}
+    )
     defs["EncoderSpec"]["properties"]["defaults"] = {
         "$ref": "#/$defs/StageSpec",
         "description": "What every stage has where it does not say otherwise.",
@@ -58,8 +63,18 @@ def _any_kind(schema: Schema) -> Schema:
     return {**rest, "anyOf": schema["oneOf"]}
 
 
+def _with_words(of: Schema) -> Schema:
+    """Let a word stand for its kind in the list of a cycle, and return the list."""
+    members = of["items"]
+    words = {"enum": list(members["discriminator"]["mapping"]), "title": "Kind"}
+    of["items"] = {"anyOf": [words, *members["oneOf"]]}
+    return {key: of[key] for key in ("type", "minItems", "maxItems", "items")}
+
+
 def _list_of_holes(schema: Schema) -> Schema:
-    """Return a list whose entries may be holes as well."""
+    """Return a list whose entries may be holes as well, also where it is one of several forms."""
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [_list_of_holes(one) for one in schema["anyOf"]]}
     if schema.get("type") != "array" or "items" not in schema:
         return schema
     return {**schema, "items": {"anyOf": [schema["items"], _HOLE]}}

@@ -81,6 +81,26 @@ def test_a_stage_may_leave_to_the_defaults_what_they_say(spec_validator: Any) ->
     spec_validator.validate(small())
 
 
+@pytest.mark.parametrize("where", ["stage", "defaults"])
+@pytest.mark.parametrize("written", [["conv", "mamba"], ["tom", {"kind": "mamba", "d_state": 8}]])
+def test_mixers_in_turn_may_be_a_list(
+    written: list[Any], where: str, spec_validator: Any, space_validator: Any
+) -> None:
+    from archspec.spec.load import load
+
+    for mixer in (written, {"kind": "cycle", "of": written}):
+        tree = small()
+        encoder = tree["encoder"]
+        encoder["stages"] = [{"width": 8}, {"width": 8}]
+        (encoder["defaults"] if where == "defaults" else encoder["stages"][0])["mixer"] = mixer
+        spec_validator.validate(tree)
+        assert load(tree).encoder.stages[0].mixer.kind == "cycle"
+        members = [{"choice": ["conv", "mamba"]}, *written]
+        encoder["stages"][1]["mixer"] = members
+        assert not spec_validator.is_valid(tree)
+        space_validator.validate({**tree, "search": {"steps": 10}})
+
+
 WRONG: dict[str, dict[str, Any]] = {
     "unknown key": {"nme": "x"},
     "missing decoder": {"decoder": None},
@@ -91,6 +111,9 @@ WRONG: dict[str, dict[str, Any]] = {
     "width as text": {"encoder": {"stages": [{"width": "8", "mixer": {"kind": "conv"}}]}},
     "stages as mapping": {"encoder": {"stages": {}}},
     "unknown key of a stage": {"encoder": {"stages": [{"wdth": 8}]}},
+    "unknown mixer in a list": {"encoder": {"stages": [{"width": 8, "mixer": ["conv", "sun"]}]}},
+    "cycle in a list": {"encoder": {"stages": [{"width": 8, "mixer": ["cycle"]}]}},
+    "no mixer in a list": {"encoder": {"stages": [{"width": 8, "mixer": []}]}},
     "too large": {"num_classes": 10**6},
     "unknown recipe": {"training": {"optimizer": "lion"}},
     "a hole": {"num_classes": {"choice": [2, 3]}},
