@@ -122,3 +122,15 @@ def test_the_first_anchor_of_segmaformer_space_is_segmaformer() -> None:
     first = space.draw(FixedTrial(space.anchors()[0])).spec
     assert arch_hash(first) == arch_hash(spec)
     assert first.training.lr == spec.training.lr
+
+
+def test_anchors_of_segmaformer_blocks_are_the_repository_s_layouts() -> None:
+    """M H H A, H H H A, M M M A: parameters as counted of its code; the first is our spec."""
+    space, sizes = loaded("segmaformer-blocks"), InputSizes(patch_size=(32, 32, 32))
+    drawn = [space.draw(FixedTrial(anchor), sizes) for anchor in space.anchors()[:3]]
+    assert [cost_plan(one).params for one in drawn] == [1_913_025, 1_922_961, 1_852_401]
+    ours, spec = build_plan(drawn[0]).eval(), build_plan(plan(load("segmaformer"), sizes)).eval()
+    spec.load_state_dict(ours.state_dict())
+    x = torch.randn(1, 4, 32, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(ours(x), spec(x))
