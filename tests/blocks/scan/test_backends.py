@@ -1,6 +1,7 @@
 """Every backend against the reference's written-out loops: shapes, strides, precisions, bits."""
 
 from collections.abc import Sequence
+from itertools import permutations
 
 import pytest
 import torch
@@ -18,6 +19,12 @@ SWAPPED = (
     axis_order((5, 7, 2), (1, 0, 2), mirrored=True),
     axis_order((5, 7, 2), (0, 2, 1)),
 )
+# All twelve orders of three axes of different lengths.
+EVERY = tuple(
+    axis_order((2, 3, 5), axes, mirrored=mirrored)
+    for axes in permutations(range(3))
+    for mirrored in (False, True)
+)
 # batch, tokens, channels, states, orders
 SHAPES = [
     (1, 1, 1, 1, (1,)),
@@ -29,6 +36,7 @@ SHAPES = [
     (1, 192, 16, 16, (1, -1, 4)),
     (1, 70, 17, 4, (-5, *SWAPPED[:2])),
     (2, 70, 2, 3, (SWAPPED[2], -14)),
+    (1, 30, 2, 2, EVERY),
 ]
 LONG = (1, 4096, 5, 8, (1, -1, 16))
 
