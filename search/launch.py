@@ -35,6 +35,7 @@ def run(
     out: str | Path,
     overrides: Sequence[str] = (),
     resume: bool = False,
+    sampler: str | None = None,
     stopper: str | None = None,
     max_gflops: float | None = None,
     max_params: float | None = None,
@@ -66,6 +67,7 @@ def run(
         SpecError: the space, the dataset or the folder is wrong; see `load_space`.
     """
     given = GivenSettings(
+        sampler=sampler,
         stopper=stopper,
         max_gflops=max_gflops,
         max_params=max_params,

@@ -62,6 +62,10 @@ def search(
     out: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing run.")] = False,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="What proposes networks: tpe (the default), nsga2, nsga3, gp or random."),
+    ] = None,
     stopper: Annotated[
         str | None, typer.Option(help="What stops trials early: pash or none.")
     ] = None,
@@ -121,6 +125,11 @@ def search(
 
     Trials see one seed each. Where test cases are held out, the front is then trained again with
     new seeds and scored on them, as `archspec confirm` does at any time.
+
+    Samplers are Optuna's, with its options in a space: sampler: {kind: nsga2, population_size: 20}.
+    Holes inside members of choices are modelled by tpe, and drawn at random by nsga2, nsga3 and gp,
+    which learn from trials that were trained to the end alone; nsga2 and nsga3 breed from the 51st
+    of those on. A resumed search may take another sampler: archspec list --fields search.sampler.
     """
     from archspec.nnunet.dataset import find_dataset
     from blocks.base import SpecError
@@ -143,6 +152,7 @@ def search(
     from search.space.settings import GivenSettings
 
     given = GivenSettings(
+        sampler=sampler,
         stopper=stopper,
         max_gflops=max_gflops,
         max_params=max_params,

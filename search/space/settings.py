@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     ValidationInfo,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -18,6 +19,7 @@ from archspec.costs.fit import memory_size
 from archspec.spec.claims import MAX_PATCH_AXIS
 from blocks.base import ComponentSpec, Count, Grid, Positive, SpecError, Width, is_count
 from search.space.holes import Hole, Value
+from search.space.samplers import SAMPLERS, AnySampler, TpeSpec
 
 _MAX_MACS = 1e18
 
@@ -155,6 +157,9 @@ def _is_positive(value: object) -> bool:
     return type(value) in (int, float) and 0 < value <= _MAX_MACS  # type: ignore[operator]
 
 
+_LATER = ("sampler",)
+
+
 class SearchSettings(ComponentSpec):
     """How trials train and which are tried first; the section `search` of a space file.
 
@@ -172,7 +177,8 @@ class SearchSettings(ComponentSpec):
     nnU-Net planned for the dataset, and `{plans: nnUNetPlans, width: 8}` that of 8 features in the
     first stage, the others narrower alike. `holes` opens nodes by their paths. `match` scales
     the widths of every network that is drawn until it costs what all cost. `test_share` of the
-    cases neither train nor validate: `archspec confirm` scores them.
+    cases neither train nor validate: `archspec confirm` scores them. `sampler` proposes what is
+    tried after the anchors: a name, or a mapping with options, `{kind: tpe, multivariate: true}`.
     """
 
     steps: Count = 1000
@@ -191,6 +197,20 @@ class SearchSettings(ComponentSpec):
         tuple[int, ...] | Literal["exact"] | None, BeforeValidator(_check_patch)
     ] = None
     stages_from_dataset: bool = False
+    sampler: AnySampler = TpeSpec()
+
+    @field_serializer("sampler")
+    def _write_sampler(self, sampler: AnySampler) -> str | dict[str, Any]:
+        return sampler.written()
+
+    def recorded(self) -> dict[str, Any]:
+        """Return them as a run keeps them.
+
+        Without those that releases added since and that say what was done before: the folder of
+        such a search is one that earlier releases wrote, and read.
+        """
+        found, usual = self.model_dump(mode="json"), SearchSettings().model_dump(mode="json")
+        return {k: v for k, v in found.items() if k not in _LATER or v != usual[k]}
 
     @property
     def given_patch(self) -> Grid | None:
@@ -222,6 +242,7 @@ class GivenSettings:
     patch_size: Grid | Literal["exact"] | None = None
     batch_size: int | None = None
     stages_from_dataset: bool | None = None
+    sampler: str | None = None
 
     def paths(self) -> list[tuple[str, str, str | float]]:
         """Return (name, path in the space, value as YAML writes it) of those that were given."""
@@ -234,6 +255,7 @@ class GivenSettings:
             "patch_size": "search.patch_size",
             "batch_size": "search.batch_size",
             "stages_from_dataset": "search.stages_from_dataset",
+            "sampler": "search.sampler",
         }
         found = [(name, path, getattr(self, name)) for name, path in paths.items()]
         return [(name, path, _as_yaml(value)) for name, path, value in found if value is not None]
@@ -249,5 +271,6 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "search": SearchSettings,
     "search.limits": LimitSettings,
     "search.match": MatchSpec,
+    **{f"search.sampler.{kind}": cls for kind, cls in SAMPLERS.items()},
 }
 """Sections that a space has beside those of a spec."""

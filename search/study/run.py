@@ -33,6 +33,7 @@ from search.study.record import (
     read_run,
     with_kept_settings,
 )
+from search.study.sampling import check_packages, set_sampler
 from search.study.session import SESSIONS, note_session
 from search.study.storage import Heartbeat, open_storage, open_study, quiet
 from search.study.storage import open_run as open_run
@@ -60,13 +61,14 @@ def run(
 
     Raises:
         SpecError: the data cannot be trained on, their plans lack a network that an anchor names,
-            the folder exists and `resume` is off, another search uses it, its space, dataset or
-            fold differ, or nothing can be written there.
+            the sampler lacks a package, the folder exists and `resume` is off, another search uses
+            it, its space, dataset or fold differ, or nothing can be written there.
     """
     folder, dataset, host = task.folder, task.dataset, task.host
     refuse_scripted("the processes that train", task.space.source.tree)
     check_folder(folder)
     before, space = read_run(folder), with_kept_settings(folder, task.space)
+    check_packages(space.settings.sampler, space.source.where(("search", "sampler")))
     dataset = dataset.with_patch(space.settings.given_patch)
     check_data(dataset, fold=host.fold)
     space = with_plans(space, dataset)
@@ -74,7 +76,7 @@ def run(
     held_out = _test_cases(task)
     record = RunRecord(
         space=json.loads(json.dumps(space.source.tree)),
-        settings=space.settings.model_dump(mode="json"),
+        settings=space.settings.recorded(),
         dataset=dataset.name,
         configuration=dataset.configuration,
         fold=host.fold,
@@ -94,7 +96,7 @@ def run(
             if has_study(folder, writing=True):
                 open_study(folder)  # damage is told before anything is written
             _write_record(folder, record)
-            note_session(folder, dataset, host)
+            note_session(folder, dataset, host, space.settings.recorded().get("sampler"))
             storage = open_storage(folder, create=True)
             study = _open_study(folder, storage, space, record)
             search = SearchLoop(task, study, on_event)
@@ -152,12 +154,15 @@ def _check_folder(
             suggestion="go on with `resume`, or another `folder`",
         )
     settings, stopper = before.all_settings, before.earlier_stopper
-    settings["checkpoint_every"] = record.settings["checkpoint_every"]  # changes no result
+    now = record.all_settings
+    for name in ("checkpoint_every", "sampler"):  # they change no result that stands
+        settings[name] = now[name]
     if settings["stopper"] not in STOPPERS:  # gone; the rest go on by one asked for
-        settings["stopper"] = record.settings["stopper"]
+        settings["stopper"] = now["stopper"]
         stopper = record.earlier_stopper
     old = {**before.to_json(), "settings": settings, "earlier_stopper": stopper}
-    changed = [key for key, value in record.to_json().items() if old.get(key) != value]
+    new = {**record.to_json(), "settings": now}
+    changed = [key for key, value in new.items() if old.get(key) != value]
     if changed:
         raise SpecError(
             f"cannot resume, {', '.join(changed)} differ from the run's",
@@ -169,8 +174,8 @@ def _check_folder(
 def _open_study(
     folder: Path, storage: optuna.storages.RDBStorage, space: Space, record: RunRecord
 ) -> optuna.Study:
-    settings = space.settings.model_dump(mode="json")
-    write_text(folder / SPACE, dump({**space.source.tree, "search": settings}))
+    settings = space.settings
+    write_text(folder / SPACE, dump({**space.source.tree, "search": settings.recorded()}))
     study = optuna.create_study(
         study_name=STUDY,
         storage=storage,
@@ -178,8 +183,7 @@ def _open_study(
         load_if_exists=True,
     )
     study.set_metric_names(list(METRIC_NAMES))
-    # Optuna does not store the generator's state: another seed on resume, or draws repeat
-    study.sampler = optuna.samplers.TPESampler(seed=record.seed + len(study.get_trials()))
+    set_sampler(study, settings.sampler, record.seed)
     return study
 
 

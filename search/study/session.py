@@ -27,9 +27,14 @@ SESSIONS = "sessions.jsonl"
 _DISTRIBUTIONS = ("archspec-seg", "torch", "nnunetv2", "optuna", "numpy", "numba", "triton")
 
 
-def note_session(folder: Path, dataset: PreprocessedDataset, host: TrainingHost) -> None:
-    """Add a line: date, command, versions, devices, cases of each part, sizes of the networks."""
-    record = {
+def note_session(
+    folder: Path, dataset: PreprocessedDataset, host: TrainingHost, sampler: Any = None
+) -> None:
+    """Add a line: date, command, versions, devices, cases of each part, sizes of the networks.
+
+    And the sampler, as a space writes it, where it is not the usual one.
+    """
+    record: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": _command(sys.argv),
         "versions": {"python": platform.python_version(), **_versions()},
@@ -43,6 +48,8 @@ def note_session(folder: Path, dataset: PreprocessedDataset, host: TrainingHost)
             "patch_size": list(dataset.patch_size),
         },
     }
+    if sampler is not None:
+        record["sampler"] = sampler
     append_line(folder / SESSIONS, record)
 
 

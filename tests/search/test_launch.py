@@ -84,10 +84,10 @@ def test_the_verb_and_the_function_ask_for_the_same(
     options |= {"max_gflops": 1.5, "max_params": 2e6, "max_memory": "12GB", "test_share": 0.25}
     sizes = {"patch_size": (16, 16, 24), "batch_size": 3, "stages_from_dataset": True}
     with pytest.raises(SpecError, match="no more"):
-        launch(resume=True, stopper="none", **options, **sizes)
+        launch(resume=True, stopper="none", sampler="nsga2", **options, **sizes)
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     given = [word.replace("_", "-") if isinstance(word, str) else word for word in words]
-    given += ["--patch", "16,16,24", "--batch", 3, "--stages-from-dataset"]
+    given += ["--patch", "16,16,24", "--batch", 3, "--stages-from-dataset", "--sampler", "nsga2"]
     fixed = ("--data", 901, "--trials", 2, "--out", tmp_path / "run", "--device", "cpu")
     code, _, err = cli(
         "search", tmp_path / "space.yaml", *fixed, "--resume", "--stopper", "none", *given
@@ -96,7 +96,7 @@ def test_the_verb_and_the_function_ask_for_the_same(
     assert asked[0] == asked[1]
     settings = asked[0][1]
     assert (settings.patch_size, settings.batch_size) == ((16, 16, 24), 3)
-    assert settings.stages_from_dataset
+    assert settings.stages_from_dataset and settings.sampler.kind == "nsga2"
     assert asked[0][2] == TrainingHost(
         devices=("cpu", "cpu"), threads=3, fold=1, seed=4, plans="mine"
     )

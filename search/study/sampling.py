@@ -1,0 +1,108 @@
+"""The sampler of a study: Optuna's, kept from what it cannot learn from."""
+
+from collections.abc import Container, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from blocks.errors import Place, SpecError
+from search.space.references import reference_of
+from search.space.samplers import SamplerSpec
+from search.study.end import End
+from search.study.storage import quiet
+from search.study.trial_record import TrialRecord
+
+
+def set_sampler(study: optuna.Study, sampler: SamplerSpec, seed: int) -> None:
+    """Give the study its sampler, which draws by the seed and the number of trials so far.
+
+    Optuna does not store the generator's state: with the same seed on resuming, draws repeat.
+    """
+    with quiet():
+        made = sampler.make(seed + len(study.get_trials(deepcopy=False)))
+    if sampler.models_shared_holes:
+        made = OfSpace(made, study, repeats_itself=sampler.repeats_itself)
+    study.sampler = made
+
+
+def check_packages(sampler: SamplerSpec, where: Place) -> None:
+    """Refuse a sampler whose packages are not installed.
+
+    Raises:
+        SpecError: see above.
+    """
+    missing = sampler.missing()
+    if missing:
+        names = " and ".join(missing)
+        raise SpecError(
+            f"the sampler {sampler.kind} needs {names}, not installed here",
+            where=where,
+            field="search.sampler",
+            suggestion=f"pip install {' '.join(missing)}, or take tpe, which needs nothing more",
+        )
+
+
+class OfSpace(BaseSampler):
+    """A sampler that models what every trial drew, shown those of the space's own networks alone.
+
+    An anchor that names a network has no values for the holes: with it among the trials there is
+    no hole that every trial drew, and all would be random from then on. Where the sampler
+    `repeats_itself`, the draw after a network that was refused is random.
+    """
+
+    def __init__(self, sampler: BaseSampler, study: optuna.Study, *, repeats_itself: bool) -> None:
+        self.sampler = sampler
+        self.repeats_itself = repeats_itself
+        self._own = _OwnTrials(study.study_name, study._storage)
+        self._repeated = False
+
+    def reseed_rng(self) -> None:
+        self.sampler.reseed_rng()
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        if self._repeated:
+            return {}
+        return self.sampler.infer_relative_search_space(self._own, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self.sampler.sample_relative(self._own, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, distribution: Any
+    ) -> Any:
+        return self.sampler.sample_independent(self._own, trial, param_name, distribution)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self.sampler.before_trial(self._own, trial)
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        end = TrialRecord.of(trial).end
+        self._repeated = self.repeats_itself and end in (End.REPEATED, End.OVER_LIMIT, End.INVALID)
+        self.sampler.after_trial(self._own, trial, state, values)
+
+
+class _OwnTrials(optuna.Study):
+    """A study without the trials of networks that anchors name."""
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        # what Optuna caches for the duration of an ask is of another object
+        trials = super()._get_trials(deepcopy=deepcopy, states=states, use_cache=False)
+        return [trial for trial in trials if reference_of(trial) is None]
