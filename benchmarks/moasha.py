@@ -7,7 +7,7 @@ up, and with the space's anchors first it ended far below plain TPE.
 import math
 from collections.abc import Sequence
 
-from search.study.stop import Recorded
+from search.study.stop import Costs, Recorded
 
 
 class NonDominatedHalving(Recorded):
@@ -22,13 +22,13 @@ class NonDominatedHalving(Recorded):
         self.num_rungs = num_rungs
         self.eta = eta
 
-    def decide(self, rung: int, dice: float, log10_flops: float, trial: int) -> bool:
+    def decide(self, rung: int, dice: float, costs: Costs, trial: int) -> bool:
         if rung >= self.num_rungs - 1:
             return True
         others = self.others(rung, trial)
-        self.remember(rung, dice, log10_flops, trial)
-        scores = [*others, (log10_flops, dice)]
-        rank = nondominated_ranks([(f, -d) for f, d in scores])[-1]
+        self.remember(rung, dice, costs, trial)
+        scores = [*others, (costs, dice)]
+        rank = nondominated_ranks([(c[0], -d) for c, d in scores])[-1]
         return len(scores) < self.eta or rank < len(scores) / self.eta
 
 

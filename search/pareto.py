@@ -18,6 +18,25 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
+def non_dominated(points: Sequence[tuple[Sequence[float], float]]) -> list[int]:
+    """Return the indices of the points (costs, value) that none dominates, cheapest first.
+
+    As `pareto_front`, for one cost or several; cheapest in the first one that differs.
+    """
+    order = sorted(range(len(points)), key=lambda i: (*points[i][0], -points[i][1], i))
+    front: list[int] = []
+    for index in order:  # what dominates a point comes before it, and so does its equal
+        costs, value = points[index]
+        if not any(_covers(points[other], costs, value) for other in front):
+            front.append(index)
+    return front
+
+
+def _covers(point: tuple[Sequence[float], float], costs: Sequence[float], value: float) -> bool:
+    """Say whether the point costs no more in anything and is worth no less."""
+    return point[1] >= value and all(a <= b for a, b in zip(point[0], costs, strict=True))
+
+
 def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
     """Return the area that the points (cost, value) dominate, as seen from the reference.
 

@@ -21,7 +21,11 @@ from search.report.plotly import (
     log_axis,
 )
 from search.report.trials import ReportTrial, State, front_of
+from search.space.objectives import Objectives
 
+USUAL = Objectives()
+Mark = tuple[int, float, float, float]
+"""A network trained again: trial, cost, mean Dice and its standard deviation."""
 COLORS: dict[State, str] = {
     "front": "#0072B2",
     "dominated": "#8c959f",
@@ -52,42 +56,52 @@ def pareto_figure(
     confirmed: Confirmed | None = None,
     curves: Sequence[WidthCurve] = (),
     baselines: Sequence[Baseline] = (),
+    objectives: Objectives = USUAL,
 ) -> Figure:
-    """Return Dice against GFLOPs; below it, at their FLOPs, the trials that have no Dice.
+    """Return Dice against the first cost; below it, at their cost, the trials that have no Dice.
 
     `confirmed` adds the front as it was trained again, `curves` and `baselines` the lines to beat.
     """
-    scored = [t for t in trials if t.gflops and t.dice is not None and t.state in COLORS]
-    others = [t for t in trials if t.gflops and t.dice is None and t.state in WITHOUT_DICE]
-    costs = [t.gflops or 1.0 for t in [*scored, *others]]
-    x = log_axis(costs, GFLOPS)
-    marks = confirmed.marks() if confirmed is not None else []
+    name = objectives.costs[0]
+
+    def cost(trial: ReportTrial) -> float | None:
+        return trial.cost(name)
+
+    scored = [t for t in trials if cost(t) and t.dice is not None and t.state in COLORS]
+    others = [t for t in trials if cost(t) and t.dice is None and t.state in WITHOUT_DICE]
+    costs = [cost(t) or 1.0 for t in [*scored, *others]]
+    x = log_axis(costs, objectives.first_cost.title)
+    marks = marks_at(confirmed, trials, objectives) if confirmed is not None else []
     heights = [t.dice or 0.0 for t in scored]
     heights += [end for _, _, mean, spread in marks for end in (mean - spread, mean + spread)]
     heights += [baseline.dice for baseline in baselines]
-    y: Axis = {"title": {"text": DICE}, "range": list(dice_range(heights))}
+    title = f"validation {objectives.dice_label}"
+    y: Axis = {"title": {"text": title}, "range": list(dice_range(heights))}
     data = [
-        _points(state, [t for t in scored if t.state == state], _gflops, _dice)
+        _points(state, [t for t in scored if t.state == state], cost, _dice)
         for state in ("dominated", "stopped")
     ]
-    data += [_curve_line(curve) for curve in curves]
+    data += [_curve_line(curve, cost) for curve in curves]
     data += [
         {**_baseline_line(baseline, x["range"]), "showlegend": index == 0}
         for index, baseline in enumerate(baselines)
     ]
     front = front_of(scored)
-    data.append(_front_line(front, x["range"], y["range"]))
+    line = _front_line(front, x["range"], y["range"], cost)
+    if len(objectives.costs) > 1:  # steps would say that what is behind another is not on it
+        line |= {"mode": "markers+text"}
+    data.append(line)
     anchors = [t for t in scored if t.anchor]
     ring = {"symbol": "diamond-open", "size": 17, "color": "#1b1f24", "line": {"width": 1.5}}
     data.append(
         {
-            **_points("front", anchors, _gflops, _dice),
+            **_points("front", anchors, cost, _dice),
             "name": "anchor (reference)",
             "marker": ring,
         }
     )
     if confirmed is not None:
-        data.append(_again(confirmed))
+        data.append(_again(confirmed, marks))
     layout: dict[str, Any] = {"xaxis": x, "yaxis": y, "height": 520}
     if others:
         names: list[State] = [
@@ -106,15 +120,15 @@ def pareto_figure(
         }
         for state in names:
             found = [t for t in others if t.state == state]
-            data.append({**_points(state, found, _gflops, lambda t: t.state), "yaxis": "y2"})
+            data.append({**_points(state, found, cost, lambda t: t.state), "yaxis": "y2"})
     return figure([trace for trace in data if trace["x"]], layout)
 
 
-def _curve_line(curve: WidthCurve) -> dict[str, Any]:
+def _curve_line(curve: WidthCurve, cost: Callable[[ReportTrial], float | None]) -> dict[str, Any]:
     """Return what nnU-Net planned, by width: each point called what it is, the last to its left."""
     sides = ["bottom right"] * (len(curve.points) - 1) + ["bottom left"]
     return {
-        **_points("front", curve.points, _gflops, _dice),
+        **_points("front", curve.points, cost, _dice),
         "mode": "lines+markers+text",
         "name": html.escape(f"{curve.plans} by width: to beat"),
         "line": {"color": PLANNED, "width": 2, "dash": "dash"},
@@ -146,9 +160,16 @@ def _baseline_line(baseline: Baseline, x_range: Sequence[float]) -> dict[str, An
     }
 
 
-def _again(confirmed: Confirmed) -> dict[str, Any]:
+def marks_at(
+    confirmed: Confirmed, trials: Sequence[ReportTrial], objectives: Objectives
+) -> list[Mark]:
+    """Return the marks of the front trained again, at the first cost in place of GFLOPs."""
+    at = {trial.number: trial.cost(objectives.costs[0]) or 1.0 for trial in trials}
+    return [(number, at.get(number, x), mean, sd) for number, x, mean, sd in confirmed.marks()]
+
+
+def _again(confirmed: Confirmed, marks: Sequence[Mark]) -> dict[str, Any]:
     """Return the front trained again: the mean over seeds, and their standard deviation as bars."""
-    marks = confirmed.marks()
     return {
         "type": "scatter",
         "mode": "markers",
@@ -229,15 +250,18 @@ def _points(
 
 
 def _front_line(
-    front: Sequence[ReportTrial], x_range: Sequence[float], y_range: Sequence[float]
+    front: Sequence[ReportTrial],
+    x_range: Sequence[float],
+    y_range: Sequence[float],
+    cost: Callable[[ReportTrial], float | None],
 ) -> dict[str, Any]:
     """Return the front as steps; trial numbers where there is room for them."""
     width, height = x_range[1] - x_range[0], y_range[1] - y_range[0]
-    places = [(math.log10(t.gflops or 1), t.dice or 0.0) for t in front]
+    places = [(math.log10(cost(t) or 1), t.dice or 0.0) for t in front]
     labelled = apart(places, _WIDTH_OF_LABEL * width, _WIDTH_OF_LABEL * height)
     hover = [hover_text(trial) for trial in front]
     return {
-        **_points("front", front, _gflops, _dice),
+        **_points("front", front, cost, _dice),
         "mode": "lines+markers+text",
         "name": "Pareto front (trial numbers)",
         "line": {"shape": "hv", "color": COLORS["front"], "width": 2},

@@ -12,6 +12,7 @@ from search.report.panels import classes_figure, flops_figure, hypervolume_figur
 from search.report.plotly import Figure
 from search.report.summary import Change, Differences, budget, hypervolume_history, reasons
 from search.report.trials import ReportTrial, front_of
+from search.space.objectives import COSTS
 from search.study.record import RunRecord
 from search.study.session import noted_sizes
 
@@ -47,8 +48,10 @@ def render_page(
     shown = confirmed if confirmed is not None and confirmed.current else None
     history = hypervolume_history(trials, record.max_gflops)
     curves = width_curves(trials)
+    objectives = record.objectives
+    drawn = [one for one in curves if one.points]
     figures: dict[str, Figure | None] = {
-        "pareto": pareto_figure(trials, shown, [one for one in curves if one.points], baselines),
+        "pareto": pareto_figure(trials, shown, drawn, baselines, objectives),
         "hypervolume": hypervolume_figure(history),
         "flops": flops_figure(front, [differences.flops_by_kind(trial) for trial in front]),
         "latency": latency_figure(trials),
@@ -63,6 +66,8 @@ def render_page(
     return environment.get_template("report.html").render(
         record=record,
         settings=record.settings,
+        objectives=objectives,
+        other_costs=[(name, COSTS[name].unit) for name in objectives.other_costs],
         sessions=sessions,
         split=last.get("split", {}),
         trials=trials,

@@ -9,9 +9,18 @@ from archspec.files import replacing
 from search.report.baseline import Baseline
 from search.report.confirmed import Confirmed
 from search.report.curve import WidthCurve
-from search.report.figures import AGAIN, COLORS, PLANNED, TRAINED, WITHOUT_DICE
+from search.report.figures import (
+    AGAIN,
+    COLORS,
+    PLANNED,
+    TRAINED,
+    USUAL,
+    WITHOUT_DICE,
+    marks_at,
+)
 from search.report.plotly import apart, dice_range, log_range, log_ticks
 from search.report.trials import ReportTrial, State, front_of
+from search.space.objectives import Objectives
 
 _MARKERS: dict[State, str] = {
     "front": "o",
@@ -28,8 +37,9 @@ def draw(
     confirmed: Confirmed | None = None,
     curves: Sequence[WidthCurve] = (),
     baselines: Sequence[Baseline] = (),
+    objectives: Objectives = USUAL,
 ) -> None:
-    """Write the PNG: Dice against GFLOPs, and a strip with the trials that have no Dice.
+    """Write the PNG: Dice against the first cost, and a strip with the trials that have no Dice.
 
     `confirmed` adds the front as it was trained again, if it is of this front, `curves` and
     `baselines` the lines to beat. It looks the same whatever a matplotlibrc says, or nnU-Net, whose
@@ -39,7 +49,7 @@ def draw(
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        _draw(trials, png, confirmed, curves, baselines)
+        _draw(trials, png, confirmed, curves, baselines, objectives)
 
 
 def _draw(
@@ -48,19 +58,21 @@ def _draw(
     confirmed: Confirmed | None,
     curves: Sequence[WidthCurve],
     baselines: Sequence[Baseline],
+    objectives: Objectives,
 ) -> None:
     from matplotlib.figure import Figure
 
-    scored = [t for t in trials if t.gflops and t.dice is not None and t.state in COLORS]
-    others = [t for t in trials if t.gflops and t.dice is None and t.state in WITHOUT_DICE]
+    first = objectives.costs[0]
+    scored = [t for t in trials if t.cost(first) and t.dice is not None and t.state in COLORS]
+    others = [t for t in trials if t.cost(first) and t.dice is None and t.state in WITHOUT_DICE]
     names = [state for state in WITHOUT_DICE if any(t.state == state for t in others)]
     picture = Figure(figsize=(8, 5.2 + 0.25 * len(names)), layout="constrained")
     rows = [1.0, 0.07 * len(names)] if names else [1.0]
     grid = picture.subplots(len(rows), 1, sharex=True, height_ratios=rows, squeeze=False)[:, 0]
-    costs = [t.gflops or 1.0 for t in [*scored, *others]]
+    costs = [t.cost(first) or 1.0 for t in [*scored, *others]]
     shown = confirmed if confirmed is not None and confirmed.current else None
     for curve in curves:
-        _draw_curve(grid[0], curve)
+        _draw_curve(grid[0], curve, first)
     for index, baseline in enumerate(baselines):
         label = "" if index else TRAINED
         grid[0].axhline(baseline.dice, color=PLANNED, linestyle=":", label=label)
@@ -74,9 +86,9 @@ def _draw(
             fontsize="x-small",
         )
     lines = [baseline.dice for baseline in baselines]
-    _draw_scored(grid[0], scored, log_range(costs), shown, lines)
+    _draw_scored(grid[0], scored, log_range(costs), shown, lines, objectives)
     if names:
-        _draw_others(grid[1], others, names)
+        _draw_others(grid[1], others, names, first)
     bottom = grid[-1]
     bottom.set_xscale("log")
     low, high = log_range(costs)
@@ -84,7 +96,8 @@ def _draw(
     ticks, labels = log_ticks(costs)
     bottom.set_xticks(ticks, labels)
     bottom.set_xticks([], minor=True)
-    bottom.set_xlabel("GFLOPs per patch (convention v1: multiply-add = 2, scan 9BLDN)")
+    convention = " (convention v1: multiply-add = 2, scan 9BLDN)" * (first == "flops")
+    bottom.set_xlabel(f"{objectives.first_cost.title}{convention}")
     with replacing(png) as partial:
         picture.savefig(partial, dpi=150, format="png")
 
@@ -95,8 +108,10 @@ def _draw_scored(
     span: tuple[float, float],
     confirmed: Confirmed | None,
     lines: Sequence[float],
+    objectives: Objectives,
 ) -> None:
-    marks = confirmed.marks() if confirmed is not None else []
+    first = objectives.costs[0]
+    marks = marks_at(confirmed, scored, objectives) if confirmed is not None else []
     heights = [*lines, *(t.dice or 0.0 for t in scored)]
     heights += [end for _, _, mean, spread in marks for end in (mean - spread, mean + spread)]
     bottom, top = dice_range(heights)
@@ -104,13 +119,13 @@ def _draw_scored(
     for state in states:
         found = [t for t in scored if t.state == state]
         if found:
-            _scatter(axes, state, found, [t.dice for t in found])
+            _scatter(axes, state, found, [t.dice for t in found], first)
     front = front_of(scored)
-    x, y = [t.gflops or 1.0 for t in front], [t.dice or 0.0 for t in front]
+    x, y = [t.cost(first) or 1.0 for t in front], [t.dice or 0.0 for t in front]
     axes.plot(
         x,
         y,
-        "o-",
+        "o-" if len(objectives.costs) == 1 else "o",
         color=COLORS["front"],
         drawstyle="steps-post",
         label="Pareto front (trial numbers)",
@@ -118,7 +133,7 @@ def _draw_scored(
     anchors = [t for t in scored if t.anchor]
     if anchors:
         axes.plot(
-            [t.gflops for t in anchors],
+            [t.cost(first) for t in anchors],
             [t.dice for t in anchors],
             "D",
             markersize=12,
@@ -148,16 +163,17 @@ def _draw_scored(
             color=COLORS["front"],
         )
     axes.set_ylim(bottom, top)
-    axes.set_ylabel("validation Dice, mean of classes")
+    label = "Dice, mean of classes" if objectives.is_mean else objectives.dice_label
+    axes.set_ylabel(_plain(f"validation {label}"))
     axes.grid(alpha=0.3)
     axes.legend(
         loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small"
     )
 
 
-def _draw_curve(axes: Any, curve: WidthCurve) -> None:
+def _draw_curve(axes: Any, curve: WidthCurve, cost: str) -> None:
     """Draw what nnU-Net planned, by width; the name of the last point goes to its left."""
-    x = [point.gflops or 1.0 for point in curve.points]
+    x = [point.cost(cost) or 1.0 for point in curve.points]
     y = [point.dice or 0.0 for point in curve.points]
     label = _plain(f"{curve.plans} by width: to beat")
     axes.plot(x, y, "s--", markersize=5, color=PLANNED, label=label)
@@ -179,18 +195,22 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _draw_others(axes: Any, others: Sequence[ReportTrial], names: Sequence[State]) -> None:
+def _draw_others(
+    axes: Any, others: Sequence[ReportTrial], names: Sequence[State], cost: str
+) -> None:
     for height, state in enumerate(reversed(names)):
         found = [t for t in others if t.state == state]
-        _scatter(axes, state, found, [height] * len(found))
+        _scatter(axes, state, found, [height] * len(found), cost)
     axes.set_yticks(range(len(names)), list(reversed(names)))
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.grid(alpha=0.3, axis="x")
 
 
-def _scatter(axes: Any, state: State, found: Sequence[ReportTrial], heights: Any) -> None:
+def _scatter(
+    axes: Any, state: State, found: Sequence[ReportTrial], heights: Any, cost: str
+) -> None:
     axes.scatter(
-        [t.gflops for t in found],
+        [t.cost(cost) for t in found],
         heights,
         color=COLORS[state],
         marker=_MARKERS[state],

@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from search.pareto import pareto_front
+from search.pareto import non_dominated
+from search.space.objectives import COSTS
 from search.space.references import reference_of
 from search.study.earlier import flops_of_constraints
 from search.study.end import End
@@ -51,6 +52,7 @@ class TrialCosts:
     macs: int | None = None
     scan_flops: int | None = None
     params: int | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,20 @@ class ReportTrial:
     cause: str = ""
     ended: datetime.datetime | None = None
     spec: str | None = None
+    place: tuple[float, ...] = ()
+    """log10 of its costs among the objectives, where these are others than FLOPs."""
+
+    def cost(self, name: str) -> float | None:
+        """Return a cost by its name among the objectives, in that one's unit."""
+        costs = self.costs
+        known = {"flops": costs.flops, "params": costs.params, "memory": costs.memory}
+        value = known[name]
+        return None if value is None else value / COSTS[name].scale
+
+    @property
+    def log_costs(self) -> tuple[float, ...]:
+        """Return log10 of its costs among the objectives."""
+        return self.place or (math.log10(self.costs.flops or 1),)
 
     @property
     def gflops(self) -> float | None:
@@ -124,19 +140,15 @@ def read_trials(folder: Path, study: optuna.Study, run: RunRecord) -> tuple[Repo
         for trial in frozen
     ]
     done = [index for index, trial in enumerate(trials) if trial.done]
-    points = [(_log_flops(trials[index]), trials[index].dice or 0.0) for index in done]
-    for position in pareto_front(points):
+    points = [(trials[index].log_costs, trials[index].dice or 0.0) for index in done]
+    for position in non_dominated(points):
         trials[done[position]] = replace(trials[done[position]], state="front")
     return tuple(trials)
 
 
 def front_of(trials: Sequence[ReportTrial]) -> list[ReportTrial]:
     """Return the front, cheapest first."""
-    return sorted((t for t in trials if t.state == "front"), key=_log_flops)
-
-
-def _log_flops(trial: ReportTrial) -> float:
-    return math.log10(trial.costs.flops or 1)
+    return sorted((t for t in trials if t.state == "front"), key=lambda t: t.log_costs)
 
 
 def _read(folder: Path, trial: FrozenTrial, heir: int | None, run: RunRecord) -> ReportTrial:
@@ -155,6 +167,8 @@ def _read(folder: Path, trial: FrozenTrial, heir: int | None, run: RunRecord) ->
     flops = known.flops
     if flops is None:
         flops = flops_of_constraints(trial.constraints, run.max_gflops)
+    costs = run.objectives.costs
+    usual = costs == ("flops",)
     told, another = _told(known, end), _of_another(known, end, heir)
     file = folder / "trials" / f"{trial.number:04d}" / "spec.yaml"
     return ReportTrial(
@@ -166,7 +180,8 @@ def _read(folder: Path, trial: FrozenTrial, heir: int | None, run: RunRecord) ->
         plans=reference.name if reference and reference.kind == "plans" else None,
         dice=dice,
         scores={name: score for name, score in (scores or {}).items() if name != "mean"},
-        costs=TrialCosts(flops, known.macs, known.scan_flops, known.params),
+        costs=TrialCosts(flops, known.macs, known.scan_flops, known.params, known.memory),
+        place=() if usual else tuple(math.log10(known.cost(name) or 1) for name in costs),
         step=step,
         seconds=seconds,
         seed=known.seed,

@@ -18,6 +18,7 @@ from search.report.page import render_page
 from search.report.png import draw
 from search.report.summary import budget, hypervolume_history, reasons
 from search.report.trials import ReportTrial, front_of, read_trials
+from search.space.objectives import COSTS, Objectives
 from search.study.record import RunRecord
 from search.study.session import read_sessions
 from search.study.storage import open_run
@@ -40,27 +41,32 @@ def best_trial(folder: Path, *, max_gflops: float | None = None) -> BestTrial:
     Raises:
         SpecError: no run, or no finished trial within the limit.
     """
-    front = front_rows(folder)
+    trials, record = _open(folder)
+    front = front_of(trials)
     if not front:
-        raise SpecError(why_empty(folder), where=folder)
-    rows = [row for row in front if max_gflops is None or row["gflops"] <= max_gflops]
-    if not rows:
+        raise SpecError(_why_empty(trials), where=folder)
+    kept = [one for one in front if max_gflops is None or (one.gflops or 0.0) <= max_gflops]
+    if not kept:
+        cheapest = min(one.gflops or 0.0 for one in front)
         raise SpecError(
             f"no finished trial of at most {max_gflops:g} GFLOPs",
             where=folder,
-            suggestion=f"the cheapest of the front has {front[0]['gflops']:.3g}",
+            suggestion=f"the cheapest of the front has {cheapest:.3g}",
         )
-    row = rows[-1]
-    spec = load(folder / "trials" / f"{row['trial']:04d}" / "spec.yaml")
-    return BestTrial(
-        row["trial"], spec, f"validation Dice {row['dice']:.3f}, {row['gflops']:.3f} GFLOPs"
-    )
+    best = max(kept, key=lambda one: one.dice or 0.0)
+    spec = load(folder / "trials" / f"{best.number:04d}" / "spec.yaml")
+    costs = [f"{best.gflops:.3f} GFLOPs"]
+    for name in record.objectives.costs:
+        if name != "flops":
+            costs.append(f"{best.cost(name):.4g} {COSTS[name].unit}")
+    label = record.objectives.dice_label
+    return BestTrial(best.number, spec, f"validation {label} {best.dice:.3f}, {', '.join(costs)}")
 
 
 def front_rows(folder: Path) -> list[dict[str, Any]]:
     """Return the front, cheapest first: one row per trial, with Dice by class and group."""
-    trials, _ = _open(folder)
-    return _rows(front_of(trials))
+    trials, record = _open(folder)
+    return _rows(front_of(trials), record.objectives)
 
 
 def why_empty(folder: Path) -> str:
@@ -88,12 +94,20 @@ def front_table(folder: Path, baselines: Sequence[Path] = ()) -> str:
     """
     trials, record = _open(folder)
     front = front_of(trials)
-    names = _score_names(front)
-    lines = ["trial   GFLOPs     params   Dice  " + "  ".join(names)]
+    names, objectives = _score_names(front), record.objectives
+    others = [(name, COSTS[name].unit.rjust(9)) for name in objectives.other_costs]
+    head = "".join(unit for _, unit in others)
+    lines = [f"trial   GFLOPs     params{head}   Dice  " + "  ".join(names)]
     for trial in front:
         scores = "  ".join(f"{trial.scores[name]:.3f}".rjust(len(name)) for name in names)
         costs = f"{trial.gflops:9.3f}{trial.costs.params:11,}"
+        costs += "".join(f"{trial.cost(name):9.4g}" for name, _ in others)
         lines.append(f"{trial.number:5}{costs}{trial.dice:7.3f}  {scores}")
+    if not objectives.is_mean:
+        lines.append(f"Dice: {objectives.dice_label}")
+    if len(objectives.costs) > 1:
+        sought = ", ".join((objectives.dice_label, *objectives.costs))
+        lines.append(f"front: no other network is as good in all of {sought}")
     told = [Standing.of(curve, trials).text() for curve in width_curves(trials)]
     told += [one.text() for one in read_baselines(baselines, record, read_sessions(folder))]
     lines += ["", *told] if told else []
@@ -121,7 +135,7 @@ def report_json(folder: Path, baselines: Sequence[Path] = ()) -> dict[str, Any]:
         "sessions": sessions,
         "front": [trial.number for trial in front],
         "confirmed": None if again is None else {"current": again.current, **again.found.to_json()},
-        "trials": _rows(trials),
+        "trials": _rows(trials, record.objectives),
         "hypervolume": {
             "reference": {"gflops": history.reference_gflops, "dice": 0.0},
             "points": [vars(point) for point in history.points],
@@ -154,10 +168,10 @@ def write_report(folder: Path, baselines: Sequence[Path] = ()) -> list[Path]:
         check_writable(file)
     confirmed = read_confirmed(folder, front_of(trials))
     page = render_page(record, trials, sessions, confirmed, beside)
-    write_text(files[0], _csv(_rows(front_of(trials))))
-    write_text(files[1], _csv(_rows(trials)))
+    write_text(files[0], _csv(_rows(front_of(trials), record.objectives)))
+    write_text(files[1], _csv(_rows(trials, record.objectives)))
     curves = [curve for curve in width_curves(trials) if curve.points]
-    draw(trials, files[2], confirmed, curves, beside)
+    draw(trials, files[2], confirmed, curves, beside, record.objectives)
     write_text(files[3], page)
     return files
 
@@ -178,15 +192,17 @@ def _score_names(trials: Sequence[ReportTrial]) -> list[str]:
     return list(dict.fromkeys(name for trial in trials for name in trial.scores))
 
 
-def _rows(trials: Sequence[ReportTrial]) -> list[dict[str, Any]]:
+def _rows(trials: Sequence[ReportTrial], objectives: Objectives) -> list[dict[str, Any]]:
     """Return one row per trial, all with the same columns; what is not known is empty."""
     classes = _score_names(trials)
     # a hole inside a member exists only in the trials that drew that member
     holes = list(dict.fromkeys(name for trial in trials for name in trial.choices))
-    return [_row(trial, classes, holes) for trial in trials]
+    return [_row(trial, classes, holes, objectives.other_costs) for trial in trials]
 
 
-def _row(trial: ReportTrial, classes: list[str], holes: list[str]) -> dict[str, Any]:
+def _row(
+    trial: ReportTrial, classes: list[str], holes: list[str], others: Sequence[str]
+) -> dict[str, Any]:
     costs = trial.costs
     known = {
         "trial": trial.number,
@@ -195,6 +211,7 @@ def _row(trial: ReportTrial, classes: list[str], holes: list[str]) -> dict[str, 
         "gmac": None if costs.macs is None else costs.macs / 1e9,
         "scan_gflops": None if costs.scan_flops is None else costs.scan_flops / 1e9,
         "params": costs.params,
+        **{COSTS[name].column: trial.cost(name) for name in others},
         "seconds": trial.seconds,
         "seconds_per_step": trial.seconds_per_step,
         "step": trial.step,

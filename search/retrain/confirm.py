@@ -11,12 +11,14 @@ from archspec.files import check_folder, write_text
 from archspec.nnunet.check_data import check_data
 from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
 from archspec.nnunet.splits import split_cases
+from archspec.scoring.labels import scored_labels
 from archspec.spec.load import load
 from blocks.base import SpecError
-from search.pareto import pareto_front
+from search.pareto import non_dominated
 from search.retrain.confirmation import RESULT, Confirmation, ConfirmedPoint, Part, SeedScores
 from search.retrain.noise import Entrant, dice_differences, matrix, shared_cases
 from search.retrain.retrain import Outcome, Progress, Retraining, retrain
+from search.space.objectives import Objectives
 from search.study.record import RECORD, RunRecord, read_settings
 from search.study.run import open_run
 from search.study.trial_record import TrialRecord
@@ -49,7 +51,7 @@ def confirm(
     study, record = open_run(folder)
     check_folder(folder)
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    points = pareto_front([(trial.values[1], trial.values[0]) for trial in finished])
+    points = non_dominated([(trial.values[1:], trial.values[0]) for trial in finished])
     if not points:
         raise SpecError("no trial has finished yet", where=folder)
     front = [finished[index] for index in points]
@@ -74,8 +76,14 @@ def confirm(
         on_progress=on_progress,
     )
     parts: tuple[Part, ...] = ("validation", "test") if held_out else ("validation",)
+    sought, classes = search.objectives, tuple(scored_labels(dataset.dataset_json)[0])
     entrants: dict[Part, list[Entrant]] = {
-        part: [_entrant(trial, jobs[trial.number], outcome, part) for trial in front]
+        part: [
+            _entrant(trial, jobs[trial.number], outcome, part).scored(
+                lambda scores: sought.score(scores, classes)
+            )
+            for trial in front
+        ]
         for part in parts
     }
     cases = {part: shared_cases([e for e in own if e.seeds]) for part, own in entrants.items()}
@@ -85,7 +93,11 @@ def confirm(
         compared_on=parts[-1],
         num_cases={part: len(own) for part, own in cases.items()},
         points=tuple(
-            _point(trial, {part: _summary(entrants[part][index], cases[part]) for part in parts})
+            _point(
+                trial,
+                {part: _summary(entrants[part][index], cases[part]) for part in parts},
+                comparable=sought.measure != "worst_class",
+            )
             for index, trial in enumerate(front)
         ),
         differences=tuple(dice_differences(pairs, seed=record.seed)),
@@ -96,9 +108,17 @@ def confirm(
         seeds=seeds,
         test_cases=held_out,
         convention=record.convention,
+        measure=_measure(sought),
     )
     write_text(folder / RESULT, json.dumps(found.to_json(), indent=2) + "\n")
     return found
+
+
+def _measure(sought: Objectives) -> str:
+    """Return what Dice is compared, where it is not the mean of the classes."""
+    if sought.is_mean:
+        return ""
+    return sought.dice_label + " of each case" * (sought.of_class is None)
 
 
 def _test_cases(folder: Path, record: RunRecord, dataset: PreprocessedDataset) -> tuple[str, ...]:
@@ -139,12 +159,21 @@ def _summary(entrant: Entrant, cases: Sequence[str]) -> SeedScores:
     return SeedScores(statistics.fmean(means), spread, means)
 
 
-def _point(trial: FrozenTrial, scores: Mapping[Part, SeedScores]) -> ConfirmedPoint:
-    """Return a point; the drop is what the search saw less what the new trainings have."""
+def _point(
+    trial: FrozenTrial, scores: Mapping[Part, SeedScores], *, comparable: bool
+) -> ConfirmedPoint:
+    """Return a point; the drop is what the search saw less what the new trainings have.
+
+    There is none where the search saw another Dice than is compared: that of one worst class over
+    all cases, and not the worst class of each.
+    """
     known, searched = TrialRecord.of(trial), trial.values[0]
     assert known.flops is not None and known.macs is not None and known.params is not None
     test = scores.get("test")
     validation, last = scores["validation"].mean, (test or scores["validation"]).mean
+    by_cases = None if validation is None or last is None else validation - last
+    if not comparable:
+        validation = last = None
     return ConfirmedPoint(
         trial=trial.number,
         gflops=known.flops / 1e9,
@@ -155,5 +184,5 @@ def _point(trial: FrozenTrial, scores: Mapping[Part, SeedScores]) -> ConfirmedPo
         test=test,
         drop=None if last is None else searched - last,
         drop_by_seed=None if validation is None else searched - validation,
-        drop_by_cases=None if validation is None or last is None else validation - last,
+        drop_by_cases=by_cases,
     )

@@ -88,6 +88,8 @@ class Confirmation:
     seeds: int
     test_cases: tuple[str, ...]
     convention: str
+    measure: str = ""
+    """What Dice it is, where it is not the mean of the classes."""
     other: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -115,8 +117,11 @@ class Confirmation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `confirmed.json`."""
+        known = to_record(self)
+        if not self.measure:
+            del known["measure"]
         return {
-            **to_record(self),
+            **known,
             "points": [point.to_json() for point in self.points],
             "differences": [one.to_json() for one in self.differences],
             "test_cases": list(self.test_cases),
@@ -140,7 +145,7 @@ class Confirmation:
             rows.append([*row, _number(point.drop, "+")])
         lines = [
             f"The front, trained again with {self.seeds} seed{'s' * (self.seeds > 1)} for "
-            f"{self.steps} steps: mean Dice of the classes",
+            f"{self.steps} steps: {self.measure or 'mean Dice of the classes'}",
             *table(rows),
             f"searched: Dice when it was chosen; drop: from there to {self.parts[-1]}",
             "sd: standard deviation of the means of the seeds",

@@ -25,7 +25,7 @@ _LEVEL = 0.95
 _SAME = ("dataset", "configuration", "fold", "convention", "earlier_stopper")
 _SAME_SETTINGS = (
     *("steps", "batch_size", "patch_size", "stages_from_dataset"),
-    *("rungs", "eta", "stopper", "limits", "match"),
+    *("rungs", "eta", "stopper", "limits", "match", "objectives"),
 )
 
 
@@ -162,6 +162,12 @@ def compare_with_control(searches: Sequence[Path], controls: Sequence[Path]) -> 
     held_out: dict[Path, tuple[str, ...]] = {}
     for folder in folders:
         study, record = open_run(folder)
+        if record.objectives.costs[0] != "flops":
+            raise SpecError(
+                f"its Dice is sought against {record.objectives.costs[0]}, and a control compares "
+                "hypervolumes against flops",
+                where=folder,
+            )
         budget = _budget(record)
         first = first or budget
         counts[folder] = len(ended(study)), _is_used_up(study, record)

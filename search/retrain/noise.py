@@ -1,7 +1,7 @@
 """Which differences between trained networks exceed the noise of seeds and cases."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,6 +65,14 @@ class Entrant:
 
     name: str
     seeds: list[CaseScores]
+
+    def scored(self, score: Callable[[Mapping[str, float]], float]) -> "Entrant":
+        """Return it with this score of each case in place of the mean over classes."""
+        seeds = [
+            {case: {**scores, "mean": score(scores)} for case, scores in one.items()}
+            for one in self.seeds
+        ]
+        return replace(self, seeds=seeds)
 
 
 def shared_cases(entrants: Sequence[Entrant]) -> list[str]:

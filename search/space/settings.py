@@ -19,6 +19,7 @@ from archspec.costs.fit import memory_size
 from archspec.spec.claims import MAX_PATCH_AXIS
 from blocks.base import ComponentSpec, Count, Grid, Positive, SpecError, Width, is_count
 from search.space.holes import Hole, Value
+from search.space.objectives import AnyObjectives, Objectives
 from search.space.samplers import SAMPLERS, AnySampler, TpeSpec
 
 _MAX_MACS = 1e18
@@ -157,7 +158,7 @@ def _is_positive(value: object) -> bool:
     return type(value) in (int, float) and 0 < value <= _MAX_MACS  # type: ignore[operator]
 
 
-_LATER = ("sampler",)
+_LATER = ("sampler", "objectives")
 
 
 class SearchSettings(ComponentSpec):
@@ -179,6 +180,8 @@ class SearchSettings(ComponentSpec):
     the widths of every network that is drawn until it costs what all cost. `test_share` of the
     cases neither train nor validate: `archspec confirm` scores them. `sampler` proposes what is
     tried after the anchors: a name, or a mapping with options, `{kind: tpe, multivariate: true}`.
+    `objectives` are a Dice (`dice`, the mean over classes; `{dice: {class: NAME}}`; `worst_class`)
+    and one or two costs: `flops`, `params`, `memory` of a training step by estimate.
     """
 
     steps: Count = 1000
@@ -198,6 +201,7 @@ class SearchSettings(ComponentSpec):
     ] = None
     stages_from_dataset: bool = False
     sampler: AnySampler = TpeSpec()
+    objectives: AnyObjectives = Objectives()
 
     @field_serializer("sampler")
     def _write_sampler(self, sampler: AnySampler) -> str | dict[str, Any]:

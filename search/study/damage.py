@@ -21,7 +21,7 @@ _PATIENCE = 5
 _HELD = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _TRIAL_NUMBERS = (
-    *("seed", "flops", "macs", "scan_flops", "params", "started", "seconds"),
+    *("seed", "flops", "macs", "scan_flops", "params", "memory", "started", "seconds"),
     *("windows_per_volume", "flops_per_volume", "retried_at", "resumed_from", "origin", "twin"),
 )
 _TRIAL_TEXTS = ("trial_hash", "network", "host", "reason", "rejected", "lost")
@@ -95,13 +95,13 @@ def check_trials(folder: Path, study: optuna.Study) -> None:
     try:
         for trial in study.get_trials(deepcopy=False):
             number = trial.number
-            _check(trial)
+            _check(trial, len(study.directions))
     except Exception as error:  # Optuna has no one error for values that it never wrote
         which = "damaged" if number < 0 else f"damaged in trial {number}"
         refuse_database(folder, f"{which}: {reason(error)}")
 
 
-def _check(trial: FrozenTrial) -> None:
+def _check(trial: FrozenTrial, num_values: int) -> None:
     """See that the trial has what a search gives it, as far as types tell.
 
     Raises:
@@ -128,7 +128,7 @@ def _check(trial: FrozenTrial) -> None:
         costs = (record.flops, record.macs, record.params)
         if None in costs and any(costs):  # without any it may be of a release that noted none
             raise ValueError("some of its costs are gone")
-        if len(trial.values) != 2 or not all(map(math.isfinite, trial.values)):
+        if len(trial.values) != num_values or not all(map(math.isfinite, trial.values)):
             raise ValueError(f"values are {trial.values}")
 
 

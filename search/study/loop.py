@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,10 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from archspec.costs.flops import Cost
+from archspec.costs.memory import training_memory
 from archspec.files import make_folder, replacing, write_text
 from archspec.nnunet.windows import count_windows
+from archspec.scoring.labels import scored_labels
 from archspec.spec.hashing import VERSION, trial_hash
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
@@ -30,7 +32,7 @@ from search.study.draw import Drawing
 from search.study.end import End
 from search.study.ledger import Ledger
 from search.study.recovery import queue_again, recover, this_host
-from search.study.stop import make_stopper
+from search.study.stop import Costs, make_stopper
 from search.study.storage import first_heartbeat, queued_params, stored_trial, trial_id
 from search.study.task import SearchTask
 from search.study.trial_record import JudgedRung, TrialRecord, write
@@ -71,6 +73,8 @@ class SearchLoop:
         self.live: dict[int, optuna.Trial] = {}
         self.rung_steps = task.space.settings.rung_steps
         self.stopper = make_stopper(task.space.settings)
+        self.objectives = task.space.settings.objectives
+        self.classes = tuple(scored_labels(task.dataset.dataset_json)[0])
         self.ledger = Ledger([])
 
     def num_left(self) -> int:
@@ -128,7 +132,7 @@ class SearchLoop:
                     self.stopper.remember(
                         self.rung_steps.index(rung.step),
                         rung.dice,
-                        math.log10(record.flops),
+                        self._costs(record),
                         record.first(trial.number),
                     )
 
@@ -181,6 +185,7 @@ class SearchLoop:
             macs=cost.macs,
             scan_flops=cost.scan_flops,
             params=cost.params,
+            memory=self._memory(cost),
             network=None if reference is None else reference.label_of(spec),
             windows_per_volume=windows,
             flops_per_volume=windows and windows * cost.flops,
@@ -205,6 +210,13 @@ class SearchLoop:
             settings.validate_every,
             checkpoint_every=settings.checkpoint_every,
         )
+
+    def _memory(self, cost: Cost) -> int | None:
+        """Return the bytes of a training step by estimate, where they are an objective."""
+        if "memory" not in self.objectives.costs:
+            return None
+        batch, amp = self.space.settings.batch_size, self.drawing.device.startswith("cuda")
+        return training_memory(cost.planned, batch=batch, amp=amp).total
 
     def _inherit(self, number: int, lost: int, folder: Path) -> None:
         """Copy metrics and checkpoint of the trial that is gone on with, unless that is damaged."""
@@ -276,8 +288,10 @@ class SearchLoop:
         if record.last is not None and rung.step <= record.last.step:
             return  # recorded before the trial was lost
         index = self.rung_steps.index(rung.step)
+        if not self.objectives.is_mean:
+            rung = replace(rung, smoothed=self.objectives.score(rung.scores, self.classes))
         goes_on = not math.isfinite(rung.dice) or self.stopper.decide(
-            index, rung.dice, _log_flops(record), record.first(trial.number)
+            index, rung.dice, self._costs(record), record.first(trial.number)
         )
         judged = JudgedRung.of(rung, stop=not goes_on)
         write(trial, TrialRecord(rungs=(*record.rungs, judged)))
@@ -305,11 +319,11 @@ class SearchLoop:
 
     def _finish(self, trial: optuna.Trial, last: Rung) -> None:
         write(trial, TrialRecord(scores=last.scores, seconds=last.seconds))
-        dice = last.scores["mean"]
+        dice = self.objectives.score(last.scores, self.classes)
         if not math.isfinite(dice):  # Optuna would take an infinite value as a result
             self._fail(trial, "no Dice: no foreground in the validation cases")
             return
-        self.study.tell(trial, [dice, _log_flops(TrialRecord.of(trial))])
+        self.study.tell(trial, [dice, *self._costs(TrialRecord.of(trial))])
         self._end(trial, "done", f"Dice {dice:.3f} in {last.time_text}")
 
     def _fail(self, trial: optuna.Trial, reason: str) -> None:
@@ -322,6 +336,10 @@ class SearchLoop:
         self.ledger.end()
         self._emit(kind, trial.number, text)
 
+    def _costs(self, record: TrialRecord) -> Costs:
+        """Return log10 of what the objectives hold against the network."""
+        return tuple(math.log10(record.cost(name) or 1) for name in self.objectives.costs)
+
     def _emit(self, kind: str, number: int, text: str) -> None:
         self.on_event(Event(kind, number, text, self.ledger.num_ended, self.total))
 
@@ -333,8 +351,3 @@ def trial_seed(seed: int, number: int) -> int:
     trial keeps the seed that it was started with, whatever release did that.
     """
     return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 16)
-
-
-def _log_flops(record: TrialRecord) -> float:
-    assert record.flops is not None, "written before it was handed to a worker"
-    return math.log10(record.flops)

@@ -13,6 +13,7 @@ from archspec.spec.migrations import upgrade
 from archspec.spec.tree import frozen, thawed
 from archspec.spec.yaml_file import Source, dotted
 from blocks.errors import SpecError, reason
+from search.space.objectives import Objectives
 from search.space.settings import SearchSettings, StopperName
 from search.space.space import Space
 from search.study.earlier import complete_settings
@@ -85,6 +86,15 @@ class RunRecord:
         return limit
 
     @property
+    def objectives(self) -> Objectives:
+        """Return what the search was after.
+
+        Raises:
+            ValueError: that is not what a search records.
+        """
+        return Objectives.read(self.settings.get("objectives"))
+
+    @property
     def steps(self) -> int:
         """Return the optimizer steps of a training; 0 where they are not recorded."""
         return int(self.settings.get("steps", 0))
@@ -94,7 +104,7 @@ def _check_types(found: RunRecord) -> None:
     """See that the fields are what a search writes.
 
     Raises:
-        TypeError: they are not.
+        TypeError, ValueError: they are not.
     """
     limits, match = found.settings.get("limits"), found.settings.get("match")
     gflops = limits.get("gflops") if isinstance(limits, dict) else None
@@ -114,6 +124,7 @@ def _check_types(found: RunRecord) -> None:
         "settings.limits.gflops": isinstance(gflops, int | float | None),
         "settings.match": isinstance(match, dict | None),
     }
+    Objectives.read(found.settings.get("objectives"))
     wrong = [name for name, is_right in right.items() if not is_right]
     if wrong:
         raise TypeError(f"{', '.join(wrong)} is not what a search writes")

@@ -12,13 +12,17 @@ from pathlib import Path
 import optuna
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
+from optuna.study import StudyDirection
 from sqlalchemy.exc import OperationalError
 
 from archspec.costs.flops import CONVENTION
 from archspec.files import check_folder, check_writable, make_folder, write_text
 from archspec.nnunet.check_data import check_data
+from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.splits import split_cases
+from archspec.scoring.labels import scored_labels
 from archspec.spec.plugins import refuse_scripted
+from archspec.spec.words import did_you_mean
 from archspec.spec.yaml_file import dump
 from blocks.errors import SpecError, reason
 from search.space.first import with_plans
@@ -42,7 +46,6 @@ from search.trials.engine import MakeEngine
 from search.trials.pool import WorkerPool
 from search.trials.worker import WorkerSettings
 
-METRIC_NAMES = ("dice", "log10_flops")
 SPACE = "space.yaml"
 
 
@@ -71,6 +74,7 @@ def run(
     check_packages(space.settings.sampler, space.source.where(("search", "sampler")))
     dataset = dataset.with_patch(space.settings.given_patch)
     check_data(dataset, fold=host.fold)
+    _check_class(space, dataset)
     space = with_plans(space, dataset)
     task = replace(task, space=space, dataset=dataset)
     held_out = _test_cases(task)
@@ -130,6 +134,20 @@ def _cause(error: BaseException) -> str:
     return reason(error)
 
 
+def _check_class(space: Space, dataset: PreprocessedDataset) -> None:
+    """Refuse to seek the Dice of a class that the dataset does not have."""
+    name, known = space.settings.objectives.of_class, scored_labels(dataset.dataset_json)
+    names = [*known[0], *known[1]]
+    if name is not None and name not in names:
+        raise SpecError(
+            f"{name!r} is no class of {dataset.name}",
+            where=space.source.where(("search", "objectives", 0, "dice", "class")),
+            field="search.objectives.0.dice.class",
+            allowed=", ".join(names),
+            suggestion=did_you_mean(name, names),
+        )
+
+
 def _test_cases(task: SearchTask) -> tuple[str, ...]:
     """Return the test part; nnU-Net is imported for it only where there is one."""
     share, host = task.space.settings.test_share, task.host
@@ -176,13 +194,14 @@ def _open_study(
 ) -> optuna.Study:
     settings = space.settings
     write_text(folder / SPACE, dump({**space.source.tree, "search": settings.recorded()}))
+    costs = settings.objectives.costs
     study = optuna.create_study(
         study_name=STUDY,
         storage=storage,
-        directions=["maximize", "minimize"],
+        directions=[StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * len(costs)],
         load_if_exists=True,
     )
-    study.set_metric_names(list(METRIC_NAMES))
+    study.set_metric_names(settings.objectives.metric_names)
     set_sampler(study, settings.sampler, record.seed)
     return study
 

@@ -49,6 +49,8 @@ class TrialRecord:
     macs: int | None = None
     scan_flops: int | None = None
     params: int | None = None
+    memory: int | None = None
+    """Bytes of a training step by estimate, where they are an objective."""
     network: str | None = None
     windows_per_volume: int | None = None
     flops_per_volume: int | None = None
@@ -87,6 +89,11 @@ class TrialRecord:
     def last(self) -> JudgedRung | None:
         """Return the last recorded rung."""
         return self.rungs[-1] if self.rungs else None
+
+    def cost(self, name: str) -> float | None:
+        """Return a cost by its name among the objectives."""
+        known = {"flops": self.flops, "params": self.params, "memory": self.memory}
+        return known[name]
 
     def first(self, number: int) -> int:
         """Return the first of the trials that this one, numbered so, goes on with, or itself."""

@@ -62,7 +62,8 @@ class TrialTask:
 class Rung:
     """A score on the way: `scores` are Dice by class and group, and their `mean`.
 
-    `smoothed` is the mean Dice over up to three validations since the rung before. `seconds` are
+    `smoothed` is the mean Dice over up to three validations since the rung before; once recorded
+    in a search for another Dice than the mean over classes, that Dice. `seconds` are
     those of training since its start, `waited` those of them in which a step waited for its batch
     (unknown to earlier releases).
     """

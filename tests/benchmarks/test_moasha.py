@@ -26,7 +26,7 @@ def test_a_dominated_point_ranks_behind_what_dominates_it(seed: int) -> None:
 def test_nondominated_halving_keeps_a_third() -> None:
     stopper = NonDominatedHalving(4)
     rng = random.Random(0)
-    kept = [stopper.decide(0, rng.random(), 8 + rng.random(), trial) for trial in range(300)]
+    kept = [stopper.decide(0, rng.random(), (8 + rng.random(),), trial) for trial in range(300)]
     assert 80 < sum(kept) < 130
-    assert stopper.decide(0, 2.0, 7.0, 300), "nothing is better in either"
-    assert not stopper.decide(0, -1.0, 10.0, 301)
+    assert stopper.decide(0, 2.0, (7.0,), 300), "nothing is better in either"
+    assert not stopper.decide(0, -1.0, (10.0,), 301)

@@ -65,7 +65,7 @@ def search(stopper: Stopper, seed: int) -> tuple[list[tuple[float, float]], floa
         for rung, share in enumerate(SHARES):
             dice = toy.observed(share, rng)
             spent, before = spent + full * (share - before), share
-            if not stopper.decide(rung, dice, cost, trial.number):
+            if not stopper.decide(rung, dice, (cost,), trial.number):
                 study.tell(trial, state=TrialState.PRUNED)
                 break
         else:

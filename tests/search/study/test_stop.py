@@ -48,7 +48,7 @@ def test_pash_decides_as_the_pseudo_code(seed: int) -> None:
     for trial in range(50):
         rung = rng.randrange(3)
         f, d = draw(rng)
-        goes_on = stopper.decide(rung, d, f, trial)
+        goes_on = stopper.decide(rung, d, (f,), trial)
         assert goes_on == pseudo_code(recorded[rung], f, d, MARGINS[rung])
         cheaper = [dice for flops, dice in recorded[rung] if flops <= f]
         if not goes_on:
@@ -75,7 +75,7 @@ def test_no_trial_of_the_final_front_is_stopped_where_ranks_hold_within_half_a_m
     for rung, margin in enumerate(MARGINS):
         for i, (f, d) in enumerate(trials):
             seen = d - 0.2 + rng.uniform(-margin / 2, margin / 2)
-            assert stopper.decide(rung, seen, f, i) or i not in front
+            assert stopper.decide(rung, seen, (f,), i) or i not in front
 
 
 def test_the_last_rung_stops_nothing_and_fewer_rungs_take_the_last_margins() -> None:
@@ -83,23 +83,23 @@ def test_the_last_rung_stops_nothing_and_fewer_rungs_take_the_last_margins() -> 
     assert stopper.margin(0) == 0.01
     assert [ParetoHalving(5).margin(rung) for rung in range(4)] == [0.03, 0.03, 0.02, 0.01]
     for trial in range(9):
-        stopper.decide(0, 0.9, 9.0, trial)
-    assert not stopper.decide(0, 0.1, 9.0, 9)
-    assert stopper.decide(1, 0.1, 9.0, 9)
+        stopper.decide(0, 0.9, (9.0,), trial)
+    assert not stopper.decide(0, 0.1, (9.0,), 9)
+    assert stopper.decide(1, 0.1, (9.0,), 9)
 
 
 def test_remembered_scores_count_and_a_trial_is_not_judged_by_itself() -> None:
     """A resumed search decides like one that was never cut off."""
     one, other = ParetoHalving(4), ParetoHalving(4)
     for trial in range(5):
-        one.decide(0, 0.8, 9.0, trial)
-        other.remember(0, 0.8, 9.0, trial)
-    assert one.decide(0, 0.7, 9.1, 5) is other.decide(0, 0.7, 9.1, 5) is False
-    assert ParetoHalving(4).decide(0, 0.7, 9.1, 4)
+        one.decide(0, 0.8, (9.0,), trial)
+        other.remember(0, 0.8, (9.0,), trial)
+    assert one.decide(0, 0.7, (9.1,), 5) is other.decide(0, 0.7, (9.1,), 5) is False
+    assert ParetoHalving(4).decide(0, 0.7, (9.1,), 4)
     four = ParetoHalving(4)
     for trial in range(5):
-        four.remember(0, 0.8, 9.0, trial)
-    assert four.decide(0, 0.7, 9.1, 4), "without its own score there are only four"
+        four.remember(0, 0.8, (9.0,), trial)
+    assert four.decide(0, 0.7, (9.1,), 4), "without its own score there are only four"
 
 
 def test_settings_name_the_stopper_and_its_rungs() -> None:
@@ -110,7 +110,7 @@ def test_settings_name_the_stopper_and_its_rungs() -> None:
     kinds = {"pash": ParetoHalving, "none": NeverStop}
     for name, kind in kinds.items():
         assert type(make_stopper(SearchSettings.model_validate({"stopper": name}))) is kind
-    assert make_stopper(SearchSettings(stopper="none")).decide(0, 0.0, 99.0, 0)
+    assert make_stopper(SearchSettings(stopper="none")).decide(0, 0.0, (99.0,), 0)
     assert isinstance(make_stopper(SearchSettings()), ParetoHalving)
     with pytest.raises(ValidationError):
         SearchSettings.model_validate({"stopper": "asha"})

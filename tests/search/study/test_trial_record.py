@@ -33,10 +33,10 @@ class StopsOne:
     def __init__(self, number: int) -> None:
         self.number = number
 
-    def decide(self, rung: int, dice: float, log10_flops: float, trial: int) -> bool:
+    def decide(self, rung: int, dice: float, costs: tuple[float, ...], trial: int) -> bool:
         return trial != self.number
 
-    def remember(self, rung: int, dice: float, log10_flops: float, trial: int) -> None:
+    def remember(self, rung: int, dice: float, costs: tuple[float, ...], trial: int) -> None:
         pass
 
 
