@@ -53,6 +53,10 @@ class TrialCosts:
     scan_flops: int | None = None
     params: int | None = None
     memory: int | None = None
+    latency: float | None = None
+    calibration: float | None = None
+    calibrated: float | None = None
+    """Seconds of the two, and the first in units of the second."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,12 @@ class ReportTrial:
     def cost(self, name: str) -> float | None:
         """Return a cost by its name among the objectives, in that one's unit."""
         costs = self.costs
-        known = {"flops": costs.flops, "params": costs.params, "memory": costs.memory}
+        known: dict[str, float | None] = {
+            "flops": costs.flops,
+            "params": costs.params,
+            "memory": costs.memory,
+            "latency": costs.calibrated,
+        }
         value = known[name]
         return None if value is None else value / COSTS[name].scale
 
@@ -180,7 +189,16 @@ def _read(folder: Path, trial: FrozenTrial, heir: int | None, run: RunRecord) ->
         plans=reference.name if reference and reference.kind == "plans" else None,
         dice=dice,
         scores={name: score for name, score in (scores or {}).items() if name != "mean"},
-        costs=TrialCosts(flops, known.macs, known.scan_flops, known.params, known.memory),
+        costs=TrialCosts(
+            flops,
+            known.macs,
+            known.scan_flops,
+            known.params,
+            known.memory,
+            known.latency,
+            known.calibration,
+            known.calibrated,
+        ),
         place=() if usual else tuple(math.log10(known.cost(name) or 1) for name in costs),
         step=step,
         seconds=seconds,

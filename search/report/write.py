@@ -17,7 +17,7 @@ from search.report.curve import Standing, width_curves
 from search.report.page import render_page
 from search.report.png import draw
 from search.report.summary import budget, hypervolume_history, reasons
-from search.report.trials import ReportTrial, front_of, read_trials
+from search.report.trials import ReportTrial, TrialCosts, front_of, read_trials
 from search.space.objectives import COSTS, Objectives
 from search.study.record import RunRecord
 from search.study.session import read_sessions
@@ -212,6 +212,7 @@ def _row(
         "scan_gflops": None if costs.scan_flops is None else costs.scan_flops / 1e9,
         "params": costs.params,
         **{COSTS[name].column: trial.cost(name) for name in others},
+        **(_times(costs) if "latency" in others else {}),
         "seconds": trial.seconds,
         "seconds_per_step": trial.seconds_per_step,
         "step": trial.step,
@@ -227,6 +228,11 @@ def _row(
     }
     row = {**known, **scores, **{hole: trial.choices.get(hole) for hole in holes}}
     return {name: "" if value is None else value for name, value in row.items()}
+
+
+def _times(costs: TrialCosts) -> dict[str, float | None]:
+    both = {"latency_ms": costs.latency, "calibration_ms": costs.calibration}
+    return {name: None if value is None else 1e3 * value for name, value in both.items()}
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

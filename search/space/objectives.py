@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, PlainSerializer
 from archspec.spec.words import nearest, shown
 from blocks.base import ComponentSpec
 
-CostName = Literal["flops", "params", "memory"]
+CostName = Literal["flops", "params", "memory", "latency"]
 Measure = Literal["dice", "worst_class"]
 _COSTS: tuple[str, ...] = get_args(CostName)
 _MEASURES: tuple[str, ...] = get_args(Measure)
@@ -31,6 +31,7 @@ COSTS: Mapping[str, Cost] = {
     "flops": Cost("gflops", "GFLOPs", "GFLOPs per patch", 1e9),
     "params": Cost("mparams", "M params", "parameters, millions", 1e6),
     "memory": Cost("memory_gb", "GB", "GB of a training step, by estimate", 1e9),
+    "latency": Cost("latency", "latency", "latency of a patch, in calibration convolutions", 1.0),
 }
 
 

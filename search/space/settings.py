@@ -181,7 +181,8 @@ class SearchSettings(ComponentSpec):
     cases neither train nor validate: `archspec confirm` scores them. `sampler` proposes what is
     tried after the anchors: a name, or a mapping with options, `{kind: tpe, multivariate: true}`.
     `objectives` are a Dice (`dice`, the mean over classes; `{dice: {class: NAME}}`; `worst_class`)
-    and one or two costs: `flops`, `params`, `memory` of a training step by estimate.
+    and one or two costs: `flops`, `params`, `memory` of a training step by estimate, `latency` of
+    a forward pass, measured where the trial trains.
     """
 
     steps: Count = 1000

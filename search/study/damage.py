@@ -22,6 +22,7 @@ _HELD = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _TRIAL_NUMBERS = (
     *("seed", "flops", "macs", "scan_flops", "params", "memory", "started", "seconds"),
+    *("latency", "calibration"),
     *("windows_per_volume", "flops_per_volume", "retried_at", "resumed_from", "origin", "twin"),
 )
 _TRIAL_TEXTS = ("trial_hash", "network", "host", "reason", "rejected", "lost")

@@ -38,6 +38,7 @@ from search.study.task import SearchTask
 from search.study.trial_record import JudgedRung, TrialRecord, write
 from search.trials.checkpoint import CHECKPOINT, is_whole
 from search.trials.engine import Engine
+from search.trials.latency import Latency
 from search.trials.train import METRICS, Rung, TrialTask
 from search.trials.worker import Message
 
@@ -209,6 +210,7 @@ class SearchLoop:
             self.rung_steps,
             settings.validate_every,
             checkpoint_every=settings.checkpoint_every,
+            measure_latency="latency" in self.objectives.costs and record.latency is None,
         )
 
     def _memory(self, cost: Cost) -> int | None:
@@ -272,6 +274,7 @@ class SearchLoop:
             elif message.event == "lost":
                 self._lose(trial, message.reason)
             elif message.rung is not None and message.event == "rung":
+                self._time(trial, message.latency)
                 self._record(trial, message.rung, engine)
             elif message.rung is not None:
                 self._finish(trial, message.rung)
@@ -281,6 +284,13 @@ class SearchLoop:
                 engine.stop(trial.number)
             self._read_study()
             self._emit("refused", trial.number, "too late: given up and queued again meanwhile")
+
+    def _time(self, trial: optuna.Trial, found: Latency | None) -> None:
+        """Record a latency; the first stands, so that a resumed search decides no other."""
+        if found is not None and TrialRecord.of(trial).latency is None:
+            # the calibration first: without it a kill in between leaves no latency
+            write(trial, TrialRecord(calibration=found.calibration))
+            write(trial, TrialRecord(latency=found.seconds))
 
     def _record(self, trial: optuna.Trial, rung: Rung, engine: Engine) -> None:
         """Record a rung together with what was decided there: a resumed search decides no other."""

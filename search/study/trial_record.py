@@ -51,6 +51,9 @@ class TrialRecord:
     params: int | None = None
     memory: int | None = None
     """Bytes of a training step by estimate, where they are an objective."""
+    latency: float | None = None
+    calibration: float | None = None
+    """Median seconds of both where the first is an objective, see `search.trials.latency`."""
     network: str | None = None
     windows_per_volume: int | None = None
     flops_per_volume: int | None = None
@@ -93,7 +96,14 @@ class TrialRecord:
     def cost(self, name: str) -> float | None:
         """Return a cost by its name among the objectives."""
         known = {"flops": self.flops, "params": self.params, "memory": self.memory}
-        return known[name]
+        return self.calibrated if name == "latency" else known[name]
+
+    @property
+    def calibrated(self) -> float | None:
+        """Return the latency in calibrations: what else the machine does changes both alike."""
+        if self.latency is None or not self.calibration:
+            return None
+        return self.latency / self.calibration
 
     def first(self, number: int) -> int:
         """Return the first of the trials that this one, numbered so, goes on with, or itself."""
@@ -119,6 +129,8 @@ class TrialRecord:
             seed=self.seed,
             rungs=self.rungs,
             retried_at=self.retried_at,
+            latency=self.latency,
+            calibration=self.calibration,
             resumed_from=number,
             origin=self.first(number),
             other=self.other,

@@ -46,6 +46,7 @@ class TrialTask:
 
     `by_case` asks for the scores of every validation and test case at the end. `checkpoint_every`
     are the steps between two checkpoints; None: `CHECKPOINT_SECONDS` of training.
+    `measure_latency` asks for that before it trains.
     """
 
     number: int
@@ -56,6 +57,7 @@ class TrialTask:
     validate_every: int | None = None
     by_case: bool = False
     checkpoint_every: int | None = None
+    measure_latency: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from blocks.errors import reason
 
 if TYPE_CHECKING:
     from search.trials.cases import Cases, CaseScores
+    from search.trials.latency import Latency
     from search.trials.train import Rung, TrialTask
 
 
@@ -67,6 +68,8 @@ class Message:
     reason: str = ""
     cases: "tuple[CaseScores, CaseScores] | None" = None
     """Scores of the validation and the test cases, where the task asks for them."""
+    latency: "Latency | None" = None
+    """Told with every rung, where the task asks for it."""
     last_words: bool = False
 
 
@@ -134,15 +137,20 @@ def _train(
     from search.trials.batches import Loading
     from search.trials.checkpoint import CheckpointError
     from search.trials.faults import is_loader_lost, is_out_of_memory
+    from search.trials.latency import measure_latency
     from search.trials.train import StoppedError, score_trained, train
 
+    latency: Latency | None = None
+
     def tell_rung(rung: "Rung") -> None:
-        connection.send(Message(task.number, "rung", rung))
+        connection.send(Message(task.number, "rung", rung, latency=latency))
         if connection.recv() == "stop":
             raise StoppedError
 
     try:
         planned = plan(load(task.tree), settings.dataset.sizes)
+        if task.measure_latency:
+            latency = measure_latency(planned, torch.device(device))
         loading = Loading(settings.loaders, device.startswith("cuda"), settings.grace)
         last = train(task, planned, _data(settings), torch.device(device), tell_rung, loading)
         if not task.by_case:

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from optuna.trial import TrialState
 
 import search.retrain.confirm
 from archspec.costs.flops import cost_plan
@@ -27,6 +29,7 @@ from search.space.settings import SearchSettings
 from search.space.space import load_space
 from search.study.stop import ParetoHalving
 from search.study.storage import open_run
+from search.trials.latency import Latency, measure_latency
 
 Write = Callable[..., Path]
 CASES = [f"case_{number}" for number in range(12)]
@@ -121,13 +124,13 @@ def test_each_dice_is_what_it_says(written: Any, label: str, value: float) -> No
 @pytest.mark.parametrize(
     ("objectives", "told"),
     [
-        ("dice", "then one or two different costs of flops, params, memory"),
+        ("dice", "then one or two different costs of flops, params, memory, latency"),
         ([], "must be a Dice"),
         (["dice"], "as [dice, flops]; got"),
         (["flops", "dice"], "among the costs"),
         (["dice", "flop"], "got 'flop' among the costs; did you mean 'flops'?"),
         (["dice", "flops", "flops"], "one or two different costs"),
-        (["dice", "flops", "params", "memory"], "one or two different costs"),
+        (["dice", "flops", "params", "latency"], "one or two different costs"),
         ([{"dice": "organ"}, "flops"], "{dice: {class: NAME}}"),
         ([{"dice": {"class": 3}}, "flops"], "{dice: {class: NAME}}"),
     ],
@@ -228,3 +231,55 @@ def test_usual_objectives_leave_no_trace(
     assert not any("memory" in trial.user_attrs for trial in study.trials)
     with pytest.raises(SpecError, match="settings differ"):
         fakes.run_fake(write(["dice", "params"]), out, 3, fakes.FakePool())
+
+
+def test_latency_counts_in_calibrations_and_is_measured_once(
+    write: Write, tmp_path: Path, fakes: SimpleNamespace
+) -> None:
+    """Killed behind its first rung, a trial keeps what was measured before."""
+
+    class Pool(fakes.FakePool):  # type: ignore[misc, name-defined]
+        load = 1.0
+
+        def messages(self) -> Iterator[Any]:
+            asked = {task.number for task in self.tasks if task.measure_latency}
+            for message in super().messages():
+                task = next(t for t in self.tasks if t.number == message.number)
+                seconds = width(task) / 100 * self.load
+                told = Latency(seconds, 0.005 * self.load)
+                yield replace(message, latency=told if message.number in asked else None)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(event: Any) -> None:
+        if (event.kind, event.number) == ("rung", 2):
+            raise Killed
+
+    path, out, pool = write(["dice", "latency", "flops"]), tmp_path / "run", Pool()
+    with pytest.raises(Killed):
+        fakes.run_fake(path, out, 5, pool, on_event=kill)
+    again = Pool()
+    again.load = 3.0  # the machine is busier now
+    study = fakes.run_fake(path, out, 5, again)
+    heir = next(t for t in study.trials if t.user_attrs.get("resumed_from") == 2)
+    assert [t.number for t in again.tasks if not t.measure_latency] == [heir.number]
+    assert heir.user_attrs["latency"] == study.trials[2].user_attrs["latency"]
+    for trial in study.get_trials(states=(TrialState.COMPLETE,)):
+        ratio = trial.params["encoder.stages.0.width"] / 100 / 0.005
+        assert trial.values[1] == pytest.approx(math.log10(ratio))
+    rows = {row["trial"]: row for row in report_json(out)["trials"] if row["dice"] != ""}
+    times = {round(row["calibration_ms"], 6) for row in rows.values()}
+    assert times == {5.0, 15.0} and "latency" in front_table(out).splitlines()[0]
+    assert "latency of a patch" in write_report(out)[-1].read_text()
+
+
+def test_a_latency_is_measured_beside_the_calibration() -> None:
+    tree = {
+        "name": "tiny",
+        "patch_size": [8, 8],
+        "encoder": {"stages": [{"width": 2, "mixer": {"kind": "conv"}}]},
+        "decoder": {"kind": "sum"},
+    }
+    found = measure_latency(plan(load(tree)), torch.device("cpu"))
+    assert 0 < found.seconds < math.inf and 0 < found.calibration < math.inf

@@ -74,7 +74,13 @@ def killed_in(trial: int) -> Callable[[Any], None]:
     return on_event
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("nsga2", "gp") else pytest.param(name, marks=pytest.mark.long)
+        for name in SAMPLERS
+    ],
+)
 def test_a_killed_search_goes_on(
     name: str, space: Callable[..., Path], tmp_path: Path, fakes: SimpleNamespace
 ) -> None:

@@ -59,6 +59,16 @@ def test_a_stopped_trial_says_nothing_more(
     assert [message.rung.step for message in told] == [2]
 
 
+def test_a_latency_is_told_with_rungs_where_it_is_asked_for(
+    task: TrialTask, dataset: PreprocessedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for asked in (False, True):
+        own = replace(task, measure_latency=asked, folder=task.folder / str(asked))
+        own.folder.mkdir()
+        _, told = Driver(own, dataset, FakeData()).train("stop", monkeypatch)
+        assert [message.latency is not None for message in told] == [asked]
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "reason"),
     [
