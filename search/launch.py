@@ -1,7 +1,7 @@
 """Search and train the front again: `search.run`, and what `archspec search` shows of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,11 +15,15 @@ from search.retrain.confirm import confirm
 from search.retrain.confirmation import Confirmation
 from search.retrain.retrain import Progress
 from search.space.control import control_space
+from search.space.first import with_plans
 from search.space.settings import GivenSettings
 from search.space.space import Space, load_space
+from search.study.hours import HoursPlan, measure_speed, plan_hours
+from search.study.ledger import ended
 from search.study.loop import Event
-from search.study.record import read_run
+from search.study.record import read_run, with_kept_settings
 from search.study.run import run as run_study
+from search.study.storage import open_run
 from search.study.task import SearchTask
 from search.trials.host import TrainingHost
 
@@ -31,7 +35,8 @@ def run(
     space: str | Path | Space,
     *,
     data: int | str,
-    trials: int,
+    trials: int | None = None,
+    hours: float | None = None,
     out: str | Path,
     overrides: Sequence[str] = (),
     resume: bool = False,
@@ -58,8 +63,9 @@ def run(
     """Search a space for the front of validation Dice against FLOPs; return the Optuna study.
 
     The parameters are the options of `archspec search`, `patch_size` and `batch_size` those of
-    `--patch` and `--batch`, and its verbs go on with the folder `out`:
-    `report`, `best`, `confirm`. `data` is the id or name of a dataset that nnU-Net preprocessed.
+    `--patch` and `--batch`; one of `trials` and `hours` is given. Its verbs go on with the folder
+    `out`: `report`, `best`, `confirm`. `data` is the id or name of a dataset that nnU-Net
+    preprocessed.
     Trials train in processes of their own, so a script calls this below
     `if __name__ == "__main__":`, as multiprocessing asks of it.
 
@@ -84,8 +90,42 @@ def run(
     dataset = find_dataset(data, configuration=configuration, plans_name=plans)
     devices = devices_for(device, jobs)
     host = TrainingHost(devices=devices, threads=threads, fold=fold, seed=seed, plans=plans)
-    task, watcher = SearchTask(loaded, dataset, Path(out), trials, host), Watcher(on_event=on_event)
-    return run_task(task, resume=resume, confirm_seeds=confirm_seeds, watcher=watcher).study
+    if (trials is None) == (hours is None):
+        raise SpecError("give one of `trials` and `hours`", field="search")
+    task, seeds = SearchTask(loaded, dataset, Path(out), trials or 0, host), confirm_seeds
+    if hours is not None:
+        task, found = in_hours(task, hours, seeds=seeds, resume=resume)
+        seeds = found.seeds
+    watcher = Watcher(on_event=on_event)
+    return run_task(task, resume=resume, confirm_seeds=seeds, watcher=watcher).study
+
+
+def in_hours(
+    task: SearchTask,
+    hours: float,
+    *,
+    seeds: int | None = None,
+    resume: bool = False,
+    seconds_per_step: float | None = None,
+) -> tuple[SearchTask, HoursPlan]:
+    """Return the task with the trials and rungs that fit, and the plan; times a few networks.
+
+    Raises:
+        SpecError: as `measure_speed` and `plan_hours`, and where the run to resume is none.
+    """
+    done, rungs, space = 0, None, task.space
+    if resume and read_run(task.folder) is not None:
+        space = with_kept_settings(task.folder, space)
+        rungs, done = space.settings.rungs, len(ended(open_run(task.folder)[0]))
+    dataset = task.dataset.with_patch(space.settings.given_patch)
+    space = with_plans(space, dataset)
+    speed = measure_speed(space, dataset, task.host, seconds_per_step=seconds_per_step)
+    found = plan_hours(space, task.host, hours, speed, seeds=seeds, ended=done, rungs=rungs)
+    own = task.space
+    if rungs is None:
+        settings = own.settings.model_copy(update={"rungs": found.rungs})
+        own = replace(own, settings=settings)
+    return replace(task, space=own, trials=found.trials, seconds=found.searching), found
 
 
 @dataclass(frozen=True, kw_only=True)

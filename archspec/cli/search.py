@@ -59,6 +59,12 @@ def search(
             min=1, max=MAX_COUNT, help="Trials in all, resumed and stopped ones included."
         ),
     ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=MAX_COUNT, help="Instead of --trials: as many as fit, timed here first."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing run.")] = False,
@@ -137,14 +143,19 @@ def search(
     # what costs nothing to check goes first: validating a space imports torch
     if seconds_per_step is not None and not dry_run:
         raise SpecError("goes with --dry-run only", field="seconds_per_step")
-    needed = {"--data": data, "--trials": trials, "--out": out}
+    if trials is not None and hours is not None:
+        raise SpecError("give one of `trials` and `hours`", field="search")
+    many = trials if hours is None else hours
+    needed = {"--data": data, "--trials": many, "--out": out}
     missing = ", ".join(name for name, value in needed.items() if value is None)
     if missing and not dry_run:
         raise SpecError(
             f"{missing} missing",
             field="search",
-            suggestion="a search needs --data, --trials and --out",
+            suggestion="a search needs --data, --trials (or --hours) and --out",
         )
+    if hours is not None and data is None:
+        raise SpecError("`hours` needs `data`, on which steps are timed", field="search")
     dataset = None
     if data is not None:
         dataset = find_dataset(data, configuration=configuration, plans_name=plans)
@@ -174,6 +185,22 @@ def search(
 
     devices = devices_for(device, jobs)
     host = TrainingHost(devices=devices, threads=threads, fold=fold, seed=seed, plans=plans)
+    if hours is not None:
+        from search.launch import in_hours
+
+        assert dataset is not None
+        task = SearchTask(loaded, dataset, out or Path(), 0, host)
+        task, plan = in_hours(
+            task,
+            hours,
+            seeds=confirm_seeds,
+            resume=resume and out is not None,
+            seconds_per_step=seconds_per_step,
+        )
+        print(plan.text(), flush=True)
+        if not dry_run:
+            _show_end(task.folder, _search(task, resume=resume, confirm_seeds=plan.seeds))
+        return
     if dry_run:
         page = _samples(loaded, dataset, trials, host, seconds_per_step)
         print(with_options(page, context))

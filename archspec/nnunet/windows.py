@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from archspec.nnunet.dataset import PreprocessedDataset
+
 
 def best_window(
     masks: NDArray[np.bool_], size: tuple[int, ...], *, steps_per_window: int = 4
@@ -32,6 +34,18 @@ def best_window(
     score = (counts > 0).sum(0) + 0.9 * shares - 1e-3 * away / 3
     index = np.unravel_index(int(score.argmax()), score.shape)
     return tuple(int(starts[i]) for starts, i in zip(axes, index, strict=True))
+
+
+def median_windows(dataset: PreprocessedDataset) -> int | None:
+    """Return the windows, overlapping by half, that a case of the median shape takes.
+
+    None where plans name no shape, and in 2-D, where they do not name the slices.
+    """
+    shape = dataset.settings.get("median_image_size_in_voxels")
+    patch = dataset.patch_size
+    if shape is None or len(patch) < 3 or len(shape) != len(patch):
+        return None
+    return count_windows(shape, patch)
 
 
 def count_windows(shape: Sequence[float], size: Sequence[int]) -> int:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from archspec.costs.flops import Cost
 from archspec.costs.memory import training_memory
 from archspec.files import make_folder, replacing, write_text
-from archspec.nnunet.windows import count_windows
+from archspec.nnunet.windows import median_windows
 from archspec.scoring.labels import scored_labels
 from archspec.spec.hashing import VERSION, trial_hash
 from archspec.spec.load import load
@@ -68,6 +68,7 @@ class SearchLoop:
         self.folder = task.folder
         self.study = study
         self.total = task.trials
+        self.seconds = task.seconds
         self.seed = task.host.seed
         self.on_event = on_event
         self.drawing = Drawing(task.space, task.dataset, study, task.host.devices[0])
@@ -147,14 +148,19 @@ class SearchLoop:
             return stored
 
     def drive(self, engine: Engine) -> None:
-        """Keep the engine busy until enough trials have ended."""
+        """Keep the engine busy until enough trials have ended, or none may be begun any more."""
+        until = math.inf if self.seconds is None else time.monotonic() + self.seconds
         while True:
             while engine.num_idle and self.num_left() > engine.num_busy:
+                if time.monotonic() >= until:
+                    break
                 task = self._next_task()
                 if task is None:
                     break
                 engine.submit(task)
             if not engine.num_busy:
+                if self.num_left() and time.monotonic() >= until:
+                    self._emit("note", -1, "the hours are used up: no further trial is begun")
                 return
             for message in engine.messages():
                 self._handle(message, engine)
@@ -178,7 +184,7 @@ class SearchLoop:
         seed = trial_seed(self.seed, trial.number) if record.seed is None else record.seed
         if record.resumed_from is not None:
             self._inherit(trial.number, record.resumed_from, folder)
-        windows = self._windows()
+        windows = median_windows(self.dataset)
         told = TrialRecord(
             seed=seed,
             trial_hash=key,
@@ -247,17 +253,6 @@ class SearchLoop:
             if before is None:
                 return None
             number = before
-
-    def _windows(self) -> int | None:
-        """Return the windows, overlapping by half, that a case of the median shape takes.
-
-        None where plans name no shape, and in 2-D, where they do not name the slices.
-        """
-        shape = self.dataset.settings.get("median_image_size_in_voxels")
-        patch = self.dataset.patch_size
-        if shape is None or len(patch) < 3 or len(shape) != len(patch):
-            return None
-        return count_windows(shape, patch)
 
     def _handle(self, message: Message, engine: Engine) -> None:
         """Record what a worker said.

@@ -10,10 +10,14 @@ from search.trials.host import ONE_CPU, TrainingHost
 
 @dataclass(frozen=True, eq=False)
 class SearchTask:
-    """Search the space on the dataset, into the run folder, until `trials` trials have ended."""
+    """Search the space on the dataset, into the run folder, until `trials` trials have ended.
+
+    So many `seconds` after it starts no further trial is begun.
+    """
 
     space: Space
     dataset: PreprocessedDataset
     folder: Path
     trials: int
     host: TrainingHost = ONE_CPU
+    seconds: float | None = None
