@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from search.launch import run
-    from search.space.space import load_space
+    from search.space.space import Space, load_space
 
-__all__ = ["load_space", "run"]
+__all__ = ["Space", "load_space", "run"]
 
-_HOMES = {"load_space": "search.space.space", "run": "search.launch"}
+_HOMES = {
+    "Space": "search.space.space",
+    "load_space": "search.space.space",
+    "run": "search.launch",
+}
 
 
 def __getattr__(name: str) -> Any:

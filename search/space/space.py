@@ -36,17 +36,19 @@ from archspec.network.stages import fitted
 from archspec.network.start_weights import check_start_weights
 from archspec.spec.bundled import bundled_names
 from archspec.spec.find import space_tree
-from archspec.spec.load import apply_overrides, in_order, load, located, validate
+from archspec.spec.load import SpecLike, apply_overrides, in_order, load, located, validate
 from archspec.spec.messages import mistakes
 from archspec.spec.migrations import upgrade
 from archspec.spec.schema import ArchSpec
 from archspec.spec.short_forms import written_out
+from archspec.spec.tree import frozen
 from archspec.spec.yaml_file import Source, compose, read_text
 from blocks.base import SpecError
 from search.space.anchors import check_anchor, plan_anchor
 from search.space.fill import Filler, Parsed
 from search.space.holes import Hole, SpaceSize, Value, has_hole, size_of
 from search.space.match import match_spec
+from search.space.opened import Opened, holes_for
 from search.space.references import NO_PLANS, PlannedNetworks, Reference, reference_of
 from search.space.settings import SearchSettings
 from search.space.shorthand import expand_anchor, expand_overrides, put_holes, resolve_ties
@@ -71,12 +73,32 @@ class Space:
     networks: PlannedNetworks = NO_PLANS
     parsed: Parsed = field(default_factory=dict, repr=False, compare=False)
 
+    @classmethod
+    def from_spec(
+        cls, spec: SpecLike, open: Opened, *, settings: Mapping[str, Any] | None = None
+    ) -> "Space":
+        """Return the space of a spec with these nodes open, the spec itself its first network.
+
+        `open` has paths in which `*` is every index or key, `["encoder.stages.*.mixer"]`, each
+        opened to what else could stand there (see `search.space.opened.holes_for`), or maps them
+        to holes, `{"encoder.stages.*.width": {"choice": [16, 32]}}`. `settings` are those of the
+        section `search`; by default the spec itself is the one anchor.
+
+        Raises:
+            SpecError: no such spec or node, or a member that cannot stand there.
+        """
+        own = load(spec)
+        tree = frozen({**own.tree(), "name": f"{own.name}-opened"})
+        source = Source(own.name, tree, {})
+        section = {"anchors": ({},), **(settings or {}), "holes": holes_for(source, open)}
+        return _loaded(replace(source, tree=frozen({**tree, "search": section})))
+
     @property
     def name(self) -> str:
         return str(self.source.tree.get("name", "space"))
 
     def suggest(self, trial: BaseTrial) -> ArchSpec:
-        """Draw a spec, its widths as they are written.
+        """Draw a spec with any trial of Optuna's, its widths as they are written.
 
         Raises:
             SpecError: the combination is not a valid spec.
@@ -214,6 +236,11 @@ def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
         raise SpecError(source.problems)
     source = written_out(source)
     source = apply_overrides(source, expand_overrides(source, overrides))
+    return _loaded(source, bundled=str(path) in list_spaces())
+
+
+def _loaded(source: Source, *, bundled: bool = False) -> Space:
+    """Return the space of the raw tree, see `load_space`."""
     if not isinstance(source.tree, dict):
         raise SpecError("a space must be a mapping, a spec with holes", where=source.where(()))
     source = upgrade(source)
@@ -223,7 +250,7 @@ def load_space(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Space:
     source = resolve_ties(written_out(Source(source.name, tree, source.marks)))
     _check_sizes(source)
     settings = settings.model_copy(update={"holes": {}})
-    space = _with_anchors(Space(source, settings, bundled=str(path) in list_spaces()))
+    space = _with_anchors(Space(source, settings, bundled=bundled))
     _validate_members(space)
     return space
 
