@@ -23,8 +23,8 @@ Measure = Callable[[Plan], float]
 _LARGEST_SCALE = 64.0
 _MAX_TRIED = 3000
 """How many combinations of widths around the common scale are tried at most."""
-_WITHIN_REACH = 0.5
-"""Others are tried where widths of one scale cost at least this share of the target."""
+_SLACK = 1.1
+"""By how much a cost may leave the square of its widths' ratio: some sizes are rounded."""
 _LEAST_AWAY = 16
 """Multiples around the common scale that are tried of a narrow width, where half of it is few."""
 
@@ -84,9 +84,7 @@ def match_spec(
         return tried[widths]
 
     scale = _scale(base, target, cost)
-    dearest = max(found.cost for found in tried.values())
-    within_reach = dearest >= target.target * _WITHIN_REACH
-    for widths in _around(base, scale, target.multiple) if within_reach else ():
+    for widths in _around(base, scale, target.multiple):
         if _hopeless(widths, tried.values(), target):
             continue
         found = cost(widths)
@@ -169,15 +167,19 @@ def _rounded(base: list[int], scale: float, target: MatchSpec) -> tuple[int, ...
 
 
 def _hopeless(widths: tuple[int, ...], tried: Iterable[_Found], target: MatchSpec) -> bool:
-    """Say whether a wider one was too cheap already, or a narrower one too dear."""
+    """Say whether these are too cheap, or too dear, by what was tried.
+
+    A wider network costs no less, and no part of it more than the square of the largest ratio.
+    """
+    least = target.target * (1 - target.tolerance)
+    most = target.target * (1 + target.tolerance)
     for found in tried:
-        pairs = list(zip(widths, found.widths, strict=True))
-        if found.cost < target.target * (1 - target.tolerance):
-            if found.cost and all(width <= other for width, other in pairs):
+        ratios = [width / other for width, other in zip(widths, found.widths, strict=True)]
+        wider, narrower = max(ratios), min(ratios)
+        if 0 < found.cost < least:
+            if wider <= 1 or found.cost * _SLACK * wider**2 < least:
                 return True
-        elif found.cost > target.target * (1 + target.tolerance) and all(
-            width >= other for width, other in pairs
-        ):
+        elif found.cost > most and (narrower >= 1 or found.cost * narrower**2 > most * _SLACK):
             return True
     return False
 
