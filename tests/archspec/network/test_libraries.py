@@ -142,11 +142,22 @@ def test_nnunet_rebuilds_it_from_plans(name: str, shrunk: Callable[..., Plan]) -
 
 @pytest.mark.parametrize("name", rivals("segresnet"))
 def test_two_steps_of_training(
-    name: str, shrunk: Callable[..., Plan], train_step: Callable[[nn.Module, Tensor], float]
+    name: str,
+    preprocessed: Path,
+    shrunk: Callable[..., Plan],
+    train_step: Callable[[nn.Module, Tensor], float],
 ) -> None:
+    """Of what stock nnU-Net builds from the plans that an export wrote."""
+    nnunet = pytest.importorskip("nnunetv2.utilities.get_network_from_plans")
     planned = shrunk(name)
-    net = build_plan(planned)
-    x = torch.randn(2, planned.in_channels, *planned.patch_size)
+    export = archspec.export_nnunet(planned.spec, 901, patch_size=planned.patch_size)
+    written = json.loads(export.path.read_text())["configurations"]["3d_fullres"]
+    assert written["patch_size"] == list(planned.patch_size)
+    built = written["architecture"]
+    net = nnunet.get_network_from_plans(
+        built["network_class_name"], built["arch_kwargs"], built["_kw_requires_import"], 1, 3
+    )
+    x = torch.randn(2, 1, *planned.patch_size)
     before = {key: value.clone() for key, value in net.named_parameters()}
     losses = [train_step(net, x) for _ in range(2)]
     assert all(torch.isfinite(torch.tensor(losses)))
