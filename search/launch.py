@@ -25,6 +25,7 @@ from search.study.record import read_run, with_kept_settings
 from search.study.run import run as run_study
 from search.study.storage import open_run
 from search.study.task import SearchTask
+from search.study.warm import taken_from
 from search.trials.host import TrainingHost
 
 CONFIRM_SEEDS = 3
@@ -40,6 +41,7 @@ def run(
     out: str | Path,
     overrides: Sequence[str] = (),
     resume: bool = False,
+    from_run: str | Path | None = None,
     sampler: str | None = None,
     stopper: str | None = None,
     max_gflops: float | None = None,
@@ -92,7 +94,9 @@ def run(
     host = TrainingHost(devices=devices, threads=threads, fold=fold, seed=seed, plans=plans)
     if (trials is None) == (hours is None):
         raise SpecError("give one of `trials` and `hours`", field="search")
-    task, seeds = SearchTask(loaded, dataset, Path(out), trials or 0, host), confirm_seeds
+    first = () if from_run is None else taken_from(Path(from_run), loaded)
+    task = SearchTask(loaded, dataset, Path(out), trials or 0, host, first=first)
+    seeds = confirm_seeds
     if hours is not None:
         task, found = in_hours(task, hours, seeds=seeds, resume=resume)
         seeds = found.seeds

@@ -68,6 +68,10 @@ def search(
     out: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing run.")] = False,
+    from_run: Annotated[
+        Path | None,
+        typer.Option("--from", help="An earlier run of the space, whose front is tried first."),
+    ] = None,
     sampler: Annotated[
         str | None,
         typer.Option(help="What proposes networks: tpe (the default), nsga2, nsga3, gp or random."),
@@ -181,15 +185,17 @@ def search(
     from archspec.training.devices import devices_for
     from search.launch import num_seeds
     from search.study.task import SearchTask
+    from search.study.warm import taken_from
     from search.trials.host import TrainingHost
 
     devices = devices_for(device, jobs)
     host = TrainingHost(devices=devices, threads=threads, fold=fold, seed=seed, plans=plans)
+    first = () if from_run is None else taken_from(from_run, loaded)
     if hours is not None:
         from search.launch import in_hours
 
         assert dataset is not None
-        task = SearchTask(loaded, dataset, out or Path(), 0, host)
+        task = SearchTask(loaded, dataset, out or Path(), 0, host, first=first)
         task, plan = in_hours(
             task,
             hours,
@@ -204,6 +210,8 @@ def search(
     if dry_run:
         page = _samples(loaded, dataset, trials, host, seconds_per_step)
         print(with_options(page, context))
+        if first:
+            print(f"Behind the anchors {len(first)} networks of {from_run} are tried (--from).")
         seeds = num_seeds(confirm_seeds, held_out=bool(loaded.settings.test_share))
         if seeds:
             print(
@@ -211,7 +219,7 @@ def search(
             )
         return
     assert dataset is not None and trials is not None and out is not None
-    task = SearchTask(loaded, dataset, out, trials, host)
+    task = SearchTask(loaded, dataset, out, trials, host, first=first)
     _show_end(out, _search(task, resume=resume, confirm_seeds=confirm_seeds))
 
 

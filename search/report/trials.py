@@ -90,6 +90,8 @@ class ReportTrial:
     spec: str | None = None
     place: tuple[float, ...] = ()
     """log10 of its costs among the objectives, where these are others than FLOPs."""
+    taken_from: str = ""
+    """The trial of an earlier run whose values it was tried with first."""
 
     def cost(self, name: str) -> float | None:
         """Return a cost by its name among the objectives, in that one's unit."""
@@ -139,7 +141,9 @@ def read_trials(folder: Path, study: optuna.Study, run: RunRecord) -> tuple[Repo
     anchors = {
         trial.number
         for trial in frozen
-        if queued_params(trial) is not None and records[trial.number].resumed_from is None
+        if queued_params(trial) is not None
+        and records[trial.number].resumed_from is None
+        and records[trial.number].taken_from is None
     }
     trials = [
         replace(
@@ -199,6 +203,7 @@ def _read(folder: Path, trial: FrozenTrial, heir: int | None, run: RunRecord) ->
             known.calibration,
             known.calibrated,
         ),
+        taken_from=known.taken_from or "",
         place=() if usual else tuple(math.log10(known.cost(name) or 1) for name in costs),
         step=step,
         seconds=seconds,

@@ -25,7 +25,7 @@ _TRIAL_NUMBERS = (
     *("latency", "calibration"),
     *("windows_per_volume", "flops_per_volume", "retried_at", "resumed_from", "origin", "twin"),
 )
-_TRIAL_TEXTS = ("trial_hash", "network", "host", "reason", "rejected", "lost")
+_TRIAL_TEXTS = ("trial_hash", "network", "host", "reason", "rejected", "lost", "taken_from")
 
 
 def has_study(folder: Path, *, writing: bool = False) -> bool:

@@ -69,6 +69,7 @@ class SearchLoop:
         self.study = study
         self.total = task.trials
         self.seconds = task.seconds
+        self.first = task.first
         self.seed = task.host.seed
         self.on_event = on_event
         self.drawing = Drawing(task.space, task.dataset, study, task.host.devices[0])
@@ -93,9 +94,13 @@ class SearchLoop:
             SpecError: another driver lives.
         """
         queued = self._queue_anchors()
+        taken = self._queue_taken()
         recover(self.study)
         self._read_study()
         self._tell_untried(queued)
+        if taken:
+            plural = "s" * (taken > 1)
+            self._emit("note", -1, f"queued from an earlier front: {taken} network{plural}")
 
     def _queue_anchors(self) -> list[Anchor]:
         """Queue the anchors that never were, and return them.
@@ -115,6 +120,14 @@ class SearchLoop:
             if len(self.study.get_trials(deepcopy=False)) > before:
                 queued.append(anchor)
         return queued
+
+    def _queue_taken(self) -> int:
+        """Queue what an earlier run found, as far as it never was; return how many that are."""
+        before = len(self.study.get_trials(deepcopy=False))
+        for one in self.first:
+            told = TrialRecord(taken_from=one.text).attributes()
+            self.study.enqueue_trial(one.params, user_attrs=told, skip_if_exists=True)
+        return len(self.study.get_trials(deepcopy=False)) - before
 
     def _tell_untried(self, queued: Sequence[Anchor]) -> None:
         """Tell of anchors that will not be tried, before hours of training and not after."""

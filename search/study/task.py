@@ -5,6 +5,7 @@ from pathlib import Path
 
 from archspec.nnunet.dataset import PreprocessedDataset
 from search.space.space import Space
+from search.study.warm import Taken
 from search.trials.host import ONE_CPU, TrainingHost
 
 
@@ -21,3 +22,5 @@ class SearchTask:
     trials: int
     host: TrainingHost = ONE_CPU
     seconds: float | None = None
+    first: tuple[Taken, ...] = ()
+    """Tried after the anchors, before anything is drawn."""

@@ -67,6 +67,8 @@ class TrialRecord:
     origin: int | None = None
     twin: int | None = None
     """The trial that has the same network and recipe."""
+    taken_from: str | None = None
+    """The trial of an earlier run whose values it was queued with, for people."""
     over: tuple[Excess, ...] = ()
     reason: str | None = None
     rejected: str | None = None
@@ -133,6 +135,7 @@ class TrialRecord:
             calibration=self.calibration,
             resumed_from=number,
             origin=self.first(number),
+            taken_from=self.taken_from,
             other=self.other,
         )
 
