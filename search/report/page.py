@@ -67,7 +67,7 @@ def render_page(
         record=record,
         settings=record.settings,
         objectives=objectives,
-        other_costs=[(name, COSTS[name].unit) for name in objectives.other_costs],
+        other_costs=[(name, COSTS[name].head) for name in objectives.other_costs],
         sessions=sessions,
         split=last.get("split", {}),
         trials=trials,

@@ -95,7 +95,7 @@ def front_table(folder: Path, baselines: Sequence[Path] = ()) -> str:
     trials, record = _open(folder)
     front = front_of(trials)
     names, objectives = _score_names(front), record.objectives
-    others = [(name, COSTS[name].unit.rjust(9)) for name in objectives.other_costs]
+    others = [(name, COSTS[name].head.rjust(9)) for name in objectives.other_costs]
     head = "".join(unit for _, unit in others)
     lines = [f"trial   GFLOPs     params{head}   Dice  " + "  ".join(names)]
     for trial in front:

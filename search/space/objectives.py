@@ -19,19 +19,25 @@ _MOST_COSTS = 2
 
 @dataclass(frozen=True)
 class Cost:
-    """A cost as people read it: `scale` of the recorded unit are one of `unit`."""
+    """A cost as people read it: `scale` of the recorded unit are one of `unit`.
+
+    `column` is its name in files, `head` the head of its column in tables.
+    """
 
     column: str
     unit: str
+    head: str
     title: str
     scale: float
 
 
 COSTS: Mapping[str, Cost] = {
-    "flops": Cost("gflops", "GFLOPs", "GFLOPs per patch", 1e9),
-    "params": Cost("mparams", "M params", "parameters, millions", 1e6),
-    "memory": Cost("memory_gb", "GB", "GB of a training step, by estimate", 1e9),
-    "latency": Cost("latency", "latency", "latency of a patch, in calibration convolutions", 1.0),
+    "flops": Cost("gflops", "GFLOPs", "GFLOPs", "GFLOPs per patch", 1e9),
+    "params": Cost("mparams", "M parameters", "M params", "parameters, millions", 1e6),
+    "memory": Cost("memory_gb", "GB", "GB", "GB of a training step, by estimate", 1e9),
+    "latency": Cost(
+        "latency", "calibrations", "latency", "latency of a patch, in calibration convolutions", 1.0
+    ),
 }
 
 

@@ -271,6 +271,7 @@ def test_latency_counts_in_calibrations_and_is_measured_once(
     rows = {row["trial"]: row for row in report_json(out)["trials"] if row["dice"] != ""}
     times = {round(row["calibration_ms"], 6) for row in rows.values()}
     assert times == {5.0, 15.0} and "latency" in front_table(out).splitlines()[0]
+    assert " calibrations" in best_trial(out).summary
     assert "latency of a patch" in write_report(out)[-1].read_text()
 
 
