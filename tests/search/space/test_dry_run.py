@@ -82,7 +82,7 @@ def test_matched_samples_cost_the_same(space: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        (("--trials", 3), "needs --data, --trials and --out"),
+        (("--trials", 3), "needs --data, --trials (or --hours) and --out"),
         (("--stopper", "asha", "--dry-run"), "--stopper asha: "),
         (("--max-memory", "12", "--dry-run"), "--max-memory 12: must be"),
         (("--seconds-per-step", 1), "--dry-run only"),
