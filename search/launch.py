@@ -18,7 +18,7 @@ from search.space.control import control_space
 from search.space.first import with_plans
 from search.space.settings import GivenSettings
 from search.space.space import Space, load_space
-from search.study.hours import HoursPlan, measure_speed, plan_hours
+from search.study.hours import FRESH, Before, HoursPlan, measure_speed, plan_hours
 from search.study.ledger import ended
 from search.study.loop import Event
 from search.study.record import read_run, with_kept_settings
@@ -117,16 +117,16 @@ def in_hours(
     Raises:
         SpecError: as `measure_speed` and `plan_hours`, and where the run to resume is none.
     """
-    done, rungs, space = 0, None, task.space
+    before, space = FRESH, task.space
     if resume and read_run(task.folder) is not None:
         space = with_kept_settings(task.folder, space)
-        rungs, done = space.settings.rungs, len(ended(open_run(task.folder)[0]))
+        before = Before(len(ended(open_run(task.folder)[0])), space.settings.rungs)
     dataset = task.dataset.with_patch(space.settings.given_patch)
     space = with_plans(space, dataset)
     speed = measure_speed(space, dataset, task.host, seconds_per_step=seconds_per_step)
-    found = plan_hours(space, task.host, hours, speed, seeds=seeds, ended=done, rungs=rungs)
+    found = plan_hours(space, task.host, hours, speed, seeds=seeds, before=before)
     own = task.space
-    if rungs is None:
+    if before.rungs is None:
         settings = own.settings.model_copy(update={"rungs": found.rungs})
         own = replace(own, settings=settings)
     return replace(task, space=own, trials=found.trials, seconds=found.searching), found

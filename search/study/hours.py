@@ -98,6 +98,17 @@ class HoursPlan:
         )
 
 
+@dataclass(frozen=True)
+class Before:
+    """What a run that is gone on with has: trials that ended, and its number of rungs."""
+
+    ended: int = 0
+    rungs: int | None = None
+
+
+FRESH = Before()
+
+
 def measure_speed(
     space: Space,
     dataset: PreprocessedDataset,
@@ -159,22 +170,21 @@ def plan_hours(
     speed: Speed,
     *,
     seeds: int | None = None,
-    ended: int = 0,
-    rungs: int | None = None,
+    before: Before = FRESH,
 ) -> HoursPlan:
     """Return the largest search that fits.
 
     Validations at rungs before the last take at most a tenth of a training, and there are none
     where so few trials fit that the stopper would judge none; the space's own number of rungs
-    stays where it gives one, and that of a resumed run, which is `rungs`. Where test cases are held
-    out up to a quarter of the time is for up to three new seeds of the front, unless their number
-    is given. `ended` trials of a resumed run come on top.
+    stays where it gives one, and that of a resumed run. Where test cases are held out up to a
+    quarter of the time is for up to three new seeds of the front, unless their number is given. The
+    trials of a resumed run that have ended come on top.
 
     Raises:
         SpecError: not one training fits.
     """
-    settings, jobs = space.settings, len(host.devices)
-    given = rungs or (settings.rungs if "rungs" in settings.model_fields_set else None)
+    settings, jobs, ended = space.settings, len(host.devices), before.ended
+    given = before.rungs or (settings.rungs if "rungs" in settings.model_fields_set else None)
     steps = settings.steps * speed.step
     affordable = 1 + int(_VALIDATING * steps // speed.validation) if speed.validation else 64
     wanted = given or min(settings.rungs, affordable)

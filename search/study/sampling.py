@@ -1,6 +1,6 @@
 """The sampler of a study: Optuna's, kept from what it cannot learn from."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -12,7 +12,7 @@ from blocks.errors import Place, SpecError
 from search.space.references import reference_of
 from search.space.samplers import SamplerSpec
 from search.study.end import End
-from search.study.storage import quiet
+from search.study.storage import quiet, showing
 from search.study.trial_record import TrialRecord
 
 
@@ -56,7 +56,7 @@ class OfSpace(BaseSampler):
     def __init__(self, sampler: BaseSampler, study: optuna.Study, *, repeats_itself: bool) -> None:
         self.sampler = sampler
         self.repeats_itself = repeats_itself
-        self._own = _OwnTrials(study.study_name, study._storage)
+        self._own = showing(study, lambda trial: reference_of(trial) is None)
         self._repeated = False
 
     def reseed_rng(self) -> None:
@@ -92,17 +92,3 @@ class OfSpace(BaseSampler):
         end = TrialRecord.of(trial).end
         self._repeated = self.repeats_itself and end in (End.REPEATED, End.OVER_LIMIT, End.INVALID)
         self.sampler.after_trial(self._own, trial, state, values)
-
-
-class _OwnTrials(optuna.Study):
-    """A study without the trials of networks that anchors name."""
-
-    def _get_trials(
-        self,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-        use_cache: bool = False,
-    ) -> list[FrozenTrial]:
-        # what Optuna caches for the duration of an ask is of another object
-        trials = super()._get_trials(deepcopy=deepcopy, states=states, use_cache=False)
-        return [trial for trial in trials if reference_of(trial) is None]

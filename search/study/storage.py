@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._heartbeat import BaseHeartbeat
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL
 from sqlalchemy.exc import OperationalError
 
@@ -132,6 +132,29 @@ def queued_params(trial: FrozenTrial) -> dict[str, Any] | None:
     """Return the parameters that the trial was queued with; None where it was drawn."""
     params: dict[str, Any] | None = trial.system_attrs.get("fixed_params")
     return params
+
+
+class _Showing(optuna.Study):
+    """A study without the trials that are not to be seen."""
+
+    seen: Callable[[FrozenTrial], bool]
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        # what Optuna caches for the duration of an ask is of another object
+        trials = super()._get_trials(deepcopy=deepcopy, states=states, use_cache=False)
+        return [trial for trial in trials if self.seen(trial)]
+
+
+def showing(study: optuna.Study, seen: Callable[[FrozenTrial], bool]) -> optuna.Study:
+    """Return the study as a sampler is to see it, with some of its trials alone."""
+    found = _Showing(study.study_name, study._storage)
+    found.seen = seen
+    return found
 
 
 class Heartbeat:

@@ -14,6 +14,7 @@ USES = {
     "search/study/storage.py": {
         "_storage",
         "_trial_id",
+        "_get_trials",
         "system_attrs",
         "optuna.storages._heartbeat.BaseHeartbeat",
     },

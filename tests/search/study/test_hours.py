@@ -21,7 +21,7 @@ from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.launch import in_hours
 from search.space.space import Space, load_space
-from search.study.hours import STOPPED_SHARE, HoursPlan, Speed, measure_speed, plan_hours
+from search.study.hours import STOPPED_SHARE, Before, HoursPlan, Speed, measure_speed, plan_hours
 from search.study.ledger import ended
 from search.study.loop import Event
 from search.study.task import SearchTask
@@ -79,14 +79,14 @@ def test_validations_and_few_trials_leave_rungs_out(space: Callable[..., Space])
     assert planned(space(), 24.0, speed=replace(SPEED, validation=0.0)).rungs == 4
     assert planned(space(), 0.2).rungs == 1, "three trainings: none could be stopped"
     assert planned(space(rungs=3), 0.2).rungs == 3, "the space says so"
-    assert planned(space(), 24.0, speed=slow, rungs=4, ended=7).rungs == 4, "the run's"
+    assert planned(space(), 24.0, speed=slow, before=Before(7, 4)).rungs == 4, "the run's"
 
 
 def test_a_run_gets_as_many_again_and_a_small_space_no_more_than_it_has(
     space: Callable[..., Space], tmp_path: Path, space_tree: dict[str, Any]
 ) -> None:
-    new = planned(space(), 4.0, rungs=4)
-    assert planned(space(), 4.0, rungs=4, ended=7).trials == new.trials + 7
+    new = planned(space(), 4.0, before=Before(0, 4))
+    assert planned(space(), 4.0, before=Before(7, 4)).trials == new.trials + 7
     path = tmp_path / "small.yaml"
     anchors = [{}, {"spec": "small-unet"}]
     tree = {**space_tree, "search": {"steps": 1000, "anchors": anchors}}
