@@ -43,7 +43,7 @@ def build(
 def build_plan(planned: Plan) -> SegNet:
     """Compile a plan into a network on the default device, without pretrained weights."""
     stages, decoder = build_parts(planned)
-    return SegNet(stages, decoder, window=planned.window, spec_name=planned.spec.name)
+    return SegNet(stages, decoder, planned=planned)
 
 
 def build_parts(planned: Plan) -> tuple[list[nn.Module], Decoder]:

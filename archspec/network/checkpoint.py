@@ -12,14 +12,15 @@ from torch import Tensor
 from archspec.network.published import plain_weights
 from blocks.errors import SpecError, reason
 
-WRAPPERS = ("state_dict", "network_weights", "model")
+WRAPPERS = ("state_dict", "network_weights", "model", "net")
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Return the weights in a .safetensors file or in one that torch.save wrote.
 
     Pickles are read with `weights_only=True`, which runs no code of theirs. Weights may lie under
-    `state_dict` (Lightning, MONAI), `network_weights` (nnU-Net) or `model`.
+    `state_dict` (Lightning, MONAI), `network_weights` (nnU-Net), `model`, or `net` (a trial of a
+    search).
 
     Raises:
         SpecError: no such file, or no weights in it.

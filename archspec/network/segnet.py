@@ -3,7 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.network.window import Window, far_end
+from archspec.network.plan import Plan
+from archspec.network.window import far_end
 from blocks.base import Grid
 from blocks.decoders.decoder import Decoder
 from blocks.skip.transform import Tap
@@ -52,18 +53,17 @@ class SegNet(nn.Module):
     training and evaluation alike. Any input size works: one that does not divide by
     `total_stride` is padded with zeros at the far end, and the logits are cropped. A ToM with
     `num_slices` also needs its tokens to divide by it, or refuses them with a ValueError, but for
-    the patch that the network was planned for. `spec_name` says whose published weights fit, for
-    `archspec.load_official`.
+    the patch that the network was planned for. `planned` is what it was made from, for
+    `archspec.save`; `spec_name` says whose published weights fit, for `archspec.load_official`.
     """
 
-    def __init__(
-        self, stages: list[nn.Module], decoder: Decoder, *, window: Window, spec_name: str
-    ) -> None:
+    def __init__(self, stages: list[nn.Module], decoder: Decoder, *, planned: Plan) -> None:
         super().__init__()
-        self.spec_name = spec_name
+        self.planned = planned
+        self.spec_name = planned.spec.name
         self.stages = nn.ModuleList(stages)
         self.decoder = decoder
-        self.window = window
+        self.window = planned.window
 
     @property
     def total_stride(self) -> Grid:

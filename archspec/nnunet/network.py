@@ -59,7 +59,7 @@ class ArchSpecNet(SegNet):
                 suggestion="export the spec again",
             )
         stages, decoder = build_parts(planned)
-        super().__init__(stages, decoder, window=planned.window, spec_name=planned.spec.name)
+        super().__init__(stages, decoder, planned=planned)
         self.arch_hash = arch_hash
         self.decoder.deep_supervision = deep_supervision
         self.awaits_start = has_start_weights(planned.spec)
