@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from archspec.costs.flops import Cost, cost
     from archspec.network.build import build
     from archspec.network.published import LoadReport, load_official
+    from archspec.network.weights import LoadedWeights, load_weights
     from archspec.nnunet.export import export_nnunet
     from archspec.nnunet.from_plans import from_plans
+    from archspec.saved.info import ModelInfo
+    from archspec.saved.read import from_pretrained, model_info
+    from archspec.saved.save import save
     from archspec.scoring.evaluate import evaluate
     from archspec.spec.find import list_specs
     from archspec.spec.load import load
@@ -37,6 +41,8 @@ __all__ = [
     "ArchSpec",
     "Cost",
     "LoadReport",
+    "LoadedWeights",
+    "ModelInfo",
     "SpecError",
     "build",
     "cost",
@@ -46,11 +52,14 @@ __all__ = [
     "evaluate",
     "export_nnunet",
     "from_plans",
+    "from_pretrained",
     "list_components",
     "list_specs",
     "load",
     "load_official",
     "load_space",
+    "load_weights",
+    "model_info",
     "plan",
     "register_block",
     "register_decoder",
@@ -59,10 +68,17 @@ __all__ = [
     "register_local",
     "register_mixer",
     "register_post",
+    "save",
 ]
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ModelInfo": "archspec.saved.info",
+    "LoadedWeights": "archspec.network.weights",
+    "load_weights": "archspec.network.weights",
+    "save": "archspec.saved.save",
+    "from_pretrained": "archspec.saved.read",
+    "model_info": "archspec.saved.read",
     "ArchSpec": "archspec.spec.schema",
     "Cost": "archspec.costs.flops",
     "LoadReport": "archspec.network.published",

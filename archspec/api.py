@@ -1,10 +1,7 @@
 """The public functions that no room holds: plan any spec, create a model, list components."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-
-from torch import Tensor
 
 from archspec.network.build import build, build_plan
 from archspec.network.checkpoint import read_checkpoint
@@ -13,6 +10,7 @@ from archspec.network.plan import Plan
 from archspec.network.published import is_published, load_official
 from archspec.network.resolve import resolve
 from archspec.network.segnet import SegNet
+from archspec.network.weights import fill, weights_file
 from archspec.spec.load import SpecLike
 from archspec.spec.messages import classes_at
 from archspec.spec.schema import ArchSpec, StageSpec
@@ -55,8 +53,9 @@ def create_model(
 ) -> SegNet:
     """Build a network as timm's function of this name does: `build`, or weights from a file.
 
-    The file is one that torch.save or safetensors wrote. It holds a state dict of the network, or
-    weights published for its spec, under our names or theirs (see `load_official`).
+    The file is one that torch.save or safetensors wrote, or a folder that `save` did. It holds a
+    state dict of the network, or weights published for its spec, under our names or theirs (see
+    `load_official`). For weights that cover the network in part there is `load_weights`.
 
     Raises:
         SpecError: as `build`; the file cannot be read, or does not cover the network exactly.
@@ -65,38 +64,17 @@ def create_model(
     if weights is None:
         return build(name, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
     net = build_plan(resolve(name, sizes))
-    path = Path(weights)
+    path = weights_file(Path(weights))
     found = read_checkpoint(path)
     ours = net.state_dict()
     try:
         if is_published(net.spec_name) and len(found.keys() & ours.keys()) * 2 < len(ours):
             load_official(net, found)
         else:
-            _check_cover(ours, found)
-            net.load_state_dict(found)
+            fill(net, found)
     except SpecError as error:
         raise error.at(path) from None
     return net
-
-
-def _check_cover(ours: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Refuse a state dict that is not one of this network at these sizes."""
-    shared = [key for key in ours if key in found]
-    faults = {
-        "are missing": [key for key in ours if key not in found],
-        "have no place": [key for key in found if key not in ours],
-        "have another shape": [
-            f"{key}, which is {tuple(found[key].shape)}, not {tuple(ours[key].shape)}"
-            for key in shared
-            if found[key].shape != ours[key].shape
-        ],
-    }
-    if any(faults.values()):
-        parts = [f"{len(keys)} {what}, e.g. {keys[0]}" for what, keys in faults.items() if keys]
-        raise SpecError(
-            f"not the weights of this network: {'; '.join(parts)}",
-            suggestion="give the spec, in_channels and num_classes that they were trained with",
-        )
 
 
 def list_components(slot: str) -> list[str]:

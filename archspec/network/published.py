@@ -71,12 +71,7 @@ def load_official(
     """
     name = net.spec_name if spec_name is None else spec_name
     weights = plain_weights(state_dict)
-    if any(value.is_meta for value in net.state_dict().values()):
-        raise SpecError(
-            "is on the meta device, which holds no weights",
-            field="net",
-            suggestion="build it on another",
-        )
+    check_not_meta(net.state_dict())
     report, found = _match(net, weights, key_table(name), spec_name=name)
     if not found or not (report.complete or allow_partial):
         raise _refusal(name, weights, net.state_dict(), report)
@@ -125,6 +120,20 @@ def plain_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if all(key.startswith(prefix) for key in weights):
             weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
+
+
+def check_not_meta(weights: Mapping[str, Tensor]) -> None:
+    """Refuse a network without values.
+
+    Raises:
+        SpecError: see above.
+    """
+    if any(value.is_meta for value in weights.values()):
+        raise SpecError(
+            "is on the meta device, which holds no weights",
+            field="net",
+            suggestion="build it on another",
+        )
 
 
 def key_tables() -> list[KeyTable]:

@@ -19,7 +19,7 @@ LEVELS = [
     ("search.retrain",),
     ("search.study",),
     ("search.space", "search.trials"),
-    ("search.pareto", "archspec.overfit", "archspec.nnunet_trainers"),
+    ("search.pareto", "archspec.overfit", "archspec.saved", "archspec.nnunet_trainers"),
     ("archspec.nnunet", "archspec.papers"),
     ("archspec.costs",),
     ("archspec.training", "archspec.network", "archspec.scoring", "archspec.phantom"),

@@ -19,6 +19,7 @@ LONG = {
     "blocks/layers/residual_unit.py ResidualUnit.__init__": "one parameter per part of a block",
     "archspec/nnunet/network.py ArchSpecNet.__init__": "what plans say, by keyword",
     "archspec/network/segnet.py Stage.__init__": "one parameter per part of a stage",
+    "archspec/saved/save.py save": "a public door",
     "archspec/scoring/evaluate.py evaluate": "a public door",
     "search/launch.py run": "a public door",
     "archspec/overfit/train.py overfit": "the budget and the host of one training",
