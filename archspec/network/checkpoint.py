@@ -1,10 +1,12 @@
 """Weights from a file, read without running code that is in it."""
 
+import codecs
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -13,6 +15,14 @@ from archspec.network.published import plain_weights
 from blocks.errors import SpecError, reason
 
 WRAPPERS = ("state_dict", "network_weights", "model", "net")
+
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+_NUMBERS: list[Any] = [
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.dtype, codecs.encode),
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "bool")),
+]
+"""What numbers of numpy are pickled with, which nnU-Net's checkpoints hold beside the weights."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -31,7 +41,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             found: Any = load_file(path)
         else:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), torch.serialization.safe_globals(_NUMBERS):
                 warnings.simplefilter("ignore")  # about the age of the pickle
                 found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # hostile bytes raise anything

@@ -173,11 +173,11 @@ def find_configurations(
         command = _plan_command(folder.name)
         raise SpecError("no such file", where=folder / "dataset.json", suggestion=f"run {command}")
     dataset_json = _read(folder / "dataset.json")
-    _check_description(dataset_json, folder / "dataset.json")
+    check_description(dataset_json, folder / "dataset.json")
     found = []
     for configuration in configurations:
         settings = resolved(plans, configuration, where=str(plans_path))
-        _check_settings(settings, configuration, plans_path)
+        check_settings(settings, configuration, plans_path)
         found.append(
             PreprocessedDataset(folder, folder.name, configuration, plans, dataset_json, settings)
         )
@@ -300,7 +300,7 @@ def _is_known(name: Any, configurations: Mapping[str, Any]) -> bool:
     return isinstance(name, str) and isinstance(configurations.get(name), dict)
 
 
-def _check_settings(settings: Mapping[str, Any], configuration: str, path: Path) -> None:
+def check_settings(settings: Mapping[str, Any], configuration: str, path: Path) -> None:
     """Refuse a configuration without what a network is planned from, or with another type of it.
 
     Raises:
@@ -330,7 +330,7 @@ def _check_settings(settings: Mapping[str, Any], configuration: str, path: Path)
             )
 
 
-def _check_description(dataset_json: dict[str, Any], path: Path) -> None:
+def check_description(dataset_json: dict[str, Any], path: Path) -> None:
     if not isinstance(dataset_json.get("labels"), dict):
         raise SpecError("has no labels", where=path)
     names = dataset_json.get("modality") or dataset_json.get("channel_names")

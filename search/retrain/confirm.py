@@ -12,7 +12,9 @@ from archspec.nnunet.check_data import check_data
 from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
 from archspec.nnunet.splits import split_cases
 from archspec.scoring.labels import scored_labels
+from archspec.spec.hashing import is_hash_of
 from archspec.spec.load import load
+from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError
 from search.pareto import non_dominated
 from search.retrain.confirmation import RESULT, Confirmation, ConfirmedPoint, Part, SeedScores
@@ -23,6 +25,7 @@ from search.study.record import RECORD, RunRecord, read_settings
 from search.study.run import open_run
 from search.study.trial_record import TrialRecord
 from search.trials.cases import CaseScores
+from search.trials.checkpoint import CHECKPOINT
 from search.trials.host import ONE_CPU, TrainingHost
 from search.trials.worker import WorkerSettings
 
@@ -112,6 +115,16 @@ def confirm(
     )
     write_text(folder / RESULT, json.dumps(found.to_json(), indent=2) + "\n")
     return found
+
+
+def confirmed_checkpoints(folder: Path, spec: ArchSpec) -> list[Path]:
+    """Return the checkpoints of a spec's trainings in a run, the longest and lowest seed first."""
+    found = []
+    for file in (folder / TABLE).with_suffix("").glob(f"*-*-*/{CHECKPOINT}"):
+        stored, seed, steps = file.parent.name.rsplit("-", 2)
+        if is_hash_of(stored.replace("-", ":"), spec, "trial") and f"{seed}{steps}".isdecimal():
+            found.append((-int(steps), int(seed), file))
+    return [file for *_, file in sorted(found)]
 
 
 def _measure(sought: Objectives) -> str:

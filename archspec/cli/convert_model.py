@@ -1,0 +1,134 @@
+"""The verb that makes one file of a network and its weights: convert-model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from archspec.cli.options import MAX_COUNT, PlansName
+from archspec.cli.specs import Overrides, known, patch_sizes
+from blocks.base import MAX_WIDTH
+from blocks.errors import SpecError
+
+if TYPE_CHECKING:
+    from archspec.sources import Model
+
+Target = Literal["safetensors"]
+_OF = {
+    "a spec": ("weights", "overrides", "in_channels", "num_classes", "patch"),
+    "a run": ("trial", "confirmed", "plans"),
+    "a model folder of nnU-Net": ("fold", "checkpoint"),
+    "a saved network": (),
+}
+"""Which options go with which source."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this file."""
+    app.command("convert-model")(convert_model)
+
+
+def convert_model(
+    context: typer.Context,
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A spec (with --weights), a run folder, a model folder of nnU-Net, or what this "
+            "verb wrote."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="The file to write; without .safetensors a folder."),
+    ],
+    to: Annotated[Target, typer.Option(help="What to write.")] = "safetensors",
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of the spec: .safetensors, .pth.")
+    ] = None,
+    overrides: Overrides = None,
+    in_channels: Annotated[int | None, typer.Option(min=1, max=MAX_WIDTH)] = None,
+    num_classes: Annotated[int | None, typer.Option(min=1, max=MAX_WIDTH)] = None,
+    patch: Annotated[str | None, typer.Option(help="Patch size of the spec: 96,96,96.")] = None,
+    trial: Annotated[
+        int | None, typer.Option(min=0, max=MAX_COUNT, help="Trial of the run. Default: the best.")
+    ] = None,
+    confirmed: Annotated[
+        bool, typer.Option("--confirmed", help="Take the trial's training by archspec confirm.")
+    ] = False,
+    plans: PlansName = "nnUNetPlans",
+    fold: Annotated[
+        str | None, typer.Option(help="Fold of the model folder. Default: the only one.")
+    ] = None,
+    checkpoint: Annotated[
+        str, typer.Option(help="Checkpoint of the fold.")
+    ] = "checkpoint_final.pth",
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Write a trained network as one file that holds its spec and what is known of its inputs."""
+    kind = _kind(source)
+    _check_options(context, kind)
+    from archspec.saved.save import check_target, write
+
+    check_target(out, force=force)
+    if kind == "a spec":
+        known(source)
+        if weights is None:
+            raise SpecError("a spec has no weights", where=source, suggestion="give `weights`")
+        from archspec.network.input_sizes import InputSizes
+        from archspec.sources import of_spec
+        from archspec.spec.load import load
+
+        sizes = InputSizes(
+            in_channels=in_channels, num_classes=num_classes, patch_size=patch_sizes(patch)
+        )
+        spec = load(source, overrides=overrides) if overrides else source
+        found = of_spec(spec, weights, sizes)
+    else:
+        from archspec.sources import of_run, of_saved, of_trained
+
+        path = Path(source)
+        if kind == "a run":
+            found = of_run(path, trial=trial, confirmed=confirmed, plans_name=plans)
+        elif kind == "a saved network":
+            found = of_saved(path)
+        else:
+            found = of_trained(path, fold=fold, checkpoint=checkpoint)
+    write(found.net, found.info, out, force=force)
+    _tell(found, out)
+
+
+def _kind(source: str) -> str:
+    """Say what the source is; a folder that is none of these is refused.
+
+    Raises:
+        SpecError: see above.
+    """
+    path = Path(source)
+    if path.suffix == ".safetensors" or (path / "config.json").is_file():
+        return "a saved network"
+    if not path.is_dir():
+        return "a spec"
+    if (path / "run.json").is_file():
+        return "a run"
+    if (path / "plans.json").is_file() and (path / "dataset.json").is_file():
+        return "a model folder of nnU-Net"
+    raise SpecError(
+        "neither a run (run.json) nor a model folder of nnU-Net (plans.json, dataset.json) nor a "
+        "saved network (config.json)",
+        where=source,
+    )
+
+
+def _check_options(context: typer.Context, kind: str) -> None:
+    """Refuse options of another source, which would do nothing."""
+    for owner, names in _OF.items():
+        for name in names:
+            source = context.get_parameter_source(name)
+            if owner != kind and source is not None and source.name == "COMMANDLINE":
+                raise SpecError(f"`{name}` is for {owner}, but the source is {kind}")
+
+
+def _tell(found: "Model", out: Path) -> None:
+    size = sum(value.numel() for value in found.net.parameters())
+    print(f"wrote {out}: {found.origin}, {size:,} parameters")
+    print(found.info)
