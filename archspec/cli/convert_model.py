@@ -1,5 +1,6 @@
 """The verb that makes one file of a network and its weights: convert-model."""
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +14,7 @@ from blocks.errors import SpecError
 if TYPE_CHECKING:
     from archspec.sources import Model
 
-Target = Literal["safetensors"]
+Target = Literal["safetensors", "pt2"]
 _OF = {
     "a spec": ("weights", "overrides", "in_channels", "num_classes", "patch"),
     "a run": ("trial", "confirmed", "plans"),
@@ -39,7 +40,11 @@ def convert_model(
     ],
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", help="The file to write; without .safetensors a folder."),
+        typer.Option(
+            "-o",
+            "--out",
+            help="The file to write; without an ending a folder for Hugging Face.",
+        ),
     ],
     to: Annotated[Target, typer.Option(help="What to write.")] = "safetensors",
     weights: Annotated[
@@ -64,12 +69,14 @@ def convert_model(
     ] = "checkpoint_final.pth",
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
-    """Write a trained network as one file that holds its spec and what is known of its inputs."""
+    """Write a trained network as one file that holds its spec and what is known of its inputs.
+
+    safetensors is for archspec.from_pretrained; pt2 for torch.export.load, by itself where the
+    network has no scan, for any batch of patches of its own size.
+    """
     kind = _kind(source)
     _check_options(context, kind)
-    from archspec.saved.save import check_target, write
-
-    check_target(out, force=force)
+    _check_out(out, to, force=force)
     if kind == "a spec":
         known(source)
         if weights is None:
@@ -93,8 +100,12 @@ def convert_model(
             found = of_saved(path)
         else:
             found = of_trained(path, fold=fold, checkpoint=checkpoint)
-    write(found.net, found.info, out, force=force)
-    _tell(found, out)
+    needs = _write(found, out, to, force=force)
+    size = sum(value.numel() for value in found.net.parameters())
+    print(f"wrote {out}: {found.origin}, {size:,} parameters")
+    print(found.info)
+    if needs:
+        print(textwrap.fill(needs, 80, subsequent_indent="  "))
 
 
 def _kind(source: str) -> str:
@@ -128,7 +139,23 @@ def _check_options(context: typer.Context, kind: str) -> None:
                 raise SpecError(f"`{name}` is for {owner}, but the source is {kind}")
 
 
-def _tell(found: "Model", out: Path) -> None:
-    size = sum(value.numel() for value in found.net.parameters())
-    print(f"wrote {out}: {found.origin}, {size:,} parameters")
-    print(found.info)
+def _check_out(out: Path, to: Target, *, force: bool) -> None:
+    """Refuse, before the work, what could not be written."""
+    from archspec.saved.pt2 import check_pt2
+    from archspec.saved.save import check_target
+
+    if to == "pt2":
+        check_pt2(out, force=force)
+    else:
+        check_target(out, force=force)
+
+
+def _write(found: "Model", out: Path, to: Target, *, force: bool) -> str:
+    """Write the network; return what is needed to load it, where that is worth a word."""
+    from archspec.saved.pt2 import write_pt2
+    from archspec.saved.save import write
+
+    if to == "pt2":
+        return write_pt2(found.net, found.info, out, force=force).needs
+    write(found.net, found.info, out, force=force)
+    return ""
