@@ -16,11 +16,15 @@ from archspec.costs.describe import describe_plans
 from archspec.costs.flops import cost_plan
 from archspec.costs.profile import Energy, Estimated, Measured, Profile
 from archspec.doctor import BackendReport, Diagnosis
+from archspec.network.build import build_plan
 from archspec.network.input_sizes import InputSizes
 from archspec.network.resolve import resolve
+from archspec.network.weights import LoadedWeights
 from archspec.overfit.cap import Cap
 from archspec.overfit.result import Overfit
 from archspec.papers.fidelity import fidelity
+from archspec.saved.info import ModelInfo
+from archspec.saved.save import info_of
 from archspec.scoring.evaluate import Evaluated
 from archspec.scoring.pairs import compare
 from archspec.scoring.scores import Evaluation, Scores
@@ -188,6 +192,12 @@ def benched() -> Bench:
     )
 
 
+@cache
+def saved() -> ModelInfo:
+    labels = {"background": 0, "a label with a name that is longer than most names are, 1": 1}
+    return info_of(build_plan(PLAN), spacing=(2.5, 1.0, 1.0), labels=labels)
+
+
 RESULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "describe": (described, ["note: stage 0 attends", "nothing smaller fits"]),
     "describe several": (compared, ["memory of training", "fits, up to batch"]),
@@ -200,6 +210,11 @@ RESULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "evaluate": (evaluated, ["PARTIAL", "exceeds noise"]),
     "overfit": (overfitted, ["reached: 1.0000", "DEAD", "and 2 more"]),
     "bench": (benched, ["+12.34 [+11.11, +13.33]", ">99,999", "One seed", "failed: Dataset901_X"]),
+    "model_info": (saved, ["2 classes", "spacing 2.5 x 1 x 1 mm", "a label with a name"]),
+    "load_weights": (
+        lambda: LoadedWeights(("a", "b"), ("c",), (), ("d",)),
+        ["2 of 3 tensors loaded", "1 are not in the file", "1 of the file have no place"],
+    ),
     "doctor": (diagnosed, ["forces the scan backend", "the fast scan is missing"]),
 }
 """What a verb returns -> an example, and words that its page holds."""
@@ -220,7 +235,9 @@ def test_result(verb: str) -> None:
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
 
 
-@pytest.mark.parametrize("verb", ["describe", "describe several", "diff", "evaluate"])
+@pytest.mark.parametrize(
+    "verb", ["describe", "describe several", "diff", "evaluate", "model_info", "load_weights"]
+)
 def test_results_of_public_functions_print_as_their_page(verb: str) -> None:
     found = RESULTS[verb][0]()
     assert str(found) == found.text()
