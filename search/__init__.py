@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from search.launch import run
     from search.space.space import Space, load_space
+    from search.trials.cases import Cases
 
-__all__ = ["Space", "load_space", "run"]
+__all__ = ["Cases", "Space", "load_space", "run"]
 
 _HOMES = {
+    "Cases": "search.trials.cases",
     "Space": "search.space.space",
     "load_space": "search.space.space",
     "run": "search.launch",

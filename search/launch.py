@@ -1,6 +1,6 @@
 """Search and train the front again: `search.run`, and what `archspec search` shows of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,9 +15,9 @@ from search.retrain.confirm import confirm
 from search.retrain.confirmation import Confirmation
 from search.retrain.retrain import Progress
 from search.space.control import control_space
-from search.space.first import with_plans
 from search.space.settings import GivenSettings
 from search.space.space import Space, load_space
+from search.study.data import fitted
 from search.study.hours import FRESH, Before, HoursPlan, measure_speed, plan_hours
 from search.study.ledger import ended
 from search.study.loop import Event
@@ -26,7 +26,9 @@ from search.study.run import run as run_study
 from search.study.storage import open_run
 from search.study.task import SearchTask
 from search.study.warm import taken_from
+from search.trials.cases import Cases
 from search.trials.host import TrainingHost
+from search.trials.own import Data, OwnCases, own_cases
 
 CONFIRM_SEEDS = 3
 """Trainings of each point of the front at the end, where test cases are held out."""
@@ -35,7 +37,8 @@ CONFIRM_SEEDS = 3
 def run(
     space: str | Path | Space,
     *,
-    data: int | str,
+    data: int | str | None = None,
+    cases: Cases | Callable[[], Cases] | None = None,
     trials: int | None = None,
     hours: float | None = None,
     out: str | Path,
@@ -67,12 +70,12 @@ def run(
     The parameters are the options of `archspec search`, `patch_size` and `batch_size` those of
     `--patch` and `--batch`; one of `trials` and `hours` is given. Its verbs go on with the folder
     `out`: `report`, `best`, `confirm`. `data` is the id or name of a dataset that nnU-Net
-    preprocessed.
+    preprocessed; in its place `cases` are your own, see `search.Cases`.
     Trials train in processes of their own, so a script calls this below
     `if __name__ == "__main__":`, as multiprocessing asks of it.
 
     Raises:
-        SpecError: the space, the dataset or the folder is wrong; see `load_space`.
+        SpecError: the space, the data or the folder is wrong; see `load_space`.
     """
     given = GivenSettings(
         sampler=sampler,
@@ -89,7 +92,14 @@ def run(
     loaded = _loaded(space, (*overrides, *settings))
     if control:
         loaded = control_space(loaded)
-    dataset = find_dataset(data, configuration=configuration, plans_name=plans)
+    if cases is not None:
+        others = {"data": data, "test_share": test_share, "batch_size": batch_size}
+        _check_alone({**others, "fold": fold or None})
+        dataset: Data = own_cases(cases)
+    elif data is not None:
+        dataset = find_dataset(data, configuration=configuration, plans_name=plans)
+    else:
+        raise SpecError("give `data` or `cases`", field="search")
     devices = devices_for(device, jobs)
     host = TrainingHost(devices=devices, threads=threads, fold=fold, seed=seed, plans=plans)
     if (trials is None) == (hours is None):
@@ -98,6 +108,8 @@ def run(
     task = SearchTask(loaded, dataset, Path(out), trials or 0, host, first=first)
     seeds = confirm_seeds
     if hours is not None:
+        if isinstance(dataset, OwnCases):
+            seeds = num_seeds(seeds, held_out=bool(dataset.test))
         task, found = in_hours(task, hours, seeds=seeds, resume=resume)
         seeds = found.seeds
     watcher = Watcher(on_event=on_event)
@@ -121,8 +133,7 @@ def in_hours(
     if resume and read_run(task.folder) is not None:
         space = with_kept_settings(task.folder, space)
         before = Before(len(ended(open_run(task.folder)[0])), space.settings.rungs)
-    dataset = task.dataset.with_patch(space.settings.given_patch)
-    space = with_plans(space, dataset)
+    dataset, space = fitted(task.dataset, space)
     speed = measure_speed(space, dataset, task.host, seconds_per_step=seconds_per_step)
     found = plan_hours(space, task.host, hours, speed, seeds=seeds, before=before)
     own = task.space
@@ -171,7 +182,10 @@ def run_task(
     if not seeds or not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         return Searched(study, None)
     watcher.on_front(seeds)
-    found = confirm(task.folder, seeds=seeds, host=task.host, on_progress=watcher.on_progress)
+    own = task.dataset if isinstance(task.dataset, OwnCases) else None
+    found = confirm(
+        task.folder, seeds=seeds, host=task.host, cases=own, on_progress=watcher.on_progress
+    )
     return Searched(study, found)
 
 
@@ -180,6 +194,15 @@ def num_seeds(asked: int | None, *, held_out: bool) -> int:
     if asked is not None:
         return asked
     return CONFIRM_SEEDS if held_out else 0
+
+
+def _check_alone(given: Mapping[str, object]) -> None:
+    """Refuse what cases of one's own decide themselves."""
+    for name, value in given.items():
+        if value is not None:
+            raise SpecError(
+                f"`{name}` is not for `cases`, which decide it themselves", field="search"
+            )
 
 
 def _loaded(space: str | Path | Space, overrides: tuple[str, ...]) -> Space:

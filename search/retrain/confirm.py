@@ -11,7 +11,6 @@ from archspec.files import check_folder, write_text
 from archspec.nnunet.check_data import check_data
 from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
 from archspec.nnunet.splits import split_cases
-from archspec.scoring.labels import scored_labels
 from archspec.spec.hashing import is_hash_of
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
@@ -21,12 +20,14 @@ from search.retrain.confirmation import RESULT, Confirmation, ConfirmedPoint, Pa
 from search.retrain.noise import Entrant, dice_differences, matrix, shared_cases
 from search.retrain.retrain import Outcome, Progress, Retraining, retrain
 from search.space.objectives import Objectives
+from search.study.data import classes_of
 from search.study.record import RECORD, RunRecord, read_settings
 from search.study.run import open_run
 from search.study.trial_record import TrialRecord
 from search.trials.cases import CaseScores
 from search.trials.checkpoint import CHECKPOINT
 from search.trials.host import ONE_CPU, TrainingHost
+from search.trials.own import Data, OwnCases
 from search.trials.worker import WorkerSettings
 
 TABLE = Path("confirm", "trainings.jsonl")
@@ -39,6 +40,7 @@ def confirm(
     *,
     seeds: int = 3,
     host: TrainingHost = ONE_CPU,
+    cases: OwnCases | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Confirmation:
     """Train every point of the run's front `seeds` times, and return what `confirmed.json` holds.
@@ -46,9 +48,10 @@ def confirm(
     Trainings go to the run's full number of steps and are not stopped. Those of an earlier call
     stand. Test cases are scored at the end of each training, once; a run without a test part has
     its validation cases compared, by which it chose. Fold and seed are the run's, not the host's.
+    A run on cases of the user's own is given them again.
 
     Raises:
-        SpecError: no run, no finished trial, or the dataset is not what the run was made with, or
+        SpecError: no run, no finished trial, or the data are not what the run was made with, or
             cannot be trained on.
     """
     study, record = open_run(folder)
@@ -60,11 +63,16 @@ def confirm(
     front = [finished[index] for index in points]
     # nothing is stopped here, and earlier releases had stoppers that are gone
     search = read_settings(folder / RECORD, {**record.settings, "stopper": "none"})
-    dataset = find_dataset(
-        record.dataset, configuration=record.configuration, plans_name=host.plans
-    ).with_patch(search.given_patch)
-    check_data(dataset, fold=record.fold)
-    held_out = _test_cases(folder, record, dataset)
+    dataset: Data
+    if (own := _own(folder, record, cases)) is not None:
+        dataset, held_out = own, own.test
+    else:
+        nnunet = find_dataset(
+            record.dataset, configuration=record.configuration, plans_name=host.plans
+        )
+        dataset = nnunet.with_patch(search.given_patch)
+        check_data(dataset, fold=record.fold)
+        held_out = _test_cases(folder, record, dataset)
     settings = WorkerSettings(
         dataset, record.fold, search.batch_size, host.threads, held_out=held_out
     )
@@ -79,7 +87,7 @@ def confirm(
         on_progress=on_progress,
     )
     parts: tuple[Part, ...] = ("validation", "test") if held_out else ("validation",)
-    sought, classes = search.objectives, tuple(scored_labels(dataset.dataset_json)[0])
+    sought, classes = search.objectives, classes_of(dataset)
     entrants: dict[Part, list[Entrant]] = {
         part: [
             _entrant(trial, jobs[trial.number], outcome, part).scored(
@@ -89,16 +97,16 @@ def confirm(
         ]
         for part in parts
     }
-    cases = {part: shared_cases([e for e in own if e.seeds]) for part, own in entrants.items()}
+    shared = {part: shared_cases([e for e in own if e.seeds]) for part, own in entrants.items()}
     final = entrants[parts[-1]]
     pairs = list(zip(final[1:], final[:-1], strict=True))
     found = Confirmation(
         compared_on=parts[-1],
-        num_cases={part: len(own) for part, own in cases.items()},
+        num_cases={part: len(own) for part, own in shared.items()},
         points=tuple(
             _point(
                 trial,
-                {part: _summary(entrants[part][index], cases[part]) for part in parts},
+                {part: _summary(entrants[part][index], shared[part]) for part in parts},
                 comparable=sought.measure != "worst_class",
             )
             for index, trial in enumerate(front)
@@ -132,6 +140,22 @@ def _measure(sought: Objectives) -> str:
     if sought.is_mean:
         return ""
     return sought.dice_label + " of each case" * (sought.of_class is None)
+
+
+def _own(folder: Path, record: RunRecord, given: OwnCases | None) -> OwnCases | None:
+    """Return the cases of a run that is on the user's own, which must be those."""
+    if record.cases is None and given is None:
+        return None
+    if given is None:
+        raise SpecError(
+            f"was made on a program's own cases, {record.dataset}, which it has to give again",
+            where=folder,
+            suggestion="search.run with `cases`, `resume` and `confirm_seeds` trains its front",
+        )
+    now = (given.name, given.to_json(), given.test)
+    if now != (record.dataset, record.cases, record.test_cases or ()):
+        raise SpecError("the cases are not those of the run", where=folder)
+    return given
 
 
 def _test_cases(folder: Path, record: RunRecord, dataset: PreprocessedDataset) -> tuple[str, ...]:

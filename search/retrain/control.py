@@ -22,7 +22,7 @@ from search.study.record import RunRecord
 from search.study.storage import open_run
 
 _LEVEL = 0.95
-_SAME = ("dataset", "configuration", "fold", "convention", "earlier_stopper")
+_SAME = ("dataset", "configuration", "fold", "cases", "convention", "earlier_stopper")
 _SAME_SETTINGS = (
     *("steps", "batch_size", "patch_size", "stages_from_dataset"),
     *("rungs", "eta", "stopper", "limits", "match", "objectives"),

@@ -11,8 +11,10 @@ from search.space.references import PLANS_KEY, Reference, planned_networks
 from search.space.space import Space
 
 
-def with_plans(space: Space, dataset: PreprocessedDataset) -> Space:
+def with_plans(space: Space, dataset: PreprocessedDataset | None) -> Space:
     """Return the space with those networks of its anchors that are of the dataset's plans.
+
+    None is for data without plans.
 
     Raises:
         SpecError: one is not there, or no spec can say it. A bundled space, which was written for

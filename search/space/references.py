@@ -99,15 +99,19 @@ class PlannedNetworks:
 
 NO_PLANS = PlannedNetworks()
 """Of a space that no dataset is given for."""
+_WITHOUT = "nnU-Net did not plan these data"
 
 
 def planned_networks(
-    references: Iterable[Reference], dataset: PreprocessedDataset
+    references: Iterable[Reference], dataset: PreprocessedDataset | None
 ) -> PlannedNetworks:
     """Return those of the references that are of plans; their files lie beside the dataset's."""
     specs, left_out = {}, {}
     for reference in references:
         if reference.kind == "plans":
+            if dataset is None:
+                left_out[reference] = _WITHOUT
+                continue
             try:
                 tree = tree_beside(dataset, reference.name)
                 whole = load({**tree, "patch_size": dataset.patch_size})

@@ -7,7 +7,6 @@ import optuna
 from optuna.trial import TrialState
 
 from archspec.costs.flops import Cost, cost_plan
-from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.hashing import arch_hash, trial_hash
 from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError
@@ -16,6 +15,7 @@ from search.space.space import Space
 from search.study.end import End
 from search.study.ledger import Ledger
 from search.study.trial_record import TrialRecord, write
+from search.trials.own import Data
 
 _MAX_REPEATS = 100
 _MAX_DRAWS = 1000
@@ -27,9 +27,7 @@ Emit = Callable[[str, int, str], None]
 class Drawing:
     """Ask Optuna for networks that train on the device; on CUDA that is under AMP."""
 
-    def __init__(
-        self, space: Space, dataset: PreprocessedDataset, study: optuna.Study, device: str
-    ) -> None:
+    def __init__(self, space: Space, dataset: Data, study: optuna.Study, device: str) -> None:
         self.space = space
         self.dataset = dataset
         self.study = study

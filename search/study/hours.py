@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from archspec.costs.measure import profile_plan
-from archspec.nnunet.dataset import PreprocessedDataset
-from archspec.nnunet.windows import median_windows
 from blocks.errors import SpecError, argument
 from search.space.dry_run import DryRun, Sample, dry_run
 from search.space.references import Reference
 from search.space.space import Space
+from search.study.data import windows_of
 from search.study.session import data_split
 from search.trials.host import TrainingHost
+from search.trials.own import Data
 
 STOPPED_SHARE = 24 / 65
 """Budget of a trial over that of a full training where trials are stopped.
@@ -111,7 +111,7 @@ FRESH = Before()
 
 def measure_speed(
     space: Space,
-    dataset: PreprocessedDataset,
+    dataset: Data,
     host: TrainingHost,
     *,
     seconds_per_step: float | None = None,
@@ -143,7 +143,7 @@ def measure_speed(
 
 
 def _timed(
-    found: DryRun, kept: Sequence[Sample], dataset: PreprocessedDataset, device: str, num_cases: int
+    found: DryRun, kept: Sequence[Sample], dataset: Data, device: str, num_cases: int
 ) -> Speed:
     batch = found.space.settings.batch_size
     chosen = {one.flops: one for one in (kept[0], kept[len(kept) // 2], kept[-1])}
@@ -158,7 +158,7 @@ def _timed(
 
     steps = [one.step_seconds for one in profiles.values()]
     patch = mean([one.forward_seconds for one in profiles.values()]) / batch
-    windows = (median_windows(dataset) or 0) * num_cases
+    windows = (windows_of(dataset) or 0) * num_cases
     timed = tuple((cost / 1e9, step) for cost, step in zip(known, steps, strict=True))
     return Speed(mean(steps), windows * patch, timed, num_cases)
 

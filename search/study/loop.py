@@ -18,8 +18,6 @@ from optuna.trial import FrozenTrial, TrialState
 from archspec.costs.flops import Cost
 from archspec.costs.memory import training_memory
 from archspec.files import make_folder, replacing, write_text
-from archspec.nnunet.windows import median_windows
-from archspec.scoring.labels import scored_labels
 from archspec.spec.hashing import VERSION, trial_hash
 from archspec.spec.load import load
 from archspec.spec.schema import ArchSpec
@@ -28,6 +26,7 @@ from blocks.base import SpecError
 from search.space.anchors import Anchor
 from search.space.first import first_of, invalid, left_out
 from search.space.references import reference_of
+from search.study.data import classes_of, windows_of
 from search.study.draw import Drawing
 from search.study.end import End
 from search.study.ledger import Ledger
@@ -77,7 +76,7 @@ class SearchLoop:
         self.rung_steps = task.space.settings.rung_steps
         self.stopper = make_stopper(task.space.settings)
         self.objectives = task.space.settings.objectives
-        self.classes = tuple(scored_labels(task.dataset.dataset_json)[0])
+        self.classes = classes_of(task.dataset)
         self.ledger = Ledger([])
 
     def num_left(self) -> int:
@@ -197,7 +196,7 @@ class SearchLoop:
         seed = trial_seed(self.seed, trial.number) if record.seed is None else record.seed
         if record.resumed_from is not None:
             self._inherit(trial.number, record.resumed_from, folder)
-        windows = median_windows(self.dataset)
+        windows = windows_of(self.dataset)
         told = TrialRecord(
             seed=seed,
             trial_hash=key,

@@ -29,8 +29,9 @@ class RunRecord:
     """What run.json holds. `settings` are as they were recorded, by whatever release.
 
     `earlier_stopper` is the stopper of the first trials, where it is one that is gone. `test_cases`
-    are None without a test part. `absent` names the fields that the file lacked, so that it reads
-    alike when it is told of.
+    are None without a test part. `cases` are what the user's own are (`OwnCases.to_json`), None on
+    nnU-Net's dataset, and then not written. `absent` names the fields that the file lacked, so that
+    it reads alike when it is told of.
     """
 
     space: dict[str, Any] | None = None
@@ -43,6 +44,7 @@ class RunRecord:
     synthetic_task: str | None = None
     earlier_stopper: str | None = None
     test_cases: tuple[str, ...] | None = None
+    cases: dict[str, Any] | None = None
     absent: frozenset[str] = frozenset()
     other: Mapping[str, Any] = field(default_factory=dict)
 
@@ -69,9 +71,11 @@ class RunRecord:
         """Return the content of the file."""
         found, empty = to_record(self), vars(RunRecord())
         del found["absent"]
+        if self.cases is None:
+            del found["cases"]
         if self.test_cases is not None:
             found["test_cases"] = list(self.test_cases)
-        without = {name for name in self.absent if found[name] == empty[name]}
+        without = {name for name in self.absent if name in found and found[name] == empty[name]}
         return {name: value for name, value in found.items() if name not in without}
 
     @property
@@ -119,6 +123,7 @@ def _check_types(found: RunRecord) -> None:
         "synthetic_task": isinstance(found.synthetic_task, str | None),
         "earlier_stopper": isinstance(found.earlier_stopper, str | None),
         "test_cases": cases is None or all(isinstance(case, str) for case in cases),
+        "cases": isinstance(found.cases, dict | None),
         "settings.steps": isinstance(found.settings.get("steps", 0), int),
         "settings.limits": isinstance(limits, dict | None),
         "settings.limits.gflops": isinstance(gflops, int | float | None),

@@ -17,17 +17,13 @@ from sqlalchemy.exc import OperationalError
 
 from archspec.costs.flops import CONVENTION
 from archspec.files import check_folder, check_writable, make_folder, write_text
-from archspec.nnunet.check_data import check_data
-from archspec.nnunet.dataset import PreprocessedDataset
-from archspec.nnunet.splits import split_cases
-from archspec.scoring.labels import scored_labels
 from archspec.spec.plugins import refuse_scripted
 from archspec.spec.words import did_you_mean
 from archspec.spec.yaml_file import dump
 from blocks.errors import SpecError, reason
-from search.space.first import with_plans
 from search.space.space import Space
 from search.study.damage import STUDY, has_study
+from search.study.data import check, fitted, held_out, scored_names
 from search.study.loop import Event, SearchLoop
 from search.study.record import (
     RECORD,
@@ -43,6 +39,7 @@ from search.study.storage import Heartbeat, open_storage, open_study, quiet
 from search.study.storage import open_run as open_run
 from search.study.task import SearchTask
 from search.trials.engine import MakeEngine
+from search.trials.own import Data, OwnCases
 from search.trials.pool import WorkerPool
 from search.trials.worker import WorkerSettings
 
@@ -72,23 +69,24 @@ def run(
     check_folder(folder)
     before, space = read_run(folder), with_kept_settings(folder, task.space)
     check_packages(space.settings.sampler, space.source.where(("search", "sampler")))
-    dataset = dataset.with_patch(space.settings.given_patch)
-    check_data(dataset, fold=host.fold)
+    dataset, space = fitted(dataset, space)
+    check(dataset, host.fold)
     _check_class(space, dataset)
-    space = with_plans(space, dataset)
     task = replace(task, space=space, dataset=dataset)
-    held_out = _test_cases(task)
+    test = held_out(dataset, space.settings.test_share, host)
+    nnunet = None if isinstance(dataset, OwnCases) else dataset
     record = RunRecord(
         space=json.loads(json.dumps(space.source.tree)),
         settings=space.settings.recorded(),
         dataset=dataset.name,
-        configuration=dataset.configuration,
+        configuration="" if nnunet is None else nnunet.configuration,
         fold=host.fold,
         seed=host.seed,
         convention=CONVENTION,
-        synthetic_task=dataset.dataset_json.get("archspec", {}).get("task"),
+        synthetic_task=nnunet.dataset_json.get("archspec", {}).get("task") if nnunet else None,
         earlier_stopper=earlier_stopper(before),
-        test_cases=held_out or None,
+        test_cases=test or None,
+        cases=dataset.to_json() if isinstance(dataset, OwnCases) else None,
         other={} if before is None else before.other,
     )
     _check_folder(folder, before, record, resume=resume)
@@ -111,7 +109,7 @@ def run(
                 on_event(Event("note", -1, told, total, total))
             else:
                 size = space.settings.batch_size
-                settings = WorkerSettings(dataset, host.fold, size, host.threads, held_out=held_out)
+                settings = WorkerSettings(dataset, host.fold, size, host.threads, held_out=test)
                 jobs = list(host.devices)[: search.num_left()]
                 make = make_engine or WorkerPool
                 with Heartbeat(storage, search.live_ids), make(settings, jobs) as engine:
@@ -134,10 +132,9 @@ def _cause(error: BaseException) -> str:
     return reason(error)
 
 
-def _check_class(space: Space, dataset: PreprocessedDataset) -> None:
+def _check_class(space: Space, dataset: Data) -> None:
     """Refuse to seek the Dice of a class that the dataset does not have."""
-    name, known = space.settings.objectives.of_class, scored_labels(dataset.dataset_json)
-    names = [*known[0], *known[1]]
+    name, names = space.settings.objectives.of_class, scored_names(dataset)
     if name is not None and name not in names:
         raise SpecError(
             f"{name!r} is no class of {dataset.name}",
@@ -146,14 +143,6 @@ def _check_class(space: Space, dataset: PreprocessedDataset) -> None:
             allowed=", ".join(names),
             suggestion=did_you_mean(name, names),
         )
-
-
-def _test_cases(task: SearchTask) -> tuple[str, ...]:
-    """Return the test part; nnU-Net is imported for it only where there is one."""
-    share, host = task.space.settings.test_share, task.host
-    if not share:
-        return ()
-    return split_cases(task.dataset, fold=host.fold, test_share=share, seed=host.seed).test
 
 
 def _check_folder(
@@ -179,8 +168,12 @@ def _check_folder(
         settings["stopper"] = now["stopper"]
         stopper = record.earlier_stopper
     old = {**before.to_json(), "settings": settings, "earlier_stopper": stopper}
-    new = {**record.to_json(), "settings": now}
+    new = {"cases": None, **record.to_json(), "settings": now}
     changed = [key for key, value in new.items() if old.get(key) != value]
+    if "cases" in changed and before.cases and record.cases:
+        changed.remove("cases")
+        differ = {key for key, value in record.cases.items() if before.cases.get(key) != value}
+        changed += [f"cases.{key}" for key in sorted(differ)]
     if changed:
         raise SpecError(
             f"cannot resume, {', '.join(changed)} differ from the run's",

@@ -17,19 +17,17 @@ import numpy as np
 import torch
 
 from archspec.network.input_sizes import InputSizes
-from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.text import command_line
 from blocks.scan.dispatch import VARIABLE, candidates
 from search.trials.host import TrainingHost
 from search.trials.lines import append_line, read_lines
+from search.trials.own import Data, OwnCases
 
 SESSIONS = "sessions.jsonl"
 _DISTRIBUTIONS = ("archspec-seg", "torch", "nnunetv2", "optuna", "numpy", "numba", "triton")
 
 
-def note_session(
-    folder: Path, dataset: PreprocessedDataset, host: TrainingHost, sampler: Any = None
-) -> None:
+def note_session(folder: Path, dataset: Data, host: TrainingHost, sampler: Any = None) -> None:
     """Add a line: date, command, versions, devices, cases of each part, sizes of the networks.
 
     And the sampler, as a space writes it, where it is not the usual one.
@@ -43,8 +41,8 @@ def note_session(
         "scan_backend": _scan_backend(host.devices[0]),
         "split": data_split(dataset, host.fold),
         "input": {
-            "in_channels": dataset.num_channels,
-            "num_classes": dataset.num_classes,
+            "in_channels": dataset.sizes.in_channels,
+            "num_classes": dataset.sizes.num_classes,
             "patch_size": list(dataset.patch_size),
         },
     }
@@ -75,12 +73,16 @@ def noted_sizes(session: Mapping[str, Any]) -> InputSizes | None:
     )
 
 
-def data_split(dataset: PreprocessedDataset, fold: int) -> dict[str, list[str]]:
+def data_split(dataset: Data, fold: int) -> dict[str, list[str]]:
     """Return the cases that train and those that validate, as nnU-Net splits them.
 
     Source: github.com/MIC-DKFZ/nnUNet, nnunetv2/utilities/crossval_split.py (2.8.1): five folds of
-    scikit-learn's KFold, shuffled with seed 12345; done here without importing either.
+    scikit-learn's KFold, shuffled with seed 12345; done here without importing either. One's own
+    cases do not name those that train.
     """
+    if isinstance(dataset, OwnCases):
+        parts = {"validation": dataset.validation, "test": dataset.test}
+        return {part: list(cases) for part, cases in parts.items() if cases}
     file = dataset.folder / "splits_final.json"
     if file.is_file():
         chosen = json.loads(file.read_text(encoding="utf-8"))[fold]

@@ -3,21 +3,21 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from archspec.nnunet.dataset import PreprocessedDataset
 from search.space.space import Space
 from search.study.warm import Taken
 from search.trials.host import ONE_CPU, TrainingHost
+from search.trials.own import Data
 
 
 @dataclass(frozen=True, eq=False)
 class SearchTask:
-    """Search the space on the dataset, into the run folder, until `trials` trials have ended.
+    """Search the space on the data, into the run folder, until `trials` trials have ended.
 
     So many `seconds` after it starts no further trial is begun.
     """
 
     space: Space
-    dataset: PreprocessedDataset
+    dataset: Data
     folder: Path
     trials: int
     host: TrainingHost = ONE_CPU

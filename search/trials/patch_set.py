@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from archspec.files import make_folder, replacing, replacing_folder, write_text
 from archspec.nnunet.check_data import PATCHES, check_data
 from archspec.nnunet.dataset import PreprocessedDataset
-from archspec.nnunet.loss import PART_WEIGHTS, output_scales, output_weights
+from archspec.nnunet.loss import output_scales
 from archspec.nnunet.splits import read_folds, split_cases
 from archspec.training.step import Batch, autocast_dtype
 from blocks.base import SpecError
 from search.trials.batches import Loading, load_batches
 from search.trials.cases import CaseScores, Predicted, scores_by_case, scores_of_all
 from search.trials.host import ONE_CPU, TrainingHost
+from search.trials.outputs import OutputsLoss, targets_of_outputs
 
 
 class PatchSet:
@@ -64,17 +65,15 @@ class PatchSet:
         images, targets = self._stored["images"], self._stored["targets"]
         while True:
             chosen = np.random.randint(len(images), size=self._batch_size)
-            target = torch.from_numpy(targets[chosen]).float()
-            scales = output_scales(strides) if deep_supervision else [[1.0]]
-            outputs = [_scaled(target, scale).to(torch.int16) for scale in scales]
-            found = outputs if deep_supervision else outputs[0]
+            target = torch.from_numpy(targets[chosen]).to(torch.int16)
+            found = targets_of_outputs(target, strides) if deep_supervision else target
             yield torch.from_numpy(images[chosen]).float(), found
 
     def loss(self, strides: list[list[int]], *, deep_supervision: bool, kind: str) -> nn.Module:
         """Return Dice and cross-entropy as nnU-Net has them, but for a constant."""
         batch_dice = bool(self._dataset.settings.get("batch_dice", False))
         scales = output_scales(strides) if deep_supervision else [[1.0]]
-        return _Loss(kind, batch_dice=batch_dice, num_outputs=len(scales))
+        return OutputsLoss(kind, batch_dice=batch_dice, num_outputs=len(scales))
 
     def score(self, net: nn.Module, device: torch.device) -> dict[str, float]:
         """Return the mean validation Dice per class and group, and `mean` over the classes."""
@@ -101,45 +100,6 @@ class PatchSet:
                 )
             prediction: NDArray[Any] = logits[0].argmax(0).cpu().numpy()
             yield name, prediction, self._stored[f"labels {name}"]
-
-
-class _Loss(nn.Module):
-    """MONAI's Dice with cross-entropy; outputs are weighed as nnU-Net does."""
-
-    def __init__(self, kind: str, *, batch_dice: bool, num_outputs: int) -> None:
-        from monai.losses import DiceCELoss
-
-        super().__init__()
-        dice, cross_entropy = PART_WEIGHTS[kind]
-        self.loss = DiceCELoss(
-            include_background=False,
-            to_onehot_y=True,
-            softmax=True,
-            batch=batch_dice,
-            smooth_nr=1e-5,
-            smooth_dr=1e-5,
-            lambda_dice=dice,
-            lambda_ce=cross_entropy,
-        )
-        self.weights = output_weights(num_outputs)
-
-    def forward(self, logits: Any, target: Any) -> Tensor:
-        if isinstance(logits, Tensor):
-            logits, target = [logits], [target]
-        losses = [
-            weight * self.loss(one.float(), wanted.long())
-            for weight, one, wanted in zip(self.weights, logits, target, strict=True)
-            if weight
-        ]
-        return torch.stack(losses).sum()
-
-
-def _scaled(target: Tensor, scale: list[float]) -> Tensor:
-    """Return the target at an output's grid, as nnU-Net takes it there."""
-    if all(factor == 1 for factor in scale):
-        return target
-    size = [round(length * factor) for length, factor in zip(target.shape[2:], scale, strict=True)]
-    return nn.functional.interpolate(target, size, mode="nearest-exact")
 
 
 def pack(

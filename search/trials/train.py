@@ -21,7 +21,7 @@ from archspec.training.step import Stepper, autocast_dtype
 from archspec.training.waits import Waits
 from blocks.errors import reason
 from search.trials.batches import Loading, load_batches
-from search.trials.cases import Cases, CaseScores
+from search.trials.cases import CaseScores, TrialCases
 from search.trials.checkpoint import (
     CHECKPOINT,
     CheckpointError,
@@ -116,7 +116,7 @@ class Segment:
 def train(
     task: TrialTask,
     planned: Plan,
-    data: Cases,
+    data: TrialCases,
     device: torch.device,
     report: Callable[[Rung], None],
     loading: Loading = Loading(),  # noqa: B008
@@ -231,7 +231,7 @@ def _rung(segment: Segment, scores: dict[str, float], last: Rung | None) -> Rung
 
 
 def score_trained(
-    task: TrialTask, planned: Plan, data: Cases, device: torch.device
+    task: TrialTask, planned: Plan, data: TrialCases, device: torch.device
 ) -> tuple[CaseScores, CaseScores]:
     """Return the scores of the validation and the test cases, with the last checkpoint's weights.
 
@@ -254,7 +254,7 @@ def _set_training(net: SegNet, deep_supervision: bool) -> None:
     net.decoder.deep_supervision = deep_supervision
 
 
-def _scores(net: SegNet, data: Cases, device: torch.device) -> dict[str, float]:
+def _scores(net: SegNet, data: TrialCases, device: torch.device) -> dict[str, float]:
     net.decoder.deep_supervision = False
     return data.score(net, device)
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from archspec.files import write_text
 from archspec.nnunet.check_data import PATCHES
-from archspec.nnunet.dataset import PreprocessedDataset
 from blocks.errors import reason
+from search.trials.own import Data, OwnCases
 
 if TYPE_CHECKING:
-    from search.trials.cases import Cases, CaseScores
+    from search.trials.cases import CaseScores, TrialCases
     from search.trials.latency import Latency
     from search.trials.train import Rung, TrialTask
 
@@ -41,7 +41,7 @@ class Beats(Protocol):
 class WorkerSettings:
     """What all trials of a run share."""
 
-    dataset: PreprocessedDataset
+    dataset: Data
     fold: int
     batch_size: int
     threads: int
@@ -104,17 +104,20 @@ def _work(connection: Connection, settings: WorkerSettings, device: str, beats: 
 
 
 @lru_cache(maxsize=1)
-def _data(settings: WorkerSettings) -> "Cases":
-    """Open the dataset once per worker; a patch set does not need nnU-Net."""
+def _data(settings: WorkerSettings) -> "TrialCases":
+    """Open the data once per worker; a patch set and cases of one's own do not need nnU-Net."""
+    dataset = settings.dataset
+    if isinstance(dataset, OwnCases):
+        return dataset.make()
     from search.trials.patch_set import PatchSet
 
-    kind: Callable[..., Cases] = PatchSet
-    if not (settings.dataset.data_folder / PATCHES).is_file():
+    kind: Callable[..., TrialCases] = PatchSet
+    if not (dataset.data_folder / PATCHES).is_file():
         from search.trials.nnunet_data import TrialData
 
         kind = TrialData
     return kind(
-        settings.dataset,
+        dataset,
         fold=settings.fold,
         batch_size=settings.batch_size,
         held_out=settings.held_out,

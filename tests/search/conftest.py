@@ -1,7 +1,9 @@
 """A search that does not train, and a small phantom, preprocessed by real nnU-Net."""
 
+import importlib.util
 import os
 import runpy
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import optuna
 import pytest
 
 import search.retrain.retrain
+import search.study.run
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.phantom.dataset import write_dataset
 from archspec.phantom.reach import ReachTask
@@ -184,3 +187,26 @@ def in_place_of_workers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None
         monkeypatch.setattr(search.retrain.retrain, "WorkerPool", make)
 
     return use
+
+
+@pytest.fixture(scope="session")
+def imported() -> Callable[[Path], Any]:
+    """Return a function that imports a file by its name, so that what it defines can be pickled."""
+
+    def load(file: Path) -> Any:
+        if file.stem not in sys.modules:
+            spec = importlib.util.spec_from_file_location(file.stem, file)
+            assert spec is not None and spec.loader is not None
+            sys.modules[file.stem] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[file.stem])
+        return sys.modules[file.stem]
+
+    return load
+
+
+@pytest.fixture
+def in_this_process(imported: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have searches and retrainings train here, one at a time: processes would cost seconds."""
+    pool = imported(Path(__file__).with_name("inline_pool.py")).InlinePool
+    for module in (search.study.run, search.retrain.retrain):
+        monkeypatch.setattr(module, "WorkerPool", pool)

@@ -59,8 +59,8 @@ def test_parameters_are_the_options_of_the_verb() -> None:
         {"patch_size": "patch", "batch_size": "batch"}.get(name, name): parameter
         for name, parameter in inspect.signature(search.run).parameters.items()
     }
-    assert set(function) - {"on_event"} == set(verb) - ONLY_THE_VERBS
-    for name in set(function) - {"on_event", "data", "trials", "out", "overrides"}:
+    assert set(function) - {"on_event", "cases"} == set(verb) - ONLY_THE_VERBS
+    for name in set(function) - {"on_event", "cases", "data", "trials", "out", "overrides"}:
         assert function[name].default == verb[name].default, name
 
 
