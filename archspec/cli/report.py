@@ -1,4 +1,4 @@
-"""Verbs about searches that have run: report, best, control."""
+"""Verbs about searches that run or have run: status, report, best, control."""
 
 import json
 from pathlib import Path
@@ -13,9 +13,18 @@ Run = Annotated[Path, typer.Argument(help="A run folder, as `archspec search --o
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
+    app.command()(status)
     app.command()(report)
     app.command()(best)
     app.command()(control)
+
+
+def status(run: Run, json_: Json = False) -> None:
+    """Say how a search stands, running or not: its trials, the best so far, the time left."""
+    from search.report.status import read_status
+
+    found = read_status(run)
+    print(json.dumps(found.to_json()) if json_ else found.text())
 
 
 def report(

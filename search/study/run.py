@@ -98,7 +98,8 @@ def run(
             if has_study(folder, writing=True):
                 open_study(folder)  # damage is told before anything is written
             _write_record(folder, record)
-            note_session(folder, dataset, host, space.settings.recorded().get("sampler"))
+            sampler = space.settings.recorded().get("sampler")
+            note_session(folder, dataset, host, sampler, trials=task.trials, seconds=task.seconds)
             storage = open_storage(folder, create=True)
             study = _open_study(folder, storage, space, record)
             search = SearchLoop(task, study, on_event)

@@ -27,10 +27,19 @@ SESSIONS = "sessions.jsonl"
 _DISTRIBUTIONS = ("archspec-seg", "torch", "nnunetv2", "optuna", "numpy", "numba", "triton")
 
 
-def note_session(folder: Path, dataset: Data, host: TrainingHost, sampler: Any = None) -> None:
+def note_session(
+    folder: Path,
+    dataset: Data,
+    host: TrainingHost,
+    sampler: Any = None,
+    *,
+    trials: int | None = None,
+    seconds: float | None = None,
+) -> None:
     """Add a line: date, command, versions, devices, cases of each part, sizes of the networks.
 
-    And the sampler, as a space writes it, where it is not the usual one.
+    And the sampler, as a space writes it, where it is not the usual one; the trials asked for, and
+    the seconds after which none is begun.
     """
     record: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -46,8 +55,8 @@ def note_session(folder: Path, dataset: Data, host: TrainingHost, sampler: Any =
             "patch_size": list(dataset.patch_size),
         },
     }
-    if sampler is not None:
-        record["sampler"] = sampler
+    asked = {"sampler": sampler, "trials": trials, "seconds": seconds}
+    record |= {name: value for name, value in asked.items() if value is not None}
     append_line(folder / SESSIONS, record)
 
 

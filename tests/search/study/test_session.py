@@ -28,6 +28,7 @@ def test_every_start_is_noted(
     first, second = read_sessions(out)
     assert first["command"] == "archspec search 'a b.yaml'"
     assert second["command"] == "python -m archspec search --resume"
+    assert (first["trials"], second["trials"]) == (2, 3)
     assert len(second["devices"]) == 2 and second["threads"] == 3
     assert first["scan_backend"].startswith("the first that works of numba, ")
     assert second["scan_backend"] == "kscan (ARCHSPEC_SCAN)"
