@@ -4,6 +4,7 @@ import pickle
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from archspec.network.input_sizes import InputSizes
@@ -145,8 +146,10 @@ def _check_pickle(given: Any) -> None:
             where="cases",
             suggestion="give a function of a module that makes them there",
         ) from None
-    home = given if isinstance(given, type) or hasattr(given, "__qualname__") else type(given)
-    if home.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__"):
+    made_by = getattr(given, "func", given)  # of a functools.partial
+    home = made_by if hasattr(made_by, "__qualname__") else type(made_by)
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if home.__module__ == "__main__" and (file is None or not Path(file).is_file()):
         raise SpecError(
             "are of an interactive session, whose classes the processes that train do not find",
             where="cases",

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,20 @@ def test_cases_that_are_none(squares: type[Any], changes: dict[str, Any], told: 
         setattr(cases, name, value)
     with pytest.raises(SpecError, match=told):
         own_cases(cases)
+
+
+def test_cases_of_an_interactive_session(
+    squares: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = type("Typed", (squares,), {"__module__": "__main__", "__qualname__": "Typed"})
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "Typed", typed, raising=False)
+    monkeypatch.setattr(main, "__file__", __file__, raising=False)
+    assert own_cases(typed).name == "squares"
+    monkeypatch.setattr(main, "__file__", "<stdin>")
+    for given in (typed, typed(), functools.partial(typed, tests=1)):
+        with pytest.raises(SpecError, match="cases: are of an interactive session"):
+            own_cases(given)
 
 
 def test_what_cases_decide_is_not_asked_for(
