@@ -104,7 +104,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         "archspec.nnunet.from_plans.tree_of_dataset",
         "archspec.network.convert.read_checkpoint",
         "archspec.phantom.dataset._write_cases",
-        "search.study.run.check_data",
+        "search.study.run.check",
         "search.retrain.retrain._Runner",
     ):
         monkeypatch.setattr(name, work)
