@@ -14,7 +14,7 @@ blank := $(subst ,, )
 BIN := $(VENV)/bin
 STAMP := $(subst $(blank),\$(blank),$(VENV))/.installed
 
-.PHONY: demo test test-long fuzz test-gpu smoke smoke-here lint format golden clean
+.PHONY: demo test test-long fuzz test-gpu smoke smoke-here lint format docs golden clean
 
 demo: $(STAMP)
 	"$(BIN)"/archspec demo --out runs/demo --force
@@ -53,6 +53,12 @@ lint: $(STAMP)
 format: $(STAMP)
 	"$(BIN)"/ruff check --fix .
 	"$(BIN)"/ruff format .
+
+# The site, in build/site; a link or a name that leads nowhere fails.
+docs: $(STAMP)
+	"$(BIN)"/python -m pip install --quiet -c "$(VENV)"/torch.txt -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 "$(BIN)"/python -m mkdocs build --strict --quiet
+	@echo "the site is build/site/index.html"
 
 golden: $(STAMP)
 	ARCHSPEC_GOLDEN=write "$(BIN)"/python -m pytest tests/archspec/costs/test_text.py tests/archspec/scoring/test_page.py \
