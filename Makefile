@@ -14,7 +14,7 @@ blank := $(subst ,, )
 BIN := $(VENV)/bin
 STAMP := $(subst $(blank),\$(blank),$(VENV))/.installed
 
-.PHONY: demo test test-long fuzz test-gpu smoke smoke-here lint format docs golden clean
+.PHONY: demo test test-long fuzz test-gpu smoke smoke-here lint format docs release golden clean
 
 demo: $(STAMP)
 	"$(BIN)"/archspec demo --out runs/demo --force
@@ -60,6 +60,24 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 "$(BIN)"/python -m mkdocs build --strict --quiet
 	@echo "the site is build/site/index.html"
 
+# Build from a clean source archive, check, install the wheel in an environment of its own and use it
+# there, away from the clone. Uploading is left to whoever releases: CONTRIBUTING.md.
+release: $(STAMP)
+	rm -rf dist build/release build/lib build/bdist.*
+	"$(BIN)"/python -m pip install --quiet -c "$(VENV)"/torch.txt -c constraints.txt -e ".[release]"
+	"$(BIN)"/python -m build --outdir dist
+	"$(BIN)"/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/release
+	build/release/bin/python -m pip install --quiet --upgrade pip
+	build/release/bin/python -m pip install --quiet $(TORCH)
+	build/release/bin/python -m pip install --quiet dist/*.whl
+	cd build/release && bin/archspec --version && bin/archspec describe unet >/dev/null && bin/archspec validate demo \
+		&& bin/python -c 'import archspec, torch; \
+		net = archspec.build("mamba-unet", in_channels=1, num_classes=2, patch_size=(32, 32, 32)); \
+		print("a network of the wheel:", tuple(net(torch.zeros(1, 1, 32, 32, 32)).shape))'
+	rm -rf build/release
+	@echo "dist/ is ready"
+
 golden: $(STAMP)
 	ARCHSPEC_GOLDEN=write "$(BIN)"/python -m pytest tests/archspec/costs/test_text.py tests/archspec/scoring/test_page.py \
 		tests/search/report/test_golden.py
@@ -67,7 +85,7 @@ golden: $(STAMP)
 		"$(BIN)"/archspec fidelity $$name > tests/golden/fidelity/$$name.txt || exit 1; done
 
 clean:
-	rm -rf "$(VENV)" runs/demo build *.egg-info
+	rm -rf "$(VENV)" runs/demo build dist *.egg-info
 
 # torch first, so that its variant is the user's choice, and then held: the newest torchvision, which
 # timm asks for, would bring its own. A torch whose torchvision comes from another
