@@ -11,6 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from archspec.text import command_line
 from search.report.trials import STATES, ReportTrial, front_of, read_trials
+from search.retrain.confirm import TABLE
+from search.retrain.confirmation import RESULT
+from search.retrain.retrain import sign_of_life
 from search.space.objectives import COSTS, Objectives
 from search.study.damage import DATABASE
 from search.study.session import read_sessions
@@ -18,7 +21,7 @@ from search.study.storage import GRACE, open_run
 from search.study.trial_record import TrialRecord
 from search.trials.train import METRICS
 
-Activity = Literal["running", "ended", "stands still"]
+Activity = Literal["running", "confirming", "ended", "stands still"]
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,18 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Confirming:
+    """How many trainings of the front with new seeds the folder holds, and how many ended."""
+
+    ended: int
+    trainings: int
+
+
+@dataclass(frozen=True)
 class Status:
     """What a run folder tells of its search.
 
+    It is `confirming` while its front is trained again, whatever became of the search before.
     `asked` are the trials that it was last started for, None where a release did not note them.
     `states` counts trials by what became of them. `best` is the network of the highest Dice, and
     `cheapest` has that of the front for each cost. `silent` are the seconds since anything was
@@ -63,6 +75,7 @@ class Status:
     cheapest: Mapping[str, Point]
     silent: float
     left: float | None
+    confirming: Confirming | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -84,7 +97,10 @@ class Status:
             lines.append(f"best Dice: {_point(self.best)}")
         for name, point in self.cheapest.items():
             lines.append(f"front, least {COSTS[name].head}: {_point(point)}")
-        if self.activity == "running":
+        if self.confirming is not None:
+            again = self.confirming
+            lines.append(f"the front, trained again: {again.ended} of {again.trainings} ended")
+        elif self.activity == "running":
             told = (
                 "known after the first trial" if self.left is None else f"about {_time(self.left)}"
             )
@@ -109,10 +125,13 @@ def read_status(folder: Path, *, now: datetime.datetime | None = None) -> Status
     trials, sessions = read_trials(folder, study, record), read_sessions(folder)
     last = sessions[-1] if sessions else {}
     asked, ended = _number(last, "trials"), sum(trial.trained for trial in trials)
+    confirming = _confirming(folder, now)
     silent = max(now.timestamp() - _last_written(folder), 0.0)
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     activity: Activity = "stands still"
-    if running and silent <= GRACE:
+    if confirming is not None:
+        activity = "confirming"
+    elif running and silent <= GRACE:
         activity = "running"
     elif asked is not None and ended >= asked:
         activity = "ended"
@@ -139,13 +158,39 @@ def read_status(folder: Path, *, now: datetime.datetime | None = None) -> Status
         cheapest=cheapest,
         silent=silent,
         left=_left(trials, last, now) if activity == "running" else None,
+        confirming=confirming,
     )
 
 
 def _last_written(folder: Path) -> float:
-    """Return when anything that a running search writes was written: its heartbeat, or a rung."""
-    files = [folder / DATABASE, *folder.glob(f"trials/*/{METRICS}")]
-    return max(file.stat().st_mtime for file in files)
+    """Return when anything that a running search writes was written: its heartbeat, or a rung.
+
+    Or the sign of life of a confirmation.
+    """
+    files = [folder / DATABASE, *folder.glob(f"trials/*/{METRICS}"), sign_of_life(folder / TABLE)]
+    return max(_written(file) for file in files)
+
+
+def _written(file: Path) -> float:
+    """Return when; long ago where there is no file."""
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return -math.inf
+
+
+def _confirming(folder: Path, now: datetime.datetime) -> Confirming | None:
+    """Return how far a confirmation is; None where none gave a sign of life since the last result.
+
+    Nor where the last sign is older than `GRACE`.
+    """
+    beat = _written(sign_of_life(folder / TABLE))
+    if now.timestamp() - beat > GRACE or _written(folder / RESULT) >= beat:
+        return None
+    table = folder / TABLE
+    ended = table.read_bytes().count(b"\n") if table.is_file() else 0
+    kept = sum(path.is_dir() for path in table.with_suffix("").glob("*"))
+    return Confirming(ended, max(kept, ended))
 
 
 def _left(

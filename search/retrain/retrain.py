@@ -5,7 +5,9 @@ of what it was training, and never repeats what has a line.
 """
 
 import math
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,13 +113,18 @@ def retrain(
     make_folder(table.parent)
     check_writable(table)
     try:
-        with FileLock(table.with_suffix(".lock"), timeout=0):
+        with FileLock(sign_of_life(table), timeout=0):
             runner = _Runner(jobs, table, settings, rung_steps, checkpoint_every, on_progress)
             return runner.run(devices, make_engine or WorkerPool)
     except Timeout:
         raise SpecError(
             "another process is writing it", where=table, suggestion="wait for its end"
         ) from None
+
+
+def sign_of_life(table: Path) -> Path:
+    """Return the file whose date is fresh while somebody trains for the table; it locks it."""
+    return table.with_suffix(".lock")
 
 
 def read_trained(table: Path) -> list[Trained]:
@@ -193,6 +200,8 @@ class _Runner:
             self._show("", f"{len(waiting)} of {len(self.jobs)} trainings to do")
             with make_engine(self.settings, list(devices)[: len(waiting)]) as engine:
                 while waiting or engine.num_busy:
+                    with suppress(OSError):  # only who looks on would miss it
+                        os.utime(sign_of_life(self.table))
                     while waiting and engine.num_idle:
                         engine.submit(waiting.pop(0))
                     for message in engine.messages():

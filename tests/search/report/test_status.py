@@ -10,9 +10,14 @@ from typing import Any
 
 import pytest
 
+import search.retrain.confirm
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.report.status import Status, read_status
+from search.report.write import report_json
+from search.retrain.confirm import TABLE, confirm
+from search.retrain.confirmation import RESULT
+from search.retrain.retrain import sign_of_life
 from search.study.session import read_sessions
 from search.study.storage import GRACE
 
@@ -84,6 +89,40 @@ def test_a_search_that_has_ended(
         "costs": {"gflops": best["gflops"]},
     }
     assert found["cheapest"]["flops"]["trial"] == cheapest["trial"]
+
+
+def test_a_front_that_is_trained_again(
+    searched: tuple[Path, list[Any]],
+    fakes: SimpleNamespace,
+    tmp_path: Path,
+    scoring_pool: Callable[..., Any],
+    in_place_of_workers: Callable[[Any], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, _ = searched
+    dataset = fakes.fake_dataset(tmp_path / "preprocessed", cases=5)
+    monkeypatch.setattr(search.retrain.confirm, "find_dataset", lambda *_, **__: dataset)
+    in_place_of_workers(scoring_pool(lambda *_: 0.5))
+    seen: list[tuple[str, Status]] = []
+    confirm(out, seeds=2, on_progress=lambda one: seen.append((one.text, read_status(out))))
+    told = [found for text, found in seen if text == "trained and scored"]
+    trainings = 2 * sum(state == "front" for state in states(out))
+    counted = [(one.confirming.ended, one.confirming.trainings) for one in told if one.confirming]
+    assert counted == [(ended, trainings) for ended in range(1, trainings + 1)]
+    assert {found.activity for found in told} == {"confirming"}
+    lines = told[0].text().splitlines()
+    assert lines[0].startswith("tiny on Dataset901_X: confirming, last sign of life")
+    assert lines[-1] == f"the front, trained again: 1 of {trainings} ended"
+    assert read_status(out).activity == "ended"
+    (out / RESULT).unlink()  # as when it was killed
+    assert read_status(out).activity == "confirming"
+    lock = sign_of_life(out / TABLE)
+    silent = datetime.datetime.fromtimestamp(lock.stat().st_mtime + GRACE + 1, datetime.UTC)
+    assert read_status(out, now=silent).activity == "ended"
+
+
+def states(run: Path) -> list[str]:
+    return [trial["state"] for trial in report_json(run)["trials"]]
 
 
 def test_a_run_of_an_earlier_release(tmp_path: Path) -> None:

@@ -32,9 +32,9 @@ FILES = (
     "trials/0001/metrics.jsonl",
 )
 READ = {
-    "study.db": ("report", "json", "best", "confirm", "control", "search"),
-    "run.json": ("report", "json", "best", "confirm", "control", "search"),
-    "sessions.jsonl": ("report", "json"),
+    "study.db": ("report", "json", "best", "confirm", "control", "search", "status"),
+    "run.json": ("report", "json", "best", "confirm", "control", "search", "status"),
+    "sessions.jsonl": ("report", "json", "status"),
     "confirmed.json": ("report", "json"),
     "confirm/trainings.jsonl": ("confirm",),
     "trials/0001/spec.yaml": ("best", "confirm"),
@@ -111,6 +111,7 @@ def call(
         "best": ("best", run, "-o", tmp_path / "best.yaml", "--force"),
         "confirm": ("confirm", run, "--seeds", 2, "--device", "cpu"),
         "control": ("control", run, whole),
+        "status": ("status", run),
         "search": ("search", RELEASE / "space.yaml", *search_options, "--device", "cpu"),
     }
 
