@@ -19,9 +19,10 @@ from search.report.plotly import (
     figure,
     hover_text,
     log_axis,
+    within,
 )
-from search.report.trials import ReportTrial, State, front_of
-from search.space.objectives import Objectives
+from search.report.trials import ReportTrial, State, front_of, heights_of
+from search.space.objectives import COSTS, Objectives
 
 USUAL = Objectives()
 Mark = tuple[int, float, float, float]
@@ -47,6 +48,7 @@ SYMBOLS: dict[State, str] = {
     "failed": "cross",
 }
 _NAMES: dict[State, str] = {"stopped": "stopped at a rung (its Dice there)"}
+OFF = "stopped, Dice beyond this axis: at its border"
 WITHOUT_DICE: tuple[State, ...] = ("over limit", "failed")
 _WIDTH_OF_LABEL = 0.04  # of the axis; labels closer than this would cover each other
 
@@ -57,12 +59,14 @@ def pareto_figure(
     curves: Sequence[WidthCurve] = (),
     baselines: Sequence[Baseline] = (),
     objectives: Objectives = USUAL,
+    against: str | None = None,
 ) -> Figure:
-    """Return Dice against the first cost; below it, at their cost, the trials that have no Dice.
+    """Return Dice against a cost; below it, at their cost, the trials that have no Dice.
 
-    `confirmed` adds the front as it was trained again, `curves` and `baselines` the lines to beat.
+    The first of the objectives, or another that was measured. `confirmed` adds the front as it was
+    trained again, `curves` and `baselines` the lines to beat.
     """
-    name = objectives.costs[0]
+    name = objectives.costs[0] if against is None else against
 
     def cost(trial: ReportTrial) -> float | None:
         return trial.cost(name)
@@ -70,17 +74,16 @@ def pareto_figure(
     scored = [t for t in trials if cost(t) and t.dice is not None and t.state in COLORS]
     others = [t for t in trials if cost(t) and t.dice is None and t.state in WITHOUT_DICE]
     costs = [cost(t) or 1.0 for t in [*scored, *others]]
-    x = log_axis(costs, objectives.first_cost.title)
-    marks = marks_at(confirmed, trials, objectives) if confirmed is not None else []
-    heights = [t.dice or 0.0 for t in scored]
+    x = log_axis(costs, COSTS[name].title)
+    marks = marks_at(confirmed, trials, name) if confirmed is not None else []
+    heights = heights_of(scored)
     heights += [end for _, _, mean, spread in marks for end in (mean - spread, mean + spread)]
     heights += [baseline.dice for baseline in baselines]
     title = f"validation {objectives.dice_label}"
-    y: Axis = {"title": {"text": title}, "range": list(dice_range(heights))}
-    data = [
-        _points(state, [t for t in scored if t.state == state], cost, _dice)
-        for state in ("dominated", "stopped")
-    ]
+    ends = dice_range(heights)
+    y: Axis = {"title": {"text": title}, "range": list(ends)}
+    data = [_points("dominated", [t for t in scored if t.state == "dominated"], cost, _dice)]
+    data += _stopped(scored, cost, ends)
     data += [_curve_line(curve, cost) for curve in curves]
     data += [
         {**_baseline_line(baseline, x["range"]), "showlegend": index == 0}
@@ -88,7 +91,7 @@ def pareto_figure(
     ]
     front = front_of(scored)
     line = _front_line(front, x["range"], y["range"], cost)
-    if len(objectives.costs) > 1:  # steps would say that what is behind another is not on it
+    if objectives.costs != (name,):  # steps would say that what is behind another is not on it
         line |= {"mode": "markers+text"}
     data.append(line)
     anchors = [t for t in scored if t.anchor]
@@ -126,17 +129,18 @@ def pareto_figure(
 
 def _curve_line(curve: WidthCurve, cost: Callable[[ReportTrial], float | None]) -> dict[str, Any]:
     """Return what nnU-Net planned, by width: each point called what it is, the last to its left."""
-    sides = ["bottom right"] * (len(curve.points) - 1) + ["bottom left"]
+    points = [point for point in curve.points if cost(point)]
+    sides = ["bottom right"] * (len(points) - 1) + ["bottom left"]
     return {
-        **_points("front", curve.points, cost, _dice),
+        **_points("front", points, cost, _dice),
         "mode": "lines+markers+text",
         "name": html.escape(f"{curve.plans} by width: to beat"),
         "line": {"color": PLANNED, "width": 2, "dash": "dash"},
         "marker": {"symbol": "square", "color": PLANNED, "size": 8},
-        "text": [html.escape(curve.label(point)) for point in curve.points],
-        "textposition": sides[-len(curve.points) :],
+        "text": [html.escape(curve.label(point)) for point in points],
+        "textposition": sides[-len(points) :] if points else [],
         "textfont": {"color": PLANNED, "size": 12},
-        "hovertext": [hover_text(point) for point in curve.points],
+        "hovertext": [hover_text(point) for point in points],
         "hovertemplate": "%{hovertext}<extra></extra>",
     }
 
@@ -160,12 +164,19 @@ def _baseline_line(baseline: Baseline, x_range: Sequence[float]) -> dict[str, An
     }
 
 
-def marks_at(
-    confirmed: Confirmed, trials: Sequence[ReportTrial], objectives: Objectives
-) -> list[Mark]:
-    """Return the marks of the front trained again, at the first cost in place of GFLOPs."""
-    at = {trial.number: trial.cost(objectives.costs[0]) or 1.0 for trial in trials}
-    return [(number, at.get(number, x), mean, sd) for number, x, mean, sd in confirmed.marks()]
+def axes_of(trials: Sequence[ReportTrial], objectives: Objectives) -> list[str]:
+    """Return the costs that the front can be shown against, the first of the objectives first.
+
+    Its others, and FLOPs and latency, where the whole front has them.
+    """
+    front, names = front_of(trials), (*objectives.costs, "flops", "latency")
+    return [name for name in dict.fromkeys(names) if all(trial.cost(name) for trial in front)]
+
+
+def marks_at(confirmed: Confirmed, trials: Sequence[ReportTrial], cost: str) -> list[Mark]:
+    """Return the marks of the front trained again, at a cost in place of GFLOPs."""
+    at = {trial.number: trial.cost(cost) for trial in trials}
+    return [(n, place, mean, sd) for n, _, mean, sd in confirmed.marks() if (place := at.get(n))]
 
 
 def _again(confirmed: Confirmed, marks: Sequence[Mark]) -> dict[str, Any]:
@@ -194,15 +205,17 @@ def latency_figure(trials: Sequence[ReportTrial]) -> Figure | None:
     if not timed:
         return None
     seconds = [t.seconds_per_step or 1.0 for t in timed]
-    data = []
+    ends = dice_range(heights_of(timed))
+    data = _stopped(timed, _step_seconds, ends)
     for state in ("front", "dominated", "stopped"):
         found = [t for t in timed if t.state == state]
-        left = _points(state, found, _step_seconds, _dice)
+        if state != "stopped":
+            data.append(_points(state, found, _step_seconds, _dice))
         right = _points(state, found, _gflops, _step_seconds)
-        data += [left, {**right, "xaxis": "x2", "yaxis": "y2", "showlegend": False}]
+        data.append({**right, "xaxis": "x2", "yaxis": "y2", "showlegend": False})
     layout = {
         "xaxis": {**log_axis(seconds, STEP_SECONDS), "domain": [0, 0.44]},
-        "yaxis": {"title": {"text": DICE}, "range": list(dice_range(t.dice or 0.0 for t in timed))},
+        "yaxis": {"title": {"text": DICE}, "range": list(ends)},
         "xaxis2": {
             **log_axis([t.gflops or 1.0 for t in timed], GFLOPS),
             "domain": [0.56, 1],
@@ -212,6 +225,23 @@ def latency_figure(trials: Sequence[ReportTrial]) -> Figure | None:
         "height": 400,
     }
     return figure([trace for trace in data if trace["x"]], layout)
+
+
+def _stopped(
+    trials: Sequence[ReportTrial],
+    x: Callable[[ReportTrial], float | None],
+    ends: tuple[float, float],
+) -> list[dict[str, Any]]:
+    """Return the stopped trials, and at the border of the axis those whose Dice is beyond it."""
+    stopped = [t for t in trials if t.state == "stopped"]
+    seen = [t for t in stopped if within(t.dice or 0.0, ends)]
+    beyond = [t for t in stopped if t not in seen]
+    off = _points("stopped", beyond, x, lambda t: min(max(t.dice or 0.0, ends[0]), ends[1]))
+    off["marker"] = {**off["marker"], "symbol": "triangle-down"}
+    return [
+        _points("stopped", seen, x, _dice),
+        {**off, "name": OFF, "cliponaxis": False},
+    ]
 
 
 def _gflops(trial: ReportTrial) -> float | None:

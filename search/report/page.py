@@ -7,7 +7,7 @@ from typing import Any
 from search.report.baseline import Baseline
 from search.report.confirmed import Confirmed
 from search.report.curve import Standing, width_curves
-from search.report.figures import latency_figure, pareto_figure
+from search.report.figures import axes_of, latency_figure, pareto_figure
 from search.report.panels import classes_figure, flops_figure, hypervolume_figure
 from search.report.plotly import Figure
 from search.report.summary import Change, Differences, budget, hypervolume_history, reasons
@@ -50,8 +50,12 @@ def render_page(
     curves = width_curves(trials)
     objectives = record.objectives
     drawn = [one for one in curves if one.points]
+    axes = axes_of(trials, objectives)
     figures: dict[str, Figure | None] = {
-        "pareto": pareto_figure(trials, shown, drawn, baselines, objectives),
+        _pareto(name, axes): pareto_figure(trials, shown, drawn, baselines, objectives, name)
+        for name in axes
+    }
+    figures |= {
         "hypervolume": hypervolume_figure(history),
         "flops": flops_figure(front, [differences.flops_by_kind(trial) for trial in front]),
         "latency": latency_figure(trials),
@@ -67,6 +71,7 @@ def render_page(
         record=record,
         settings=record.settings,
         objectives=objectives,
+        axes=[(_pareto(name, axes), COSTS[name].title) for name in axes],
         other_costs=[(name, COSTS[name].head) for name in objectives.other_costs],
         sessions=sessions,
         split=last.get("split", {}),
@@ -88,6 +93,11 @@ def render_page(
         figures={name: found for name, found in figures.items() if found is not None},
         plotly_js=Markup(get_plotlyjs()),
     )
+
+
+def _pareto(cost: str, axes: Sequence[str]) -> str:
+    """Return the name of the figure against a cost; that of the first has its place on the page."""
+    return "pareto" if cost == axes[0] else f"pareto against {cost}"
 
 
 def _entry(differences: Differences, trial: ReportTrial) -> _Entry:

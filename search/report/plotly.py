@@ -30,6 +30,8 @@ def hover_text(trial: ReportTrial) -> str:
     costs = [f"{trial.gflops:.4g} GFLOPs"] if trial.gflops else []
     costs += [f"{trial.costs.params:,} parameters"] if trial.costs.params else []
     lines += [", ".join(costs)] if costs else []
+    if trial.costs.calibrated:
+        lines.append(f"latency of {trial.costs.calibrated:.3g} calibrations")
     if trial.seconds_per_step:
         lines.append(f"{trial.seconds_per_step:.3g} s per step")
     shown = list(trial.choices.items())[:8]
@@ -107,6 +109,11 @@ def dice_range(values: Iterable[float]) -> tuple[float, float]:
     low, high = min(known), max(known)
     margin = max(0.07 * (high - low), 0.01)
     return max(low - margin, -0.02), min(high + margin, 1.02)
+
+
+def within(value: float, ends: tuple[float, float]) -> bool:
+    """Say whether an axis of these ends shows the value."""
+    return ends[0] <= value <= ends[1]
 
 
 def apart(points: Iterable[tuple[float, float]], dx: float, dy: float) -> list[int]:

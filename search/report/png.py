@@ -12,14 +12,15 @@ from search.report.curve import WidthCurve
 from search.report.figures import (
     AGAIN,
     COLORS,
+    OFF,
     PLANNED,
     TRAINED,
     USUAL,
     WITHOUT_DICE,
     marks_at,
 )
-from search.report.plotly import apart, dice_range, log_range, log_ticks
-from search.report.trials import ReportTrial, State, front_of
+from search.report.plotly import apart, dice_range, log_range, log_ticks, within
+from search.report.trials import ReportTrial, State, front_of, heights_of
 from search.space.objectives import Objectives
 
 _MARKERS: dict[State, str] = {
@@ -111,15 +112,19 @@ def _draw_scored(
     objectives: Objectives,
 ) -> None:
     first = objectives.costs[0]
-    marks = marks_at(confirmed, scored, objectives) if confirmed is not None else []
-    heights = [*lines, *(t.dice or 0.0 for t in scored)]
+    marks = marks_at(confirmed, scored, first) if confirmed is not None else []
+    heights = [*lines, *heights_of(scored)]
     heights += [end for _, _, mean, spread in marks for end in (mean - spread, mean + spread)]
     bottom, top = dice_range(heights)
     states: tuple[State, State] = ("dominated", "stopped")
     for state in states:
         found = [t for t in scored if t.state == state]
-        if found:
-            _scatter(axes, state, found, [t.dice for t in found], first)
+        seen = [t for t in found if t.done or within(t.dice or 0.0, (bottom, top))]
+        if seen:
+            _scatter(axes, state, seen, [t.dice for t in seen], first)
+        if beyond := [t for t in found if t not in seen]:
+            at = [min(max(t.dice or 0.0, bottom), top) for t in beyond]
+            _scatter(axes, state, beyond, at, first, label=OFF, clip_on=False, edgecolors="black")
     front = front_of(scored)
     x, y = [t.cost(first) or 1.0 for t in front], [t.dice or 0.0 for t in front]
     axes.plot(
@@ -207,12 +212,8 @@ def _draw_others(
 
 
 def _scatter(
-    axes: Any, state: State, found: Sequence[ReportTrial], heights: Any, cost: str
+    axes: Any, state: State, found: Sequence[ReportTrial], heights: Any, cost: str, **looks: Any
 ) -> None:
-    axes.scatter(
-        [t.cost(cost) for t in found],
-        heights,
-        color=COLORS[state],
-        marker=_MARKERS[state],
-        label="stopped (Dice at its rung)" if state == "stopped" else state,
-    )
+    label = "stopped (Dice at its rung)" if state == "stopped" else state
+    looks = {"color": COLORS[state], "marker": _MARKERS[state], "label": label, **looks}
+    axes.scatter([t.cost(cost) for t in found], heights, **looks)

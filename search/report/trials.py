@@ -159,6 +159,16 @@ def read_trials(folder: Path, study: optuna.Study, run: RunRecord) -> tuple[Repo
     return tuple(trials)
 
 
+def heights_of(trials: Sequence[ReportTrial]) -> list[float]:
+    """Return the Dice that an axis has to show: those of trials that were trained to the end.
+
+    One that was stopped early for its low Dice would flatten the others to a line.
+    """
+    known = [(trial.done, trial.dice) for trial in trials]
+    done = [dice for is_done, dice in known if is_done and dice is not None]
+    return done or [dice for _, dice in known if dice is not None]
+
+
 def front_of(trials: Sequence[ReportTrial]) -> list[ReportTrial]:
     """Return the front, cheapest first."""
     return sorted((t for t in trials if t.state == "front"), key=lambda t: t.log_costs)

@@ -98,9 +98,8 @@ class Objectives(ComponentSpec):
         if len(self.costs) == 1:
             return f"{told}."
         return (
-            f"{told}: no other network is as good in all {len(self.metric_names)}. The picture "
-            f"shows the Dice against {self.costs[0]} alone, so one of the front may stand behind "
-            "another there."
+            f"{told}: no other network is as good in all {len(self.metric_names)}. A picture shows "
+            "the Dice against one of the costs, so one of the front may stand behind another there."
         )
 
     @classmethod

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -188,7 +189,7 @@ def test_three_objectives_from_the_study_to_the_report(
     assert "as good in all of Dice of organ, params, memory" in table
     assert all(row["memory_gb"] > 0 for row in found["trials"])
     page = next(file for file in write_report(out) if file.suffix == ".html").read_text()
-    assert "The picture shows the Dice against params alone" in page
+    assert "A picture shows the Dice against one of the costs" in page
     assert "validation Dice of organ" in page and "<th>GB</th>" in page
     best = best_trial(out)
     assert best.number == max(front, key=lambda number: study.trials[number].values[0])
@@ -272,7 +273,10 @@ def test_latency_counts_in_calibrations_and_is_measured_once(
     times = {round(row["calibration_ms"], 6) for row in rows.values()}
     assert times == {5.0, 15.0} and "latency" in front_table(out).splitlines()[0]
     assert " calibrations" in best_trial(out).summary
-    assert "latency of a patch" in write_report(out)[-1].read_text()
+    page = write_report(out)[-1].read_text()
+    for name, title in (("pareto", "latency of a patch"), ("pareto against flops", "GFLOPs")):
+        assert re.search(rf'name="axis" value="{name}"[^>]*> {title}', page)
+        assert f'"{name}": {{' in page, "the figure that it shows"
 
 
 def test_a_latency_is_measured_beside_the_calibration() -> None:
