@@ -22,7 +22,7 @@ from archspec.nnunet.splits import split_cases
 from archspec.scoring.dice import mean
 from archspec.scoring.labels import scored_labels
 from archspec.scoring.surface import surface_scores
-from search.trials.cases import CaseScores, scores_of_case
+from search.trials.cases import CaseScores, Predicted, scores_of_case
 from search.trials.nnunet_data import TrialData
 from search.trials.recorded import from_record
 from search.trials.train import METRICS, Rung, StoppedError, TrialTask, score_trained, train
@@ -170,23 +170,22 @@ class ScoredData(TrialData):
         cases = list(self.score_cases(net, device, self.validation_cases).values())
         return {name: mean(scores[name] for scores in cases) for name in cases[0]}
 
-    def score_cases(self, net: nn.Module, device: torch.device, cases: list[str]) -> CaseScores:
-        """Return Dice by case and class and group, their `mean`, and what is asked for beside."""
+    def scores_of(self, one: Predicted) -> dict[str, float]:
+        """Return Dice by class and group, their `mean`, and what is asked for beside."""
         classes, _ = scored_labels(self.dataset.dataset_json)
         values = [value for name in self.decided for value in classes[name]]
-        spacing = self.configuration.spacing
-        found: CaseScores = {}
-        for case, prediction, reference in self._predicted(net, device, cases):
-            scores = scores_of_case(prediction, reference, self.dataset.dataset_json)
-            if self.decided:
-                both = np.isin(prediction, values) & np.isin(reference, values)
-                right = prediction[both] == reference[both]
-                scores["side"] = float(right.mean()) if both.any() else 0.5
-            if self.tolerance is not None:
-                masks = [(np.isin(prediction, v), np.isin(reference, v)) for v in classes.values()]
-                scores["surface"] = mean(
-                    surface_scores(*pair, spacing, tolerance=self.tolerance).surface_dice
-                    for pair in masks
-                )
-            found[case] = scores
-        return found
+        scores = scores_of_case(one.prediction, one.reference, self.dataset.dataset_json)
+        if self.decided:
+            both = np.isin(one.prediction, values) & np.isin(one.reference, values)
+            right = one.prediction[both] == one.reference[both]
+            scores["side"] = float(right.mean()) if both.any() else 0.5
+        if self.tolerance is not None:
+            spacing = self.configuration.spacing
+            masks = [
+                (np.isin(one.prediction, v), np.isin(one.reference, v)) for v in classes.values()
+            ]
+            scores["surface"] = mean(
+                surface_scores(*pair, spacing, tolerance=self.tolerance).surface_dice
+                for pair in masks
+            )
+        return scores

@@ -37,6 +37,13 @@ def report(
             "repeated."
         ),
     ] = None,
+    images: Annotated[
+        bool,
+        typer.Option(
+            "--images/--no-images",
+            help="Show cases of the confirmed front with outlines of label and prediction.",
+        ),
+    ] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, write nothing.")] = False,
 ) -> None:
     """Write report.html, pareto.png and two tables into the run folder; print the front.
@@ -49,7 +56,7 @@ def report(
     if json_:
         print(json.dumps(report_json(run, baseline or ())))
         return
-    files = write_report(run, baseline or ())
+    files = write_report(run, baseline or (), images=images)
     print(front_table(run, baseline or ()))
     for file in files:
         print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from search.report.baseline import Baseline
 from search.report.confirmed import Confirmed
 from search.report.curve import Standing, width_curves
 from search.report.figures import axes_of, latency_figure, pareto_figure
+from search.report.gallery import LARGEST_PAGE, Gallery, data_url
 from search.report.panels import classes_figure, flops_figure, hypervolume_figure
 from search.report.plotly import Figure
 from search.report.summary import Change, Differences, budget, hypervolume_history, reasons
@@ -15,6 +17,11 @@ from search.report.trials import ReportTrial, front_of
 from search.space.objectives import COSTS
 from search.study.record import RunRecord
 from search.study.session import noted_sizes
+from search.trials.pictures import BOTH, LABEL, PREDICTION
+
+OUTLINES = (("label", LABEL), ("prediction", PREDICTION), ("both", BOTH))
+_SENTENCES = 4000
+"""Bytes of what the page says around the pictures, at most."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +39,11 @@ def render_page(
     sessions: Sequence[dict[str, Any]],
     confirmed: Confirmed | None = None,
     baselines: Sequence[Baseline] = (),
+    gallery: Gallery | None = None,
 ) -> str:
     """Return the HTML; equal for equal arguments.
+
+    Of the `gallery` it has what fits.
 
     Everything that a run holds is text to Jinja, which escapes it, or JSON; the page forbids itself
     to load anything.
@@ -67,7 +77,8 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html").render(
+    render = partial(
+        environment.get_template("report.html").render,
         record=record,
         settings=record.settings,
         objectives=objectives,
@@ -92,7 +103,13 @@ def render_page(
         dates=_dates(trials),
         figures={name: found for name, found in figures.items() if found is not None},
         plotly_js=Markup(get_plotlyjs()),
+        data_url=data_url,
+        outlines=OUTLINES,
     )
+    if gallery is None or not gallery.rows:
+        return render(gallery=gallery)
+    room = LARGEST_PAGE - _SENTENCES - len(render(gallery=None).encode())
+    return render(gallery=gallery.within(room))
 
 
 def _pareto(cost: str, axes: Sequence[str]) -> str:

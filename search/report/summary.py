@@ -110,7 +110,7 @@ class Differences:
         anchors = [trial for trial in built if trial.anchor]
         self.base = next(iter(anchors or built), None)
         self._sizes = sizes
-        self._specs = {trial.number: _spec(trial) for trial in built}
+        self._specs = {trial.number: spec_of(trial) for trial in built}
 
     def changes(self, trial: ReportTrial) -> list[Change]:
         """Return (where, before, after); nothing where a spec is missing or cannot be read."""
@@ -145,7 +145,7 @@ class Differences:
             return None
 
 
-def _spec(trial: ReportTrial) -> ArchSpec | None:
+def spec_of(trial: ReportTrial) -> ArchSpec | None:
     """Return the trial's spec; None where this release does not read it."""
     try:
         return validate(parse(trial.spec or "", f"trial {trial.number}"))

@@ -14,6 +14,7 @@ from blocks.base import SpecError
 from search.report.baseline import read_baselines
 from search.report.confirmed import read_confirmed
 from search.report.curve import Standing, width_curves
+from search.report.gallery import read_gallery
 from search.report.page import render_page
 from search.report.png import draw
 from search.report.summary import budget, hypervolume_history, reasons
@@ -150,12 +151,15 @@ def report_json(folder: Path, baselines: Sequence[Path] = ()) -> dict[str, Any]:
     }
 
 
-def write_report(folder: Path, baselines: Sequence[Path] = ()) -> list[Path]:
+def write_report(
+    folder: Path, baselines: Sequence[Path] = (), *, images: bool = True
+) -> list[Path]:
     """Write pareto.csv, trials.csv, pareto.png and report.html; return their paths.
 
     Written again on every call: they are views of the study, not data. `baselines` are finished
     trainings of nnU-Net to draw beside the front, each by its fold's folder (or the validation
-    folder, or `summary.json` in it).
+    folder, or `summary.json` in it). `images` puts pictures of cases into the page, which the
+    confirmation of the front kept.
 
     Raises:
         SpecError: no run there, no trial has finished, or a baseline cannot be read.
@@ -167,7 +171,11 @@ def write_report(folder: Path, baselines: Sequence[Path] = ()) -> list[Path]:
     for file in files:
         check_writable(file)
     confirmed = read_confirmed(folder, front_of(trials))
-    page = render_page(record, trials, sessions, confirmed, beside)
+    gallery = None
+    if confirmed is not None and confirmed.current:
+        own = record.cases is not None
+        gallery = read_gallery(folder, confirmed, trials, own_cases=own, images=images)
+    page = render_page(record, trials, sessions, confirmed, beside, gallery)
     write_text(files[0], _csv(_rows(front_of(trials), record.objectives)))
     write_text(files[1], _csv(_rows(trials, record.objectives)))
     curves = [curve for curve in width_curves(trials) if curve.points]

@@ -127,8 +127,13 @@ def confirm(
 
 def confirmed_checkpoints(folder: Path, spec: ArchSpec) -> list[Path]:
     """Return the checkpoints of a spec's trainings in a run, the longest and lowest seed first."""
+    return confirmed_files(folder, spec, CHECKPOINT)
+
+
+def confirmed_files(folder: Path, spec: ArchSpec, name: str) -> list[Path]:
+    """Return the files of a name that the trainings of a spec left, in that order."""
     found = []
-    for file in (folder / TABLE).with_suffix("").glob(f"*-*-*/{CHECKPOINT}"):
+    for file in (folder / TABLE).with_suffix("").glob(f"*-*-*/{name}"):
         stored, seed, steps = file.parent.name.rsplit("-", 2)
         if is_hash_of(stored.replace("-", ":"), spec, "trial") and f"{seed}{steps}".isdecimal():
             found.append((-int(steps), int(seed), file))

@@ -1,8 +1,8 @@
 """What trials ask of the data they train on, and how they are scored, whoever reads it."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from numpy.typing import NDArray
@@ -95,11 +95,37 @@ class Cases(TrialCases, Protocol):
         return {"mean": mean(found.values()), **found}
 
 
-Predicted = Iterator[tuple[str, NDArray[Any], NDArray[Any]]]
-"""Each case with its prediction and its reference, label maps (*grid)."""
+class Predicted(NamedTuple):
+    """A case with its prediction and its reference, label maps (*grid), and its image (C, *grid).
+
+    Voxels of the reference that are `ignore` are not judged.
+    """
+
+    case: str
+    prediction: NDArray[Any]
+    reference: NDArray[Any]
+    image: NDArray[Any] | None = None
+    ignore: int | None = None
 
 
-def scores_of_all(predicted: Predicted, dataset_json: dict[str, Any]) -> dict[str, float]:
+@runtime_checkable
+class ShownCases(Protocol):
+    """Cases that hand over what was predicted, so that it can be shown, beside its scores."""
+
+    @abstractmethod
+    def predicted(
+        self, net: nn.Module, device: torch.device, names: list[str]
+    ) -> Iterator[Predicted]:
+        """Yield the cases one after the other."""
+
+    @abstractmethod
+    def scores_of(self, one: Predicted) -> dict[str, float]:
+        """Return the scores that `score_cases` gives the case."""
+
+
+def scores_of_all(
+    predicted: Iterable[tuple[Any, ...]], dataset_json: dict[str, Any]
+) -> dict[str, float]:
     """Return the mean Dice per class and group, and `mean` over the classes."""
     classes, groups = scored_labels(dataset_json)
     cases = list(scores_by_case(predicted, dataset_json).values())
@@ -107,9 +133,11 @@ def scores_of_all(predicted: Predicted, dataset_json: dict[str, Any]) -> dict[st
     return {"mean": mean(scores[name] for name in classes), **scores}
 
 
-def scores_by_case(predicted: Predicted, dataset_json: dict[str, Any]) -> CaseScores:
-    """Return the scores of every case."""
-    return {case: scores_of_case(p, r, dataset_json) for case, p, r in predicted}
+def scores_by_case(
+    predicted: Iterable[tuple[Any, ...]], dataset_json: dict[str, Any]
+) -> CaseScores:
+    """Return the scores of every case, given as `Predicted`."""
+    return {case: scores_of_case(p, r, dataset_json) for case, p, r, *_ in predicted}
 
 
 def scores_of_case(

@@ -27,7 +27,12 @@ from archspec.nnunet.splits import split_cases
 from archspec.nnunet.voxels import CheckedCases, FirstReads
 from archspec.phantom.augmentation import AugmentationLimits
 from archspec.training.step import Batch
-from search.trials.cases import CaseScores, Predicted, scores_by_case, scores_of_all
+from search.trials.cases import (
+    CaseScores,
+    Predicted,
+    scores_of_all,
+    scores_of_case,
+)
 
 
 class TrialData:
@@ -125,7 +130,7 @@ class TrialData:
 
         Scored at the preprocessed spacing, by sliding windows without mirroring.
         """
-        found = self._predicted(net, device, self.validation_cases)
+        found = self.predicted(net, device, self.validation_cases)
         return scores_of_all(found, self.dataset.dataset_json)
 
     def score_cases(self, net: nn.Module, device: torch.device, cases: list[str]) -> CaseScores:
@@ -133,9 +138,16 @@ class TrialData:
 
         NaN where a class is neither in the case nor predicted.
         """
-        return scores_by_case(self._predicted(net, device, cases), self.dataset.dataset_json)
+        return {one.case: self.scores_of(one) for one in self.predicted(net, device, cases)}
 
-    def _predicted(self, net: nn.Module, device: torch.device, names: list[str]) -> Predicted:
+    def scores_of(self, one: Predicted) -> dict[str, float]:
+        """Return the scores of a case."""
+        return scores_of_case(one.prediction, one.reference, self.dataset.dataset_json)
+
+    def predicted(
+        self, net: nn.Module, device: torch.device, names: list[str]
+    ) -> Iterator[Predicted]:
+        """Yield the cases as they are predicted, by sliding windows without mirroring."""
         with contextlib.redirect_stdout(io.StringIO()):  # on a CPU it reports a changed default
             predictor = nnUNetPredictor(use_mirroring=False, device=device, allow_tqdm=False)
         predictor.manual_initialization(
@@ -144,6 +156,7 @@ class TrialData:
         cases = self.load(names)
         for case in names:
             data, reference, _, _ = cases.load_case(case)
-            logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(data[:]))
-            prediction = self.labels.convert_logits_to_segmentation(logits.float().cpu())
-            yield case, np.asarray(prediction), np.asarray(reference[0])
+            image, ignore = data[:], self.labels.ignore_label
+            logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(image))
+            found = self.labels.convert_logits_to_segmentation(logits.float().cpu())
+            yield Predicted(case, np.asarray(found), np.asarray(reference[0]), image, ignore)

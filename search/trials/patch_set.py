@@ -23,7 +23,12 @@ from archspec.nnunet.splits import read_folds, split_cases
 from archspec.training.step import Batch, autocast_dtype
 from blocks.base import SpecError
 from search.trials.batches import Loading, load_batches
-from search.trials.cases import CaseScores, Predicted, scores_by_case, scores_of_all
+from search.trials.cases import (
+    CaseScores,
+    Predicted,
+    scores_of_all,
+    scores_of_case,
+)
 from search.trials.host import ONE_CPU, TrainingHost
 from search.trials.outputs import OutputsLoss, targets_of_outputs
 
@@ -77,20 +82,28 @@ class PatchSet:
 
     def score(self, net: nn.Module, device: torch.device) -> dict[str, float]:
         """Return the mean validation Dice per class and group, and `mean` over the classes."""
-        found = self._predicted(net, device, self.validation_cases)
+        found = self.predicted(net, device, self.validation_cases)
         return scores_of_all(found, self._dataset.dataset_json)
 
     def score_cases(self, net: nn.Module, device: torch.device, cases: list[str]) -> CaseScores:
         """Return Dice by case and class and group, and `mean` over the classes."""
-        return scores_by_case(self._predicted(net, device, cases), self._dataset.dataset_json)
+        return {one.case: self.scores_of(one) for one in self.predicted(net, device, cases)}
 
-    def _predicted(self, net: nn.Module, device: torch.device, names: list[str]) -> Predicted:
+    def scores_of(self, one: Predicted) -> dict[str, float]:
+        """Return the scores of a case."""
+        return scores_of_case(one.prediction, one.reference, self._dataset.dataset_json)
+
+    def predicted(
+        self, net: nn.Module, device: torch.device, names: list[str]
+    ) -> Iterator[Predicted]:
+        """Yield the cases as they are predicted."""
         from monai.inferers.utils import sliding_window_inference
 
         net.eval()
         dtype = autocast_dtype(device)
         for name in names:
-            image = torch.from_numpy(self._stored[f"image {name}"]).float().to(device)
+            stored = self._stored[f"image {name}"]
+            image = torch.from_numpy(stored).float().to(device)
             with (
                 torch.inference_mode(),
                 torch.autocast(device.type, dtype, enabled=dtype is not None),
@@ -99,7 +112,7 @@ class PatchSet:
                     image[None], self._dataset.patch_size, 1, net, overlap=0.5, mode="gaussian"
                 )
             prediction: NDArray[Any] = logits[0].argmax(0).cpu().numpy()
-            yield name, prediction, self._stored[f"labels {name}"]
+            yield Predicted(name, prediction, self._stored[f"labels {name}"], stored)
 
 
 def pack(

@@ -21,7 +21,7 @@ from archspec.training.step import Stepper, autocast_dtype
 from archspec.training.waits import Waits
 from blocks.errors import reason
 from search.trials.batches import Loading, load_batches
-from search.trials.cases import CaseScores, TrialCases
+from search.trials.cases import CaseScores, ShownCases, TrialCases
 from search.trials.checkpoint import (
     CHECKPOINT,
     CheckpointError,
@@ -31,6 +31,7 @@ from search.trials.checkpoint import (
     write_checkpoint,
 )
 from search.trials.lines import append_line
+from search.trials.pictures import PICTURES, Picture, draw, three_of, write_pictures
 from search.trials.recorded import from_record
 
 METRICS = "metrics.jsonl"
@@ -235,8 +236,11 @@ def score_trained(
 ) -> tuple[CaseScores, CaseScores]:
     """Return the scores of the validation and the test cases, with the last checkpoint's weights.
 
+    Three of the test cases are pictured in the folder, or of the validation cases where no case
+    tests: where the data show what was predicted.
+
     Raises:
-        CheckpointError: there is no checkpoint of the last step.
+        CheckpointError: there is no checkpoint of the last step, or no picture can be written.
     """
     net = build_plan(planned).to(device)
     stepper = Stepper(net, planned.spec.training, device=device, dtype=None)
@@ -245,8 +249,31 @@ def score_trained(
         raise CheckpointError(f"{task.folder / CHECKPOINT}: is not of step {task.rung_steps[-1]}")
     net.decoder.deep_supervision = False
     net.eval()
-    validation = data.score_cases(net, device, data.validation_cases)
-    return validation, data.score_cases(net, device, data.test_cases)
+    part = "test" if data.test_cases else "validation"
+    cases = {"validation": data.validation_cases, "test": data.test_cases}
+    scores = {
+        name: data.score_cases(net, device, names) for name, names in cases.items() if name != part
+    }
+    if isinstance(data, ShownCases):
+        scores[part], pictures = _pictured(data, net, device, cases[part])
+        try:
+            write_pictures(task.folder / PICTURES, part, pictures)
+        except OSError as error:
+            raise CheckpointError(f"{task.folder / PICTURES}: {reason(error)}") from error
+    else:
+        scores[part] = data.score_cases(net, device, cases[part])
+    return scores["validation"], scores["test"]
+
+
+def _pictured(
+    data: ShownCases, net: SegNet, device: torch.device, names: list[str]
+) -> tuple[CaseScores, list[Picture]]:
+    """Return the scores of the cases, and pictures of three of them."""
+    scores, drawn = {}, {}
+    for one in data.predicted(net, device, names):
+        scores[one.case] = data.scores_of(one)
+        drawn[one.case] = draw(one)
+    return scores, three_of(scores, drawn)
 
 
 def _set_training(net: SegNet, deep_supervision: bool) -> None:

@@ -1,5 +1,6 @@
 """The report of a front that was trained again, of one that was not, and of one that has moved."""
 
+import base64
 import json
 import math
 import re
@@ -10,13 +11,29 @@ from typing import Any
 
 import pytest
 
+import search.report.gallery
+import search.report.page
 import search.retrain.confirm
+from archspec.spec.hashing import trial_hash
+from archspec.spec.load import load
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
+from search.report.gallery import LARGEST_PAGE
 from search.report.write import STALE, front_table, report_json, write_report
-from search.retrain.confirm import confirm
+from search.retrain.confirm import TABLE, confirm
 from search.retrain.confirmation import RESULT
+from search.trials.pictures import (
+    BOTH,
+    LABEL,
+    LARGEST,
+    PICTURES,
+    PREDICTION,
+    Drawn,
+    Picture,
+    write_pictures,
+)
 
+START = b"\x89PNG\r\n\x1a\n"
 CASES = [f"case_{number}" for number in range(12)]
 NEVER_REPEATED = "no seed was repeated"
 
@@ -130,3 +147,81 @@ def test_a_front_that_was_never_confirmed_says_so(make: Callable[..., Path]) -> 
     (run / RESULT).write_text('{"points": 3}', encoding="utf-8")
     with pytest.raises(SpecError, match=r"confirmed\.json: damaged; archspec confirm"):
         write_report(run)
+
+
+def kept(run: Path, part: str = "test", size: int = 300) -> list[int]:
+    """Put pictures beside the trainings of the front, as workers do; return the front."""
+    front = [point["trial"] for point in json.loads((run / RESULT).read_text())["points"]]
+    for number in front:
+        spec = load(run / "trials" / f"{number:04d}" / "spec.yaml")
+        for seed in (1 << 30, (1 << 30) + 1):
+            folder = run / TABLE.with_suffix("") / f"{hashed(spec)}-{seed}-27"
+            folder.mkdir(parents=True, exist_ok=True)
+            found = [
+                Picture(which, f"<b>{number}", dice, Drawn(2, 9, START + bytes(size)))
+                for which, dice in (("best", 0.9), ("median", 0.5), ("worst", 0.125))
+            ]
+            write_pictures(folder / PICTURES, part, found)  # type: ignore[arg-type]
+    return front
+
+
+def hashed(spec: Any) -> str:
+    return trial_hash(spec).replace(":", "-")
+
+
+def gallery_of(page: str) -> str:
+    return page[page.index('<h3 id="pictures">') :].partition("<h2")[0]
+
+
+def test_pictures_of_the_front(make: Callable[..., Path], cli: Callable[..., Any]) -> None:
+    run = make(0.25)
+    page, _ = page_of(run)
+    assert "trained again by a release that kept none" in gallery_of(page)
+    front = kept(run)
+    page, _ = page_of(run)
+    found = gallery_of(page)
+    assert re.findall(r'<p><a href="#trial-(\d+)">', found) == list(map(str, front))
+    assert found.count(f"</a>, seed {1 << 30}</p>") == len(front), "the lowest seed's"
+    pngs = re.findall(r'<img src="data:image/png;base64,([^"]+)"', found)
+    assert [base64.b64decode(one) for one in pngs] == [START + bytes(300)] * 3 * len(front)
+    assert f"worst: Dice 0.125, &lt;b&gt;{front[0]}, plane 2 of 9" in found
+    for color in (LABEL, PREDICTION, BOTH):
+        assert f"background: {color}" in found
+
+    assert cli("report", run, "--no-images")[0] == 0
+    text = gallery_of((run / "report.html").read_text(encoding="utf-8"))
+    assert "<img" not in text and "Pictures are left out (--no-images)." in text
+
+    file = next(run.rglob(PICTURES))
+    file.write_text("{}", encoding="utf-8")
+    code, out, err = cli("report", run)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"archspec: {file}: damaged")
+    assert cli("report", run, "--no-images")[0] == 0
+
+
+def test_pictures_of_another_part_are_not_shown(make: Callable[..., Path]) -> None:
+    run = make(0.25)
+    kept(run, "validation")
+    assert "that kept none" in gallery_of(page_of(run)[0])
+
+
+def test_a_page_stays_below_its_size(
+    make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make(0.25)
+    front = kept(run, size=LARGEST)
+    without = len(write_report(run, images=False)[-1].read_bytes())
+    assert without < LARGEST_PAGE == 8_000_000
+    whole = len(write_report(run)[-1].read_bytes())
+    assert len(front) > 2
+    limit = whole - (whole - without) // len(front)
+    for module in (search.report.page, search.report.gallery):
+        monkeypatch.setattr(module, "LARGEST_PAGE", limit)
+    page = write_report(run)[-1].read_bytes()
+    text = gallery_of(page.decode())
+    assert len(page) <= limit
+    (left_out,) = re.findall(r"The pictures of trials? ([\d, ]+) are left out", text)
+    shown = re.findall(r'<p><a href="#trial-(\d+)">', text)
+    assert len(shown) > 0 and text.count("<img") == 3 * len(shown)
+    assert sorted([*left_out.split(", "), *shown]) == sorted(map(str, front))

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from archspec.spec.load import load
 from archspec.spec.yaml_file import dump
-from search.retrain.confirm import TABLE
+from search.retrain.confirm import TABLE, confirmed_files
 from search.retrain.retrain import read_trained
+from search.trials.pictures import PICTURES, read_pictures
 
 SPACE: dict[str, Any] = {
     "name": "tiny",
@@ -50,6 +52,12 @@ def test_confirm_trains_and_scores(dataset_environment: dict[str, str], tmp_path
         assert not set(one.test) & set(one.validation)
         assert sum(scores["mean"] for scores in one.test.values()) / 2 == pytest.approx(value)
         assert all(0 <= scores["mean"] <= 1 for scores in one.validation.values())
+    for file in confirmed_files(out, load(out / "trials" / "0000" / "spec.yaml"), PICTURES):
+        part, pictures = read_pictures(file)
+        assert part == "test" and {one.case for one in pictures} == set(found["test_cases"])
+    archspec("report", str(out))
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count('<img src="data:image/png') == len(found["test_cases"])
 
     _kill_after_a_line(["confirm", str(out), "--seeds", "4", *cpu], dataset_environment, out)
     killed = (out / TABLE).read_bytes()

@@ -160,6 +160,10 @@ def test_scores_are_nnunet_s(stored: PatchSet, nnunet: Any, patches: Preprocesse
     ours = stored.score_cases(net, device, stored.test_cases)
     theirs = nnunet.score_cases(net, device, nnunet.test_cases)
     assert list(ours) == list(theirs)
+    for data in (stored, nnunet):
+        one = next(iter(data.predicted(net, device, data.test_cases)))
+        assert one.image.shape[1:] == one.reference.shape == one.prediction.shape
+        assert data.scores_of(one) == pytest.approx(ours[one.case], abs=2e-3, nan_ok=True)
     for case, scores in theirs.items():
         assert ours[case] == pytest.approx(scores, abs=2e-3, nan_ok=True)
     assert stored.score(net, device) == pytest.approx(nnunet.score(net, device), abs=2e-3)
