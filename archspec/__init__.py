@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from archspec.costs.describe import describe
     from archspec.costs.diff import diff
     from archspec.costs.flops import Cost, cost
+    from archspec.drawing.draw import draw
     from archspec.network.build import build
     from archspec.network.published import LoadReport, load_official
     from archspec.network.weights import LoadedWeights, load_weights
@@ -49,6 +50,7 @@ __all__ = [
     "create_model",
     "describe",
     "diff",
+    "draw",
     "evaluate",
     "export_nnunet",
     "from_plans",
@@ -88,6 +90,7 @@ _HOMES = {
     "create_model": "archspec.api",
     "describe": "archspec.costs.describe",
     "diff": "archspec.costs.diff",
+    "draw": "archspec.drawing.draw",
     "evaluate": "archspec.scoring.evaluate",
     "export_nnunet": "archspec.nnunet.export",
     "from_plans": "archspec.nnunet.from_plans",

@@ -97,7 +97,7 @@ class DecoderSpec(ComponentSpec, ABC):
             )
         for field, norm, at in self.norms(skips):
             check_norm(norm, at, field=f"decoder.{field}")
-        possible = len(_head_levels(features))
+        possible = len(head_levels(features))
         if heads.count > possible:
             raise SpecError(
                 f"{heads.count} heads, but the decoder has features at {possible} different grids",
@@ -108,7 +108,7 @@ class DecoderSpec(ComponentSpec, ABC):
     def output_grids(self, skips: Skips, heads: Heads) -> tuple[Grid, ...]:
         """Return the grid of every head's logits, fine to coarse; the first is the patch."""
         features = self.feature_shapes(skips)
-        levels = _head_levels(features)[1 : heads.count]
+        levels = head_levels(features)[1 : heads.count]
         return (heads.patch_size, *(features[level].grid for level in levels))
 
 
@@ -125,7 +125,7 @@ class Decoder(nn.Module, ABC):
         super().__init__()
         self.deep_supervision = False
         self.takes_input = False
-        self.head_levels = _head_levels(features)[: heads.count]
+        self.head_levels = head_levels(features)[: heads.count]
         self.seg_layers = nn.ModuleList(self.make_heads(features, spec=spec, heads=heads))
 
     def make_heads(self, features: Skips, *, spec: DecoderSpec, heads: Heads) -> list[nn.Module]:
@@ -205,7 +205,7 @@ def _gap(fine: Grid, coarse: Grid) -> Grid:
     return tuple(f // c for f, c in zip(fine, coarse, strict=True))
 
 
-def _head_levels(features: tuple[StageShape, ...]) -> list[int]:
+def head_levels(features: tuple[StageShape, ...]) -> list[int]:
     """Return the levels whose grid is strictly coarser than the head before."""
     levels = [0]
     for level, shape in enumerate(features):

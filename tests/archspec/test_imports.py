@@ -21,7 +21,7 @@ LEVELS = [
     ("search.study",),
     ("search.space", "search.trials"),
     ("search.pareto", "archspec.overfit", "archspec.saved", "archspec.nnunet_trainers"),
-    ("archspec.nnunet", "archspec.papers"),
+    ("archspec.nnunet", "archspec.papers", "archspec.drawing"),
     ("archspec.costs",),
     ("archspec.training", "archspec.network", "archspec.scoring", "archspec.phantom"),
     ("archspec.spec",),
