@@ -1,9 +1,10 @@
-"""Verbs about specs: list, describe."""
+"""Verbs about specs: list, describe, draw."""
 
 import json
 import sys
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -64,13 +65,17 @@ Patch = Annotated[
     str | None,
     typer.Option(help="Patch size in voxels, e.g. 96,96,96; exact refuses to pad it."),
 ]
+InChannels = Annotated[int | None, typer.Option(min=1, max=MAX_WIDTH)]
+NumClasses = Annotated[int | None, typer.Option(min=1, max=MAX_WIDTH)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_STDOUT = Path("-")
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     app.command("list")(list_)
     app.command()(describe)
+    app.command()(draw)
 
 
 def list_(
@@ -104,8 +109,8 @@ def describe(
     configuration: UsualConfiguration = None,
     plans: PlansName = "nnUNetPlans",
     stages_from_dataset: StagesFromDataset = False,
-    in_channels: Annotated[int | None, typer.Option(min=1, max=MAX_WIDTH)] = None,
-    num_classes: Annotated[int | None, typer.Option(min=1, max=MAX_WIDTH)] = None,
+    in_channels: InChannels = None,
+    num_classes: NumClasses = None,
     patch: Patch = None,
     batch: Batch = 2,
     gpu_memory: Annotated[
@@ -114,6 +119,10 @@ def describe(
     kinds: Annotated[
         bool, typer.Option("--kinds", help="Add GMAC per stage and kind of operation.")
     ] = False,
+    draw: Annotated[
+        Path | None, typer.Option(help="Draw the network into this file, as `archspec draw` does.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing drawing.")] = False,
     json_: Json = False,
 ) -> None:
     """Say what networks are and cost, without building them; several are compared.
@@ -123,16 +132,126 @@ def describe(
     --gpu-memory the exit code is 1 if one does not fit.
     """
     from archspec.costs.describe import describe_plans
-    from archspec.costs.diff import check_dimensions
     from archspec.costs.fit import memory_size
+    from blocks.errors import SpecError, argument
+
+    if draw is not None:
+        where = argument("draw", draw)
+        if len(specs) > 1 or draw == _STDOUT:
+            what = "`draw` takes one network" if len(specs) > 1 else "the page is printed already"
+            raise SpecError(what, where=where, suggestion="use archspec draw")
+        _check_free(draw, "draw", force=force)
+    available = None if gpu_memory is None else memory_size(gpu_memory)
+    planned = _planned(
+        context,
+        specs,
+        overrides,
+        data=data,
+        configuration=configuration,
+        plans=plans,
+        stages_from_dataset=stages_from_dataset,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        patch=patch,
+    )
+    found = describe_plans(planned, batch=batch, available=available)
+    print(json.dumps(found.to_json()) if json_ else found.text(kinds=kinds))
+    if draw is not None:
+        print(_drawn(planned[0], draw), file=sys.stderr)
+    if not found.fits:
+        raise typer.Exit(1)
+
+
+def draw(
+    context: typer.Context,
+    spec: Spec,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The SVG to write. Default, or -: print it.")
+    ] = None,
+    overrides: Overrides = None,
+    data: DataOrNone = None,
+    configuration: UsualConfiguration = None,
+    plans: PlansName = "nnUNetPlans",
+    stages_from_dataset: StagesFromDataset = False,
+    in_channels: InChannels = None,
+    num_classes: NumClasses = None,
+    patch: Patch = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Draw a network as an SVG, light or dark as the reader's system is.
+
+    It has the stages with grid, width, depth and mixers, skips, the decoder's levels, outputs, and
+    the share that each part has of the FLOPs. Sizes are those of `archspec describe`.
+    """
+    from archspec.drawing.draw import draw_plan
+
+    file = None if out == _STDOUT else out
+    if file is not None:
+        _check_free(file, "out", force=force)
+    (planned,) = _planned(
+        context,
+        [spec],
+        overrides,
+        data=data,
+        configuration=configuration,
+        plans=plans,
+        stages_from_dataset=stages_from_dataset,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        patch=patch,
+    )
+    print(_drawn(planned, file) if file is not None else draw_plan(planned).svg().rstrip())
+
+
+def _check_free(file: Path, option: str, *, force: bool) -> None:
+    """Refuse, before the work, a drawing that could not be written, or that is there.
+
+    Raises:
+        SpecError: see above.
+    """
+    from archspec.files import check_writable
+    from blocks.errors import SpecError
+
+    check_writable(file)
+    if file.exists() and not force:
+        suggestion = f"give another `{option}`, or `force`"
+        raise SpecError("exists already", where=file, suggestion=suggestion)
+
+
+def _drawn(planned: "Plan", file: Path) -> str:
+    """Write a drawing, and return the line that says so."""
+    from archspec.drawing.draw import draw_plan
+    from archspec.files import write_text
+
+    write_text(file, draw_plan(planned).svg())
+    return f"wrote {file}"
+
+
+def _planned(
+    context: typer.Context,
+    specs: list[str],
+    overrides: list[str] | None,
+    *,
+    data: str | None,
+    configuration: str | None,
+    plans: str,
+    stages_from_dataset: bool,
+    in_channels: int | None,
+    num_classes: int | None,
+    patch: str | None,
+) -> "list[Plan]":
+    """Plan networks at the sizes that were asked for; print what is to know of them.
+
+    Raises:
+        SpecError: as `resolve`, `find_dataset`; networks with other numbers of axes.
+    """
+    from archspec.costs.diff import check_dimensions
     from archspec.network.input_sizes import OF_SPEC
-    from archspec.network.plan import Plan
     from archspec.network.stages import fitted
     from archspec.nnunet.sizes import dimension_notes
     from archspec.spec.load import load
 
     check_fitting(stages_from_dataset, data)
-    available = None if gpu_memory is None else memory_size(gpu_memory)
     base, dataset = OF_SPEC, None
     if data is not None:
         ndim = len(load(specs[0], overrides=overrides or ()).patch_size)
@@ -156,10 +275,7 @@ def describe(
         notes += [fitted(own, sizes).note] if sizes.fit_stages else []
         for note in notes:
             print(f"note: {with_options(note, context)}", file=sys.stderr)
-    found = describe_plans(planned, batch=batch, available=available)
-    print(json.dumps(found.to_json()) if json_ else found.text(kinds=kinds))
-    if not found.fits:
-        raise typer.Exit(1)
+    return planned
 
 
 def planned_at(

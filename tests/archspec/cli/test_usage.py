@@ -77,7 +77,7 @@ def test_the_ranges_are_found() -> None:
         (("evaluate", "a", "b", "--tolerance", "x"), "--tolerance: must be a number, got x"),
         (("evaluate", "a", "b", "--tolerance", "2e6"), "--tolerance: must be at most 1e+06"),
         (("describe", "unet", "--ptach", "1"), "no such option: --ptach; did you mean --batch"),
-        (("describe", "unet", "--foo"), "no such option: --foo; see archspec describe --help"),
+        (("describe", "unet", "--quux"), "no such option: --quux; see archspec describe --help"),
         (("descrbe", "unet"), "no such command 'descrbe'; did you mean 'describe'?"),
         (("\x1b[31m\udc80",), "no such command '\\x1b[31m\\udc80'; see archspec --help"),
         (("foo",), "no such command 'foo'; see archspec --help"),
