@@ -14,7 +14,7 @@ blank := $(subst ,, )
 BIN := $(VENV)/bin
 STAMP := $(subst $(blank),\$(blank),$(VENV))/.installed
 
-.PHONY: demo test test-long fuzz test-gpu smoke smoke-here lint format docs release golden clean
+.PHONY: demo test test-long fuzz test-gpu smoke smoke-here lint format docs release golden gallery clean
 
 demo: $(STAMP)
 	"$(BIN)"/archspec demo --out runs/demo --force
@@ -83,6 +83,9 @@ golden: $(STAMP)
 		tests/search/report/test_golden.py
 	for name in segformer3d segresmamba-released; do \
 		"$(BIN)"/archspec fidelity $$name > tests/golden/fidelity/$$name.txt || exit 1; done
+
+gallery: $(STAMP)
+	ARCHSPEC_GOLDEN=write "$(BIN)"/python -m pytest tests/archspec/drawing/test_gallery.py
 
 clean:
 	rm -rf "$(VENV)" runs/demo build dist *.egg-info
