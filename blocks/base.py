@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from blocks.errors import SpecError as SpecError  # a component needs no other import than this file
 
@@ -156,14 +156,20 @@ Kernel = Annotated[int, Field(gt=0, le=MAX_KERNEL)]
 State = Annotated[int, Field(gt=0, le=MAX_STATE)]
 Depth = Annotated[int, Field(ge=0, le=MAX_BLOCKS)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
+_AXIS = {"type": "integer", "minimum": 1, "maximum": MAX_KERNEL}
+_AXES = (_AXIS, {"type": "array", "items": _AXIS, "minItems": 2, "maxItems": 3})
 Axes = Annotated[
-    int | tuple[int, ...], BeforeValidator(_check_axes), Allowed("integer >= 1, or one per axis")
+    int | tuple[int, ...],
+    BeforeValidator(_check_axes),
+    Allowed("integer >= 1, or one per axis"),
+    WithJsonSchema({"anyOf": [*_AXES]}),
 ]
 """A kernel, a stride or a reduction: one for all axes, or one for each."""
 AxesOrAuto = Annotated[
     int | tuple[int, ...] | Literal["auto"],
     BeforeValidator(_check_axes_or_auto),
     Allowed("integer >= 1, or one per axis, or auto"),
+    WithJsonSchema({"anyOf": [*_AXES, {"const": "auto"}]}),
 ]
 
 

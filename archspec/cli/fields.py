@@ -16,17 +16,26 @@ def schema(
     of: Annotated[Literal["spec", "space"], typer.Argument(help="spec or space.")] = "spec",
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A file instead.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    line: Annotated[
+        bool, typer.Option("--line", help="Only print the line that points editors to it.")
+    ] = False,
 ) -> None:
     """Print the JSON Schema of specs or of spaces, by which editors complete and check YAML.
 
-    Installed components are in it. An editor with a YAML language server reads it where the first
-    line of a file is `# yaml-language-server: $schema=FILE`.
+    An editor with a YAML language server reads it where the first line of a file is
+    `# yaml-language-server: $schema=FILE`, FILE being a URL, a path, or one relative to that file.
+    With --line that line is printed, for the schema that is installed with archspec; it is the
+    first of what `archspec init` writes. Components of other packages are only in the schema that
+    is printed: write it beside your file with -o and name it there.
     """
     from archspec.files import check_writable, write_text
-    from archspec.spec.json_schema import spec_schema
+    from archspec.spec.json_schema import editor_line, spec_schema
     from blocks.errors import SpecError
     from search.space.json_schema import space_schema
 
+    if line:
+        print(editor_line(of))
+        return
     if out is not None:
         check_writable(out)
     if out is not None and out.exists() and not force:

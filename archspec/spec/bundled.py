@@ -23,6 +23,11 @@ def bundled(name: str, section: Section = "") -> Source:
     return parse(text, f"{section}/{file}" if section else file)
 
 
+def schema_file(of: Literal["spec", "space"]) -> Path:
+    """Return the JSON Schema by which editors complete such files; that of our components alone."""
+    return Path(str(_folder("") / f"{of}.schema.json"))
+
+
 def _folder(section: Section) -> Any:
     folder: Any
     try:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from blocks.base import Allowed, ComponentSpec, Width, is_count
 
@@ -38,8 +38,12 @@ def _check_patch(value: object) -> object:
     return value
 
 
+_SIZE = {"type": "integer", "minimum": 1, "maximum": MAX_PATCH_AXIS}
 PatchSize = Annotated[
-    tuple[int, ...], BeforeValidator(_check_patch), Allowed("2 or 3 integers >= 1, in voxels")
+    tuple[int, ...],
+    BeforeValidator(_check_patch),
+    Allowed("2 or 3 integers >= 1, in voxels"),
+    WithJsonSchema({"type": "array", "items": _SIZE, "minItems": 2, "maxItems": 3}),
 ]
 """A patch size as a spec states it."""
 

@@ -1,12 +1,16 @@
 """JSON Schema of YAML files, for editors: what stands where, and how it may be left out."""
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal
 
+from archspec.spec.bundled import schema_file
 from archspec.spec.schema import ArchSpec
+from archspec.spec.training import OF_OPTIMIZERS
+from archspec.spec.tree import walk
 from blocks.mixers.cycle import CycleMixerSpec
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
+DIALECT = "http://json-schema.org/draft-07/schema#"
+"""What the YAML language servers of editors read; `$defs`, which is younger, is found by path."""
 Schema = dict[str, Any]
 
 
@@ -18,17 +22,20 @@ def spec_schema() -> Schema:
     """
     schema = deepcopy(ArchSpec.model_json_schema())
     defs = schema["$defs"]
-    stage = defs["StageSpec"]
-    stage.pop("required")  # `defaults` may give each field
+    stage, encoder = defs["StageSpec"], defs["EncoderSpec"]
+    encoder["allOf"] = [_in_stages_or_defaults(name) for name in stage.pop("required")]
     stage["properties"] = {name: _any_kind(one) for name, one in stage["properties"].items()}
     mixers = _with_words(defs[CycleMixerSpec.__name__]["properties"]["of"])
     stage["properties"]["mixer"]["anyOf"].append(
         {"description": "The mixers of the blocks in turn.", **mixers}
     )
-    defs["EncoderSpec"]["properties"]["defaults"] = {
+    encoder["properties"]["defaults"] = {
         "$ref": "#/$defs/StageSpec",
         "description": "What every stage has where it does not say otherwise.",
     }
+    training = defs["TrainingSpec"]["properties"]
+    for name in OF_OPTIMIZERS:  # null leaves it out
+        training[name] = {"anyOf": [training[name], {"type": "null"}]}
     decoder = schema["properties"]["decoder"]
     for member in decoder["oneOf"]:
         defs[member["$ref"].rpartition("/")[2]].setdefault("required", []).append("kind")
@@ -36,12 +43,34 @@ def spec_schema() -> Schema:
     ours = ["encoder", "decoder"]
     schema["required"] = [name for name in schema["required"] if name not in ours]
     schema["oneOf"] = [{"required": ours}, {"required": ["network"]}]
-    return {"$schema": DIALECT, **schema}
+    return {"$schema": DIALECT, **in_dialect(schema)}
+
+
+def in_dialect(schema: Schema) -> Schema:
+    """Return a schema of pydantic's as the dialect writes it."""
+    schema = deepcopy(schema)
+    for _, node in walk(schema):
+        if not isinstance(node, dict):
+            continue
+        if isinstance(node.get("prefixItems"), list):
+            first, *others = node.pop("prefixItems")
+            node["items"] = first if all(one == first for one in others) else [first, *others]
+        if node.get("type") == "array":  # pydantic takes what a validator stands before for text
+            for ours, theirs in (("minItems", "minLength"), ("maxItems", "maxLength")):
+                if theirs in node:
+                    node[ours] = node.pop(theirs)
+    return schema
+
+
+def editor_line(of: Literal["spec", "space"]) -> str:
+    """Return the comment by which an editor finds the installed schema, for a user's own file."""
+    return f"# yaml-language-server: $schema={schema_file(of).absolute().as_uri()}"
 
 
 def with_holes(schema: Schema) -> Schema:
     """Return the schema with a hole of a search space allowed in the place of every value."""
     schema = deepcopy(schema)
+    del schema["$defs"]["EncoderSpec"]["allOf"]  # `search.holes` may give what no stage does
     for model in (schema, *schema["$defs"].values()):
         for name, one in model.get("properties", {}).items():
             if name != "kind" or "const" not in one:
@@ -50,6 +79,13 @@ def with_holes(schema: Schema) -> Schema:
                 model["properties"][name] = one
     schema["$defs"]["Hole"] = _hole()
     return schema
+
+
+def _in_stages_or_defaults(name: str) -> Schema:
+    """Demand a field of every stage, or once of the defaults."""
+    given: Schema = {"required": [name]}
+    stages = {"properties": {"stages": {"items": given}}}
+    return {"anyOf": [stages, {"required": ["defaults"], "properties": {"defaults": given}}]}
 
 
 _HOLE = {"$ref": "#/$defs/Hole"}
@@ -75,7 +111,7 @@ def _list_of_holes(schema: Schema) -> Schema:
     """Return a list whose entries may be holes as well, also where it is one of several forms."""
     if "anyOf" in schema:
         return {**schema, "anyOf": [_list_of_holes(one) for one in schema["anyOf"]]}
-    if schema.get("type") != "array" or "items" not in schema:
+    if schema.get("type") != "array" or not isinstance(schema.get("items"), dict):
         return schema
     return {**schema, "items": {"anyOf": [schema["items"], _HOLE]}}
 

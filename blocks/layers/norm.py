@@ -35,7 +35,9 @@ Norm = Annotated[
     str,
     AfterValidator(_check_word),
     Allowed(" | ".join(_WORDS)),
-    WithJsonSchema({"anyOf": [{"enum": list(_WORDS[:-1])}, {"type": "string", "pattern": _GROUP}]}),
+    WithJsonSchema(
+        {"anyOf": [{"enum": list(_WORDS[:-1])}, {"type": "string", "pattern": f"^{_GROUP}$"}]}
+    ),
 ]
 
 

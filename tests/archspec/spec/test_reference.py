@@ -41,15 +41,15 @@ def test_every_kind_is_there(part: str) -> None:
 @pytest.fixture(scope="module")
 def spec_validator() -> Any:
     schema = spec_schema()
-    jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(schema)
+    jsonschema.Draft7Validator.check_schema(schema)
+    return jsonschema.Draft7Validator(schema)
 
 
 @pytest.fixture(scope="module")
 def space_validator() -> Any:
     schema = space_schema()
-    jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(schema)
+    jsonschema.Draft7Validator.check_schema(schema)
+    return jsonschema.Draft7Validator(schema)
 
 
 def as_json(tree: Any) -> Any:
@@ -158,4 +158,4 @@ def test_every_component_is_complete(component: dict[str, ComponentSpec]) -> Non
         tree["decoder"] = written
     else:
         tree["encoder"]["stages"][1][slot] = written
-    jsonschema.Draft202012Validator(spec_schema()).validate(tree)
+    jsonschema.Draft7Validator(spec_schema()).validate(tree)
