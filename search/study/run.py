@@ -25,6 +25,7 @@ from search.space.space import Space
 from search.study.damage import STUDY, has_study
 from search.study.data import check, fitted, held_out, scored_names
 from search.study.loop import Event, SearchLoop
+from search.study.protocol import fix_protocol
 from search.study.record import (
     RECORD,
     STOPPERS,
@@ -99,7 +100,15 @@ def run(
                 open_study(folder)  # damage is told before anything is written
             _write_record(folder, record)
             sampler = space.settings.recorded().get("sampler")
-            note_session(folder, dataset, host, sampler, trials=task.trials, seconds=task.seconds)
+            note_session(
+                folder,
+                dataset,
+                host,
+                sampler,
+                trials=task.trials,
+                seconds=task.seconds,
+                protocol=fix_protocol(folder, task.terms, record),
+            )
             storage = open_storage(folder, create=True)
             study = _open_study(folder, storage, space, record)
             search = SearchLoop(task, study, on_event)

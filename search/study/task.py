@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.space.space import Space
+from search.study.protocol import Terms
 from search.study.warm import Taken
 from search.trials.host import ONE_CPU, TrainingHost
 from search.trials.own import Data
@@ -24,3 +25,5 @@ class SearchTask:
     seconds: float | None = None
     first: tuple[Taken, ...] = ()
     """Tried after the anchors, before anything is drawn."""
+    terms: Terms | None = None
+    """Of a verdict on the run, kept before anything is trained where there is a test part."""

@@ -21,6 +21,7 @@ import search.study.run
 from archspec.nnunet.dataset import PreprocessedDataset
 from search.space.space import load_space
 from search.study.loop import Event
+from search.study.protocol import Terms
 from search.study.task import SearchTask
 from search.trials.host import TrainingHost
 from search.trials.train import CHECKPOINT, Rung, TrialTask
@@ -129,6 +130,7 @@ def run_fake(
     *,
     resume: bool | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    terms: Terms | None = None,
     **host: Any,
 ) -> Any:
     """Run a search in the folder with this pool, or resume the one that is there."""
@@ -136,7 +138,8 @@ def run_fake(
     search.study.run.WorkerPool = lambda settings, jobs: pool  # type: ignore[assignment, misc]
     try:
         dataset = fake_dataset(out.parent / "preprocessed")
-        task = SearchTask(load_space(space), dataset, out, trials, TrainingHost(**host))
+        host_of = TrainingHost(**host)
+        task = SearchTask(load_space(space), dataset, out, trials, host_of, terms=terms)
         there = (out / "run.json").is_file()
         return search.study.run.run(
             task, resume=there if resume is None else resume, on_event=on_event
