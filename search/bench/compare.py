@@ -72,13 +72,14 @@ class DatasetScores:
         ]
 
     def _by_unit(self, label: str, seed: int, folds: Sequence[int]) -> CaseScores:
-        comparing, found = self._task.comparing, dict[str, list[float]]()
-        for fold in folds:
-            scores = self._trained[label, fold, seed]
-            for case in self._usable[fold]:
-                unit = comparing.persons.of(self.name, case)
-                found.setdefault(unit, []).append(scores[case][comparing.score])
-        return {unit: {"mean": statistics.fmean(values)} for unit, values in found.items()}
+        comparing = self._task.comparing
+        scores = (
+            (case, self._trained[label, fold, seed][case][comparing.score])
+            for fold in folds
+            for case in self._usable[fold]
+        )
+        means = comparing.persons.means(self.name, scores)
+        return {unit: {"mean": mean} for unit, mean in means.items()}
 
 
 def compare(task: BenchTask, found: Found, notes: Sequence[str]) -> Bench:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,13 @@ class Persons:
     def of(self, dataset: str, case: str) -> str:
         """Return the person of a case."""
         return self.named[dataset][case] if self.named else case
+
+    def means(self, dataset: str, scores: Iterable[tuple[str, float]]) -> dict[str, float]:
+        """Return the mean of the scores of each person's cases."""
+        found: dict[str, list[float]] = {}
+        for case, score in scores:
+            found.setdefault(self.of(dataset, case), []).append(score)
+        return {person: statistics.fmean(values) for person, values in found.items()}
 
 
 EVERY_CASE = Persons()
