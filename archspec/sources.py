@@ -65,12 +65,12 @@ def of_trained(folder: Path, *, fold: str | None = None, checkpoint: str = CHECK
     Raises:
         SpecError: as `read_trained`.
     """
-    net, dataset = read_trained(folder, fold=fold, checkpoint=checkpoint)
+    found = read_trained(folder, fold=fold, checkpoint=checkpoint)
     try:
-        info = info_of(net, **said_of(dataset))
+        info = info_of(found.net, **said_of(found.dataset, found.mirror_axes))
     except SpecError as error:
         raise error.at(folder) from None
-    return Model(net, info, str(folder))
+    return Model(found.net, info, str(folder))
 
 
 def of_run(

@@ -28,12 +28,22 @@ _NUMBERS: list[Any] = [
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Return the weights in a .safetensors file or in one that torch.save wrote.
 
-    Pickles are read with `weights_only=True`, which runs no code of theirs. Weights may lie under
-    `state_dict` (Lightning, MONAI), `network_weights` (nnU-Net), `model`, or `net` (a trial of a
-    search).
+    Weights may lie under `state_dict` (Lightning, MONAI), `network_weights` (nnU-Net), `model`, or
+    `net` (a trial of a search).
 
     Raises:
         SpecError: no such file, or no weights in it.
+    """
+    return weights_in(read_whole(path), path)
+
+
+def read_whole(path: Path) -> Any:
+    """Return all that such a file holds.
+
+    Pickles are read with `weights_only=True`, which runs no code of theirs.
+
+    Raises:
+        SpecError: no such file, or it does not load that way.
     """
     if not path.is_file():
         raise SpecError("no such file", where=path)
@@ -54,6 +64,15 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             where=path,
             suggestion=f"{type(error).__name__}{why}",
         ) from None
+    return found
+
+
+def weights_in(found: Any, path: Path) -> dict[str, Tensor]:
+    """Return the weights among what a file holds.
+
+    Raises:
+        SpecError: there are none.
+    """
     for wrapper in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]

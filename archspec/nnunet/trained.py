@@ -4,11 +4,12 @@ nnU-Net itself is not needed for it.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from archspec.files import read_json
-from archspec.network.checkpoint import read_checkpoint
+from archspec.network.checkpoint import read_whole, weights_in
 from archspec.network.segnet import SegNet
 from archspec.network.weights import fill
 from archspec.nnunet.dataset import (
@@ -23,6 +24,26 @@ from archspec.spec.words import listed, shown
 from blocks.errors import SpecError
 
 CHECKPOINT = "checkpoint_final.pth"
+_OF_PLANS = ("transpose_forward", "image_reader_writer")
+_OF_CONFIGURATION = (
+    "preprocessor_name",
+    "resampling_fn_data",
+    "resampling_fn_data_kwargs",
+    "resampling_fn_probabilities",
+    "resampling_fn_probabilities_kwargs",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The network of a fold, the dataset it was trained on, by its plans, and its mirroring.
+
+    `mirror_axes` are those of the patch that nnU-Net mirrors predictions along.
+    """
+
+    net: SegNet
+    dataset: PreprocessedDataset
+    mirror_axes: tuple[int, ...]
 
 
 def is_trained(folder: Path) -> bool:
@@ -30,10 +51,8 @@ def is_trained(folder: Path) -> bool:
     return (folder / "plans.json").is_file() and (folder / "dataset.json").is_file()
 
 
-def read_trained(
-    folder: Path, *, fold: str | None = None, checkpoint: str = CHECKPOINT
-) -> tuple[SegNet, PreprocessedDataset]:
-    """Return the network of a fold, and the dataset that it was trained on, by its plans.
+def read_trained(folder: Path, *, fold: str | None = None, checkpoint: str = CHECKPOINT) -> Trained:
+    """Return the network of a fold.
 
     The folder is called TRAINER__PLANS__CONFIGURATION. The fold may be left out where there is one.
 
@@ -54,7 +73,8 @@ def read_trained(
             field="architecture.network_class_name",
         )
     file = _fold(folder, fold) / checkpoint
-    weights = read_checkpoint(file)
+    whole = read_whole(file)
+    weights = weights_in(whole, file)
     try:
         net = ArchSpecNet(dataset.num_channels, dataset.num_classes, **architecture["arch_kwargs"])
     except SpecError as error:
@@ -67,10 +87,10 @@ def read_trained(
         fill(net, weights)
     except SpecError as error:
         raise error.at(file) from None
-    return net, dataset
+    return Trained(net, dataset, whole.get("inference_allowed_mirroring_axes") or ())
 
 
-def said_of(dataset: PreprocessedDataset) -> dict[str, Any]:
+def said_of(dataset: PreprocessedDataset, mirror_axes: tuple[int, ...] = ()) -> dict[str, Any]:
     """Return what plans and dataset.json say of a network's inputs, as `archspec.save` takes it.
 
     Raises:
@@ -86,6 +106,7 @@ def said_of(dataset: PreprocessedDataset) -> dict[str, Any]:
     found: dict[str, Any] = {"spacing": dataset.spacing, "labels": dataset.dataset_json["labels"]}
     if order := dataset.dataset_json.get("regions_class_order"):
         found["regions_class_order"] = tuple(order)
+    found["preprocessing"] = _preprocessing(dataset, mirror_axes)
     if not isinstance(schemes, list):
         return found
     masks = dataset.settings.get("use_mask_for_norm")
@@ -99,6 +120,26 @@ def said_of(dataset: PreprocessedDataset) -> dict[str, Any]:
         for index, scheme in enumerate(schemes)
     ]
     return found
+
+
+def _preprocessing(
+    dataset: PreprocessedDataset, mirror_axes: tuple[int, ...]
+) -> dict[str, Any] | None:
+    """Return the rest of it; None for plans that say less than nnU-Net needs to predict."""
+    plans, settings, description = dataset.plans, dataset.settings, dataset.dataset_json
+    said = {name: plans[name] for name in _OF_PLANS if name in plans}
+    said |= {name: settings[name] for name in _OF_CONFIGURATION if name in settings}
+    if len(said) < len(_OF_PLANS) + len(_OF_CONFIGURATION) or "file_ending" not in description:
+        return None
+    names = description.get("modality") or description["channel_names"]
+    values = names.values() if isinstance(names, Mapping) else names
+    return {
+        **said,
+        "mirror_axes": mirror_axes,
+        "file_ending": description["file_ending"],
+        "channel_names": [str(one) for one in values],
+        "label_manager": plans.get("label_manager", "LabelManager"),
+    }
 
 
 def _dataset(folder: Path) -> PreprocessedDataset:

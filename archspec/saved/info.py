@@ -12,6 +12,7 @@ import archspec
 from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan, plan
 from archspec.nnunet.labels import check_labels, num_segmentation_heads
+from archspec.saved.preprocessing import Preprocessing
 from archspec.spec.hashing import arch_hash, is_hash_of
 from archspec.spec.load import load
 from archspec.spec.plugins import check_packages, packages
@@ -36,7 +37,7 @@ class ModelInfo:
     `spacing` is in mm per axis of the patch. `normalization` has a mapping for each input channel,
     its `scheme` by nnU-Net's name and what that needs, such as `mean` and `std`. `labels` are the
     values by name as in a dataset.json, and `regions_class_order` goes with labels that are
-    regions. None stands for what nobody said.
+    regions. `preprocessing` is the rest that predicting takes. None stands for what nobody said.
     """
 
     spec: ArchSpec
@@ -47,6 +48,7 @@ class ModelInfo:
     normalization: tuple[Mapping[str, Any], ...] | None = None
     labels: Mapping[str, Any] | None = None
     regions_class_order: tuple[int, ...] | None = None
+    preprocessing: Preprocessing | None = None
 
     def plan(self, patch_size: Grid | None = None) -> Plan:
         """Return the network's plan, for another patch than the saved one where it is given.
@@ -80,6 +82,8 @@ class ModelInfo:
             found["labels"] = thawed(dict(self.labels))
         if self.regions_class_order is not None:
             found["regions_class_order"] = list(self.regions_class_order)
+        if self.preprocessing is not None:
+            found["preprocessing"] = self.preprocessing.to_json()
         return {**found, "spec": self.spec.tree()}
 
     def metadata(self) -> dict[str, str]:
@@ -99,6 +103,8 @@ class ModelInfo:
             lines.append(f"normalization {', '.join(one['scheme'] for one in self.normalization)}")
         if self.labels is not None:
             lines.append(f"labels {', '.join(self.labels)}")
+        if self.preprocessing is not None:
+            lines.append(self.preprocessing.text())
         if needed := packages(self.spec):
             lines.append(f"needs {', '.join(f'{name} {at}' for name, at in needed.items())}")
         wrap = textwrap.TextWrapper(_WIDTH, subsequent_indent="  ")
@@ -140,8 +146,12 @@ def check_info(info: ModelInfo) -> ModelInfo:
             f"must be a list of labels, beside `labels`, but is {shown(order)}",
             field="regions_class_order",
         )
+    said = info.preprocessing
+    if said is not None:
+        said = Preprocessing.of(said, in_channels=planned.in_channels, ndim=axes)
     return replace(
         info,
+        preprocessing=said,
         patch_size=planned.patch_size,
         spacing=None if spacing is None else tuple(map(float, spacing)),
         normalization=schemes,
@@ -222,7 +232,7 @@ def info_of_metadata(metadata: Mapping[str, str], path: Path) -> ModelInfo:
 
 _KEYS = {
     *("archspec_format", "arch_hash", "in_channels", "num_classes", "patch_size", "packages"),
-    *("spacing", "normalization", "labels", "regions_class_order"),
+    *("spacing", "normalization", "labels", "regions_class_order", "preprocessing"),
 }
 
 
@@ -275,6 +285,7 @@ def _info(tree: Mapping[str, Any]) -> ModelInfo:
         normalization=tree.get("normalization"),
         labels=tree.get("labels"),
         regions_class_order=tree.get("regions_class_order"),
+        preprocessing=tree.get("preprocessing"),
     )
 
 

@@ -31,13 +31,16 @@ def save(
     normalization: Sequence[str | Mapping[str, Any]] | None = None,
     labels: Mapping[str, Any] | None = None,
     regions_class_order: Sequence[int] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
     force: bool = False,
 ) -> Path:
     """Write the network's weights with its spec and sizes, and what is said of its inputs.
 
     `from_pretrained` reads the file, which ends in .safetensors; another name is a folder, with the
     files that Hugging Face's hub expects. The network is one of `build` or `create_model`, in DDP
-    or torch.compile's wrapper too. `ModelInfo` says what the other arguments are.
+    or torch.compile's wrapper too. `ModelInfo` says what the other arguments are; `preprocessing`
+    is a mapping of what nnU-Net's plans call so, {} for what is usual there: `archspec predict`
+    needs it, with spacing, normalization and labels.
 
     Raises:
         SpecError: no such network, what is said does not fit it, the file is there and `force` is
@@ -51,6 +54,7 @@ def save(
         normalization=normalization,
         labels=labels,
         regions_class_order=regions_class_order,
+        preprocessing=preprocessing,
     )
     write(inner, info, path, force=force)
     return path

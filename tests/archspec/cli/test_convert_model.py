@@ -50,6 +50,9 @@ def test_a_trained_model_of_nnunet(cli: Cli, release: Path) -> None:
     (scheme,) = info.normalization or ()
     assert scheme["scheme"] == "ZScoreNormalization" and scheme["std"] > 0
     assert info.labels is not None and info.labels["background"] == 0
+    said = info.preprocessing
+    assert said is not None and said.mirror_axes == (0, 1, 2)
+    assert said.resampling_fn_data_kwargs["order"] == 3 and said.channel_names == ("MR",)
     refused(cli("convert-model", MODEL, "-o", out), "net.safetensors: exists", "--force")
     # what was written is a source itself, and a folder a target
     assert cli("convert-model", out, "-o", "model")[0] == 0

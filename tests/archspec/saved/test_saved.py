@@ -31,6 +31,7 @@ SAID: dict[str, Any] = {
     "spacing": (2.5, 0.5, 0.5),
     "normalization": ["ZScoreNormalization", {"scheme": "CTNormalization", "mean": 7.5, "std": 2}],
     "labels": {"background": 0, "liver": 1, "tumor": 2},
+    "preprocessing": {"transpose_forward": [2, 0, 1], "mirror_axes": (0, 2)},
 }
 
 
@@ -114,6 +115,7 @@ def test_the_page_of_a_saved_network(tmp_path: Path) -> None:
         "spacing 2.5 x 0.5 x 0.5 mm",
         "normalization ZScoreNormalization, CTNormalization",
         "labels background, liver, tumor",
+        "images .nii.gz, axes 2 0 1, mirrored 0 2",
     ]
     assert json.loads(json.dumps(info.to_json(), allow_nan=False)) == info.to_json()
     assert {one.name for one in fields(info)} <= set(info.to_json()) | {"regions_class_order"}
@@ -173,12 +175,39 @@ REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
         ({"labels": {**REGIONS, "edge": [1, 3]}}, "regions_class_order: must list 3 labels"),
         ({"regions_class_order": [1, 2]}, "regions_class_order: must be a list of labels"),
         ({**SAID, "regions_class_order": 5}, "regions_class_order: must be a list of labels"),
+        ({"preprocessing": []}, "preprocessing: must be a mapping"),
+        ({"preprocessing": {"mirror_axis": [0]}}, "did you mean 'mirror_axes'?"),
+        ({"preprocessing": {"mirror_axes": [3]}}, "mirror_axes: must be axes from 0 to 2"),
+        ({"preprocessing": {"mirror_axes": [1, 1]}}, "mirror_axes: must be axes from 0 to 2"),
+        ({"preprocessing": {"transpose_forward": [0, 1]}}, "the axes 0, 1 and 2 in some order"),
+        ({"preprocessing": {"channel_names": ["T1"]}}, "a name for each of 2 input channels"),
+        ({"preprocessing": {"file_ending": "../x"}}, "must be an ending such as .nii.gz"),
+        ({"preprocessing": {"resampling_fn_data": "a.b"}}, "must be a name of nnU-Net's"),
+        (
+            {"preprocessing": {"resampling_fn_data_kwargs": {"order": [3]}}},
+            "resampling_fn_data_kwargs: must be a mapping of names to numbers or words",
+        ),
     ],
 )
 def test_what_is_said_has_to_fit(tmp_path: Path, said: Any, words: str) -> None:
     file = tmp_path / "net.safetensors"
     assert words in refusal(lambda: archspec.save(network(), file, **said))
     assert not file.exists()
+
+
+def test_what_is_usual_for_images(tmp_path: Path) -> None:
+    file = tmp_path / "net.safetensors"
+    archspec.save(network(), file, preprocessing={})
+    said = archspec.model_info(file).preprocessing
+    assert said is not None and said.image_reader_writer == "SimpleITKIO"
+    assert said.transpose_forward == said.transpose_backward == (0, 1, 2)
+    turned = {"file_ending": ".png", "transpose_forward": (2, 0, 1)}
+    archspec.save(network(), file, preprocessing=turned, force=True)
+    said = archspec.model_info(file).preprocessing
+    assert said is not None and said.image_reader_writer == "NaturalImage2DIO"
+    assert said.transpose_backward == (1, 2, 0)
+    rewritten(file, preprocessing=None)  # as files of before say nothing
+    assert archspec.model_info(file).preprocessing is None
 
 
 def test_regions(tmp_path: Path) -> None:
@@ -201,6 +230,7 @@ def test_regions(tmp_path: Path) -> None:
         ({"archspec_format": "{"}, "archspec_format: not JSON"),
         ({"spacing": "[" * 100_000}, "spacing: not JSON"),
         ({"spacing": "[1, 1, -1]"}, "spacing: must be 3 sizes"),
+        ({"preprocessing": '{"mirror_axes": 0}'}, "preprocessing.mirror_axes: must be axes"),
         ({"in_channels": '"two"'}, "in_channels: must be an integer"),
         ({"in_channels": "5"}, "1 have another shape"),
         ({"patch_size": "7"}, "patch_size: must be 2 or 3 sizes"),
