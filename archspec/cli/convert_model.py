@@ -2,19 +2,19 @@
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from archspec.cli.options import MAX_COUNT, PlansName
 from archspec.cli.specs import Overrides, known, patch_sizes
 from blocks.base import MAX_WIDTH
-from blocks.errors import SpecError
+from blocks.errors import SpecError, argument
 
 if TYPE_CHECKING:
     from archspec.sources import Model
 
-Target = Literal["safetensors", "pt2"]
+_TARGETS = ("safetensors", "onnx", "pt2")
 _OF = {
     "a spec": ("weights", "overrides", "in_channels", "num_classes", "patch"),
     "a run": ("trial", "confirmed", "plans"),
@@ -46,7 +46,12 @@ def convert_model(
             help="The file to write; without an ending a folder for Hugging Face.",
         ),
     ],
-    to: Annotated[Target, typer.Option(help="What to write.")] = "safetensors",
+    to: Annotated[
+        str, typer.Option(help="What to write: safetensors, onnx, pt2.", metavar="TARGET")
+    ] = "safetensors",
+    half: Annotated[
+        bool, typer.Option("--half", help="Compute in float16 (onnx), but for scans.")
+    ] = False,
     weights: Annotated[
         Path | None, typer.Option(help="Weights of the spec: .safetensors, .pth.")
     ] = None,
@@ -71,12 +76,13 @@ def convert_model(
 ) -> None:
     """Write a trained network as one file that holds its spec and what is known of its inputs.
 
-    safetensors is for archspec.from_pretrained; pt2 for torch.export.load, by itself where the
-    network has no scan, for any batch of patches of its own size.
+    safetensors is for archspec.from_pretrained; onnx for onnxruntime, scans included; pt2 for
+    torch.export.load, by itself where the network has no scan. The last two take any batch of
+    patches of the network's own size.
     """
     kind = _kind(source)
     _check_options(context, kind)
-    _check_out(out, to, force=force)
+    _check_out(out, to, half=half, force=force)
     if kind == "a spec":
         known(source)
         if weights is None:
@@ -100,7 +106,7 @@ def convert_model(
             found = of_saved(path)
         else:
             found = of_trained(path, fold=fold, checkpoint=checkpoint)
-    needs = _write(found, out, to, force=force)
+    needs = _write(found, out, to, half=half, force=force)
     size = sum(value.numel() for value in found.net.parameters())
     print(f"wrote {out}: {found.origin}, {size:,} parameters")
     print(found.info)
@@ -139,23 +145,44 @@ def _check_options(context: typer.Context, kind: str) -> None:
                 raise SpecError(f"`{name}` is for {owner}, but the source is {kind}")
 
 
-def _check_out(out: Path, to: Target, *, force: bool) -> None:
+def _check_out(out: Path, to: str, *, half: bool, force: bool) -> None:
     """Refuse, before the work, what could not be written."""
-    from archspec.saved.pt2 import check_pt2
-    from archspec.saved.save import check_target
+    if to not in _TARGETS:
+        from archspec.spec.words import did_you_mean
 
-    if to == "pt2":
-        check_pt2(out, force=force)
+        raise SpecError(
+            "not a target",
+            where=argument("to", to),
+            allowed=", ".join(_TARGETS),
+            suggestion=did_you_mean(to, _TARGETS),
+        )
+    if half and to != "onnx":
+        raise SpecError(f"`half` is for onnx, but the target is {to}")
+    if to == "onnx":
+        from archspec.saved.onnx import check_onnx
+
+        check_onnx(out, force=force)
+    elif to == "pt2":
+        from archspec.saved.pt2 import check_file
+
+        check_file(out, ".pt2", force=force)
     else:
+        from archspec.saved.save import check_target
+
         check_target(out, force=force)
 
 
-def _write(found: "Model", out: Path, to: Target, *, force: bool) -> str:
+def _write(found: "Model", out: Path, to: str, *, half: bool, force: bool) -> str:
     """Write the network; return what is needed to load it, where that is worth a word."""
-    from archspec.saved.pt2 import write_pt2
+    if to == "onnx":
+        from archspec.saved.onnx import write_onnx
+
+        return write_onnx(found.net, found.info, out, half=half, force=force).needs
+    if to == "pt2":
+        from archspec.saved.pt2 import write_pt2
+
+        return write_pt2(found.net, found.info, out, force=force).needs
     from archspec.saved.save import write
 
-    if to == "pt2":
-        return write_pt2(found.net, found.info, out, force=force).needs
     write(found.net, found.info, out, force=force)
     return ""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch._ops import OpOverload
 from torch.export import Dim, ExportedProgram, export
 
@@ -36,15 +37,15 @@ class Exported:
         )
 
 
-def check_pt2(path: Path, *, force: bool) -> None:
-    """Refuse a file that `write_pt2` would not write.
+def check_file(path: Path, ending: str, *, force: bool) -> None:
+    """Refuse a file that could not be written, is there already, or has another ending.
 
     Raises:
         SpecError: see above.
     """
     check_writable(path)
-    if path.suffix != ".pt2":
-        raise SpecError("must end in .pt2", where=path)
+    if path.suffix != ending:
+        raise SpecError(f"must end in {ending}", where=path)
     if path.exists() and not force:
         raise SpecError(
             "exists", where=path, suggestion="give another name, or `force` to replace it"
@@ -60,23 +61,29 @@ def write_pt2(net: SegNet, info: ModelInfo, path: Path, *, force: bool = False) 
         SpecError: the file is there and `force` is not set, it cannot be written, or torch cannot
             export the network.
     """
-    check_pt2(path, force=force)
-    program = _program(net)
+    check_file(path, ".pt2", force=force)
+    program = program_of(net)
     text = json.dumps(info.to_json(), allow_nan=False)
     with replacing(path) as partial, partial.open("wb") as opened:
         torch.export.save(program, opened, extra_files={EXTRA: text})
     return Exported(path, _foreign(program))
 
 
-def _program(net: SegNet) -> ExportedProgram:
+def program_of(net: SegNet, wrapper: nn.Module | None = None) -> ExportedProgram:
+    """Return what the network, or a wrapper of it that takes float32, does for prediction.
+
+    Raises:
+        SpecError: torch cannot export it.
+    """
     planned, was_training, heads = net.planned, net.training, net.decoder.deep_supervision
     weight = next(net.parameters())
     size = (2, planned.in_channels, *planned.patch_size)  # of one, torch would fix the batch
-    patch = torch.zeros(size, dtype=weight.dtype, device=weight.device)
+    dtype = weight.dtype if wrapper is None else torch.float32
+    patch = torch.zeros(size, dtype=dtype, device=weight.device)
     net.eval()
     net.decoder.deep_supervision = False
     try:
-        program = export(net, (patch,), dynamic_shapes=({0: Dim("batch", min=1)},))
+        program = export(wrapper or net, (patch,), dynamic_shapes=({0: Dim("batch", min=1)},))
     except Exception as error:  # torch has no one error for what it cannot trace
         raise SpecError(
             f"torch.export does not take it: {reason(error)}", where=planned.spec.name
