@@ -23,7 +23,7 @@ INTRODUCTION = """\
 
 Every bundled network as `archspec draw NAME -o NAME.svg` draws it, at the sizes of its spec; any
 YAML file is drawn alike, and `archspec.draw` does it from Python. Shares are of the FLOPs of one
-forward pass, counted as [the costs](python.md) are. A stripe in a stage stands for a block, its
+forward pass, counted as [costs](costs.md) says. A stripe in a stage stands for a block, its
 colour for the mixer that the heading names; the number beside a stage is its place in
 `encoder.stages`. `make gallery` makes this page.
 """
