@@ -15,6 +15,7 @@ from search.report.plotly import (
     Axis,
     Figure,
     apart,
+    at_border,
     dice_range,
     figure,
     hover_text,
@@ -48,7 +49,7 @@ SYMBOLS: dict[State, str] = {
     "failed": "cross",
 }
 _NAMES: dict[State, str] = {"stopped": "stopped at a rung (its Dice there)"}
-OFF = "stopped, Dice beyond this axis: at its border"
+OFF = "stopped, Dice off this axis"
 WITHOUT_DICE: tuple[State, ...] = ("over limit", "failed")
 _WIDTH_OF_LABEL = 0.04  # of the axis; labels closer than this would cover each other
 
@@ -236,12 +237,9 @@ def _stopped(
     stopped = [t for t in trials if t.state == "stopped"]
     seen = [t for t in stopped if within(t.dice or 0.0, ends)]
     beyond = [t for t in stopped if t not in seen]
-    off = _points("stopped", beyond, x, lambda t: min(max(t.dice or 0.0, ends[0]), ends[1]))
+    off = _points("stopped", beyond, x, lambda t: at_border(t.dice or 0.0, ends))
     off["marker"] = {**off["marker"], "symbol": "triangle-down"}
-    return [
-        _points("stopped", seen, x, _dice),
-        {**off, "name": OFF, "cliponaxis": False},
-    ]
+    return [_points("stopped", seen, x, _dice), {**off, "name": OFF}]
 
 
 def _gflops(trial: ReportTrial) -> float | None:

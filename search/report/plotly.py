@@ -116,6 +116,12 @@ def within(value: float, ends: tuple[float, float]) -> bool:
     return ends[0] <= value <= ends[1]
 
 
+def at_border(value: float, ends: tuple[float, float]) -> float:
+    """Return where a mark stands for a value beyond the axis: inside it, by half of its height."""
+    inset = 0.015 * (ends[1] - ends[0])
+    return min(max(value, ends[0] + inset), ends[1] - inset)
+
+
 def apart(points: Iterable[tuple[float, float]], dx: float, dy: float) -> list[int]:
     """Return the indices of points to label: each farther than (dx, dy) from those before it."""
     chosen: list[tuple[int, float, float]] = []

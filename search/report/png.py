@@ -19,7 +19,7 @@ from search.report.figures import (
     WITHOUT_DICE,
     marks_at,
 )
-from search.report.plotly import apart, dice_range, log_range, log_ticks, within
+from search.report.plotly import apart, at_border, dice_range, log_range, log_ticks, within
 from search.report.trials import ReportTrial, State, front_of, heights_of
 from search.space.objectives import Objectives
 
@@ -123,8 +123,8 @@ def _draw_scored(
         if seen:
             _scatter(axes, state, seen, [t.dice for t in seen], first)
         if beyond := [t for t in found if t not in seen]:
-            at = [min(max(t.dice or 0.0, bottom), top) for t in beyond]
-            _scatter(axes, state, beyond, at, first, label=OFF, clip_on=False, edgecolors="black")
+            at = [at_border(t.dice or 0.0, (bottom, top)) for t in beyond]
+            _scatter(axes, state, beyond, at, first, label=OFF, edgecolors="black")
     front = front_of(scored)
     x, y = [t.cost(first) or 1.0 for t in front], [t.dice or 0.0 for t in front]
     axes.plot(
@@ -171,8 +171,13 @@ def _draw_scored(
     label = "Dice, mean of classes" if objectives.is_mean else objectives.dice_label
     axes.set_ylabel(_plain(f"validation {label}"))
     axes.grid(alpha=0.3)
+    columns = 3 if len(axes.get_legend_handles_labels()[1]) <= 6 else 2
     axes.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small"
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=columns,
+        frameon=False,
+        fontsize="small",
     )
 
 
