@@ -1,6 +1,8 @@
 """Verbs about searches that run or have run: status, report, best, control."""
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +46,10 @@ def report(
             help="Show cases of the confirmed front with outlines of label and prediction.",
         ),
     ] = True,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Write it again whenever a trial ends, until all have."),
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, write nothing.")] = False,
 ) -> None:
     """Write report.html, pareto.png and two tables into the run folder; print the front.
@@ -53,13 +59,32 @@ def report(
     """
     from search.report.write import front_table, report_json, write_report
 
+    if json_ and watch:
+        raise typer.BadParameter("one of --json and --watch")
     if json_:
         print(json.dumps(report_json(run, baseline or ())))
         return
-    files = write_report(run, baseline or (), images=images)
+    if watch:
+        files = _watched(run, baseline or (), images=images)
+    else:
+        files = write_report(run, baseline or (), images=images)
     print(front_table(run, baseline or ()))
     for file in files:
         print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
+
+
+def _watched(run: Path, baselines: Sequence[Path], *, images: bool) -> list[Path]:
+    """Write the report until the search has ended, a line per time; Ctrl-C leaves the last one."""
+    from archspec.cli.interrupts import stopped
+    from search.report.status import Status
+    from search.report.watch import watch_report
+
+    def show(status: Status) -> None:
+        written = "" if status.best is None else f"; wrote {run / 'report.html'}"
+        print(f"{status.headline()}{written}", file=sys.stderr, flush=True)
+
+    with stopped(lambda: "; the report stands as it was last written"):
+        return watch_report(run, baselines, images=images, on_news=show)
 
 
 def best(

@@ -81,13 +81,23 @@ class Status:
         """Return plain data."""
         return asdict(self)
 
+    def headline(self) -> str:
+        """Return how far it is, in a few words."""
+        again = self.confirming
+        if again is not None:
+            return f"confirming: {again.ended} of {again.trainings} trainings ended"
+        return f"{self.activity}: trials: {self._ended()}"
+
+    def _ended(self) -> str:
+        return (
+            f"{self.ended} ended" if self.asked is None else f"{self.ended} of {self.asked} ended"
+        )
+
     def text(self) -> str:
         """Return it in words."""
         named = f"{self.space} on {self.dataset}" if self.space else self.dataset
         lines = [f"{named}: {self.activity}, last sign of life {_time(self.silent)} ago"]
-        asked = (
-            f"{self.ended} ended" if self.asked is None else f"{self.ended} of {self.asked} ended"
-        )
+        asked = self._ended()
         kinds = "; ".join(f"{count} {state}" for state, count in self.states.items())
         lines.append(f"trials: {asked}" + (f" ({kinds})" if kinds else ""))
         for one in self.training:
