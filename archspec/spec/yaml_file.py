@@ -231,3 +231,10 @@ def dump(tree: Any) -> str:
     """Return the tree as YAML that `parse` reads back identically."""
     text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
     return text
+
+
+def dump_inline(tree: Any) -> str:
+    """Return the tree as YAML on one line."""
+    options: dict[str, Any] = {"default_flow_style": True, "width": float("inf")}
+    text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, **options)
+    return text.removesuffix("\n").removesuffix("\n...")
