@@ -15,13 +15,15 @@ from search.retrain.confirm import confirm
 from search.retrain.confirmation import Confirmation
 from search.retrain.retrain import Progress
 from search.space.control import control_space
+from search.space.references import Reference
 from search.space.settings import GivenSettings
 from search.space.space import Space, load_space
 from search.study.data import fitted
 from search.study.hours import FRESH, Before, HoursPlan, measure_speed, plan_hours
 from search.study.ledger import ended
 from search.study.loop import Event
-from search.study.record import read_run, with_kept_settings
+from search.study.protocol import Terms
+from search.study.record import RECORD, read_run, with_kept_settings
 from search.study.run import run as run_study
 from search.study.storage import open_run
 from search.study.task import SearchTask
@@ -32,6 +34,9 @@ from search.trials.own import Data, OwnCases, own_cases
 
 CONFIRM_SEEDS = 3
 """Trainings of each point of the front at the end, where test cases are held out."""
+
+_OF_MIXER = 2
+"""Networks that a question about a mixer compares, which may both be beside the front."""
 
 
 def run(
@@ -121,10 +126,13 @@ def in_hours(
     hours: float,
     *,
     seeds: int | None = None,
+    rivals: bool = False,
     resume: bool = False,
     seconds_per_step: float | None = None,
 ) -> tuple[SearchTask, HoursPlan]:
     """Return the task with the trials and rungs that fit, and the plan; times a few networks.
+
+    With `rivals` it leaves time to train the anchors of the dataset's plans again too.
 
     Raises:
         SpecError: as `measure_speed` and `plan_hours`, and where the run to resume is none.
@@ -135,7 +143,11 @@ def in_hours(
         before = Before(len(ended(open_run(task.folder)[0])), space.settings.rungs)
     dataset, space = fitted(task.dataset, space)
     speed = measure_speed(space, dataset, task.host, seconds_per_step=seconds_per_step)
-    found = plan_hours(space, task.host, hours, speed, seeds=seeds, before=before)
+    named = [Reference.of_anchor(one) for one in space.settings.anchors] if rivals else []
+    also = sum(one is not None and one.kind == "plans" for one in named)
+    if rivals and task.terms is not None and task.terms.mixer is not None:
+        also = _OF_MIXER
+    found = plan_hours(space, task.host, hours, speed, seeds=seeds, also=also, before=before)
     own = task.space
     if before.rungs is None:
         settings = own.settings.model_copy(update={"rungs": found.rungs})
@@ -168,13 +180,19 @@ def run_task(
     *,
     resume: bool = False,
     confirm_seeds: int | None = None,
+    rivals: bool = False,
     watcher: Watcher = Watcher(),
 ) -> Searched:
     """Search, then train the front again with as many seeds as `num_seeds` says.
 
+    With `rivals` that goes for what a verdict compares too. A new run keeps the usual terms of one
+    where the task gives none.
+
     Raises:
         SpecError: as `search.study.run.run` and `confirm`.
     """
+    if task.terms is None and not (task.folder / RECORD).is_file():
+        task = replace(task, terms=Terms(seeds=confirm_seeds or CONFIRM_SEEDS))
     study = run_study(task, resume=resume, on_event=watcher.on_event)
     record = read_run(task.folder)
     assert record is not None, "the search wrote it"
@@ -184,7 +202,12 @@ def run_task(
     watcher.on_front(seeds)
     own = task.dataset if isinstance(task.dataset, OwnCases) else None
     found = confirm(
-        task.folder, seeds=seeds, host=task.host, cases=own, on_progress=watcher.on_progress
+        task.folder,
+        seeds=seeds,
+        rivals=rivals,
+        host=task.host,
+        cases=own,
+        on_progress=watcher.on_progress,
     )
     return Searched(study, found)
 

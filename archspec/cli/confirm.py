@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,12 @@ def register(app: typer.Typer) -> None:
 def confirm(
     run: Run,
     seeds: Seeds = 3,
+    rivals: Annotated[
+        bool,
+        typer.Option(
+            "--rivals", help="Also what archspec verdict compares: nnU-Net's networks, by width."
+        ),
+    ] = False,
     jobs: Jobs = 1,
     threads: Threads = 1,
     device: Device = "auto",
@@ -41,7 +47,7 @@ def confirm(
 
     host = TrainingHost(devices=devices_for(device, jobs), threads=threads, plans=plans)
     with stopped(lambda: f"; go on with {same_command()}"):
-        found = confirm_run(run, seeds=seeds, host=host, on_progress=show_progress)
+        found = confirm_run(run, seeds=seeds, rivals=rivals, host=host, on_progress=show_progress)
     if json_:
         print(json.dumps(found.to_json()))
     else:

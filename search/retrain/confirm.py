@@ -17,10 +17,12 @@ from archspec.spec.schema import ArchSpec
 from blocks.base import SpecError
 from search.pareto import non_dominated
 from search.retrain.confirmation import RESULT, Confirmation, ConfirmedPoint, Part, SeedScores
+from search.retrain.contest import contest, needed
 from search.retrain.noise import Entrant, dice_differences, matrix, shared_cases
 from search.retrain.retrain import Outcome, Progress, Retraining, retrain
 from search.space.objectives import Objectives
 from search.study.data import classes_of
+from search.study.protocol import read_protocol
 from search.study.record import RECORD, RunRecord, read_settings
 from search.study.run import open_run
 from search.study.trial_record import TrialRecord
@@ -39,6 +41,7 @@ def confirm(
     folder: Path,
     *,
     seeds: int = 3,
+    rivals: bool = False,
     host: TrainingHost = ONE_CPU,
     cases: OwnCases | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -48,11 +51,12 @@ def confirm(
     Trainings go to the run's full number of steps and are not stopped. Those of an earlier call
     stand. Test cases are scored at the end of each training, once; a run without a test part has
     its validation cases compared, by which it chose. Fold and seed are the run's, not the host's.
-    A run on cases of the user's own is given them again.
+    A run on cases of the user's own is given them again. With `rivals` those networks are trained
+    too that a verdict compares, see `contest`.
 
     Raises:
-        SpecError: no run, no finished trial, or the data are not what the run was made with, or
-            cannot be trained on.
+        SpecError: no run, no finished trial, its protocol was changed, or the data are not what the
+            run was made with, or cannot be trained on.
     """
     study, record = open_run(folder)
     check_folder(folder)
@@ -61,6 +65,10 @@ def confirm(
     if not points:
         raise SpecError("no trial has finished yet", where=folder)
     front = [finished[index] for index in points]
+    protocol = read_protocol(folder, record)
+    beside: Sequence[FrozenTrial] = ()
+    if rivals:
+        beside = contest(folder, study, needed(folder, protocol)).trials
     # nothing is stopped here, and earlier releases had stoppers that are gone
     search = read_settings(folder / RECORD, {**record.settings, "stopper": "none"})
     dataset: Data
@@ -76,7 +84,7 @@ def confirm(
     settings = WorkerSettings(
         dataset, record.fold, search.batch_size, host.threads, held_out=held_out
     )
-    jobs = {trial.number: _jobs(folder, trial, record.seed, seeds) for trial in front}
+    jobs = {one.number: jobs_of(folder, one, record.seed, seeds) for one in (*front, *beside)}
     outcome = retrain(
         [job for own in jobs.values() for job in own],
         table=folder / TABLE,
@@ -84,6 +92,7 @@ def confirm(
         rung_steps=search.rung_steps,
         devices=host.devices,
         checkpoint_every=search.checkpoint_every,
+        protocol=protocol.digest if protocol else "",
         on_progress=on_progress,
     )
     parts: tuple[Part, ...] = ("validation", "test") if held_out else ("validation",)
@@ -177,7 +186,8 @@ def _test_cases(folder: Path, record: RunRecord, dataset: PreprocessedDataset) -
     return held_out
 
 
-def _jobs(folder: Path, trial: FrozenTrial, seed: int, seeds: int) -> list[Retraining]:
+def jobs_of(folder: Path, trial: FrozenTrial, seed: int, seeds: int) -> list[Retraining]:
+    """Return the trainings of a trial's network in a run that has the seed."""
     spec = load(folder / "trials" / f"{trial.number:04d}" / "spec.yaml")
     first = _FIRST_SEED + 1000 * seed
     name = f"trial {trial.number}"

@@ -49,7 +49,8 @@ class Trained:
     """A training that ended: Dice by case, class and group, and their `mean`.
 
     `test` is empty where there is no test part. `seconds` are those of training. `spec` is the tree
-    that was trained; lines of releases that did not write it have their hash alone.
+    that was trained; lines of releases that did not write it have their hash alone. `protocol` is
+    the digest of the run's, where it has one.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Trained:
     validation: CaseScores
     test: CaseScores
     spec: dict[str, Any] | None = None
+    protocol: str = ""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -97,6 +99,7 @@ def retrain(
     rung_steps: tuple[int, ...],
     devices: Sequence[str],
     checkpoint_every: int | None = None,
+    protocol: str = "",
     on_progress: Callable[[Progress], None] = lambda progress: None,
     make_engine: MakeEngine | None = None,
 ) -> Outcome:
@@ -114,7 +117,9 @@ def retrain(
     check_writable(table)
     try:
         with FileLock(sign_of_life(table), timeout=0):
-            runner = _Runner(jobs, table, settings, rung_steps, checkpoint_every, on_progress)
+            runner = _Runner(
+                jobs, table, settings, rung_steps, checkpoint_every, protocol, on_progress
+            )
             return runner.run(devices, make_engine or WorkerPool)
     except Timeout:
         raise SpecError(
@@ -135,6 +140,15 @@ def read_trained(table: Path) -> list[Trained]:
     Raises:
         SpecError: a line is damaged, or no training; the message names it.
     """
+    return [one for _, one in read_numbered(table)]
+
+
+def read_numbered(table: Path) -> list[tuple[int, Trained]]:
+    """Return the lines as `read_trained` does, each with its number.
+
+    Raises:
+        SpecError: see there.
+    """
     found = []
     for number, content in read_lines(table, suggestion=_ANEW):
         try:
@@ -147,7 +161,8 @@ def read_trained(table: Path) -> list[Trained]:
                 where=Place(str(table), number),
                 suggestion=_ANEW,
             ) from None
-        found.append(replace(one, trial_hash=digest, validation=validation, test=test))
+        one = replace(one, trial_hash=digest, validation=validation, test=test)
+        found.append((number, one))
     return found
 
 
@@ -161,12 +176,14 @@ class _Runner:
         settings: WorkerSettings,
         rung_steps: tuple[int, ...],
         checkpoint_every: int | None,
+        protocol: str,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.table = table
         self.settings = settings
         self.rung_steps = rung_steps
         self.checkpoint_every = checkpoint_every
+        self.protocol = protocol
         self.on_progress = on_progress
         self.jobs = {job.key: job for job in jobs}  # equal networks are trained once
         self.specs = {key: load(job.tree) for key, job in self.jobs.items()}
@@ -267,6 +284,7 @@ class _Runner:
             validation,
             test,
             job.tree,
+            self.protocol,
         )
         _append(self.table, done)
         self.trained[done.key] = done
@@ -283,6 +301,8 @@ def _name_of(job: Retraining) -> str:
 def _append(table: Path, done: Trained) -> None:
     """Add a line, on the disk when this returns; NaN, which JSON does not have, is null."""
     content = asdict(replace(done, validation=_finite(done.validation), test=_finite(done.test)))
+    if not done.protocol:
+        del content["protocol"]
     try:
         append_line(table, content)
     except OSError as error:

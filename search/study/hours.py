@@ -62,6 +62,7 @@ class HoursPlan:
     speed: Speed
     device: str
     ended: int = 0
+    also: int = 0
 
     def text(self) -> str:
         """Return it in words, with what it rests on."""
@@ -84,7 +85,8 @@ class HoursPlan:
             )
         if self.seeds:
             again = self.front * self.seeds * self.training / self.jobs
-            lines.append(f"the front again, {self.front} networks by guess: {_time(again)}")
+            what = "the front and its rivals" if self.also else "the front"
+            lines.append(f"{what} again, {self.front} networks by guess: {_time(again)}")
         lines.append(f"no trial is begun after {_time(self.searching)}")
         return "\n".join(lines)
 
@@ -170,6 +172,7 @@ def plan_hours(
     speed: Speed,
     *,
     seeds: int | None = None,
+    also: int = 0,
     before: Before = FRESH,
 ) -> HoursPlan:
     """Return the largest search that fits.
@@ -177,8 +180,9 @@ def plan_hours(
     Validations at rungs before the last take at most a tenth of a training, and there are none
     where so few trials fit that the stopper would judge none; the space's own number of rungs
     stays where it gives one, and that of a resumed run. Where test cases are held out up to a
-    quarter of the time is for up to three new seeds of the front, unless their number is given. The
-    trials of a resumed run that have ended come on top.
+    quarter of the time is for up to three new seeds of the front, unless their number is given, and
+    of as many networks beside it as `also` says. The trials of a resumed run that have ended come
+    on top.
 
     Raises:
         SpecError: not one training fits.
@@ -208,7 +212,7 @@ def plan_hours(
             suggestion="give more hours, or fewer steps: -s search.steps=...",
         )
     asked = seeds if seeds is not None else _SEEDS * bool(settings.test_share)
-    front = _front(number + ended)
+    front = _front(number + ended) + also
     if seeds is None and asked:
         asked = max(1, min(_SEEDS, int(_CONFIRMING * budget // (front * full))))
     left = max(budget - asked * front * full, full)
@@ -224,13 +228,14 @@ def plan_hours(
         number + ended,
         wanted,
         asked,
-        _front(number + ended),
+        _front(number + ended) + also,
         full,
         share,
         left / jobs,
         speed,
         host.devices[0],
         ended,
+        also,
     )
 
 
