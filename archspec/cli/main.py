@@ -31,6 +31,7 @@ from archspec.cli import (
     search,
     specs,
     validate,
+    verdict,
 )
 from archspec.cli.interrupts import leave_output, signals_heard
 from archspec.cli.refusal import refusal_lines
@@ -52,6 +53,7 @@ for _group in (
     search,
     report,
     confirm,
+    verdict,
     ablate,
     bench,
     overfit,

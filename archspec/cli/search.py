@@ -205,7 +205,7 @@ def search(
         )
         print(plan.text(), flush=True)
         if not dry_run:
-            _show_end(task.folder, _search(task, resume=resume, confirm_seeds=plan.seeds))
+            _show_end(task.folder, search_and_show(task, resume=resume, confirm_seeds=plan.seeds))
         return
     if dry_run:
         page = _samples(loaded, dataset, trials, host, seconds_per_step)
@@ -220,11 +220,16 @@ def search(
         return
     assert dataset is not None and trials is not None and out is not None
     task = SearchTask(loaded, dataset, out, trials, host, first=first)
-    _show_end(out, _search(task, resume=resume, confirm_seeds=confirm_seeds))
+    _show_end(out, search_and_show(task, resume=resume, confirm_seeds=confirm_seeds))
 
 
-def _search(task: "SearchTask", *, resume: bool, confirm_seeds: int | None) -> "Searched":
-    """Do what `search.run` does and show it; after a Ctrl-C say how to go on."""
+def search_and_show(
+    task: "SearchTask", *, resume: bool, confirm_seeds: int | None, rivals: bool = False
+) -> "Searched":
+    """Do what `search.run` does and show it; after a Ctrl-C say how to go on.
+
+    With `rivals` what a verdict compares is trained again too.
+    """
     from archspec.cli.confirm import show_progress
     from archspec.cli.display import SearchDisplay
     from search.launch import Watcher, run_task
@@ -243,7 +248,9 @@ def _search(task: "SearchTask", *, resume: bool, confirm_seeds: int | None) -> "
             print(_again_text(out, seeds), flush=True)
 
         watcher = Watcher(on_event=display.show, on_front=show_front, on_progress=show_progress)
-        return run_task(task, resume=resume, confirm_seeds=confirm_seeds, watcher=watcher)
+        return run_task(
+            task, resume=resume, confirm_seeds=confirm_seeds, rivals=rivals, watcher=watcher
+        )
 
 
 def _again_text(out: Path, seeds: int) -> str:

@@ -16,6 +16,7 @@ LEVELS = [
     ("archspec.cli",),
     ("archspec.sources",),
     ("archspec.api", "archspec.doctor", "archspec.testing"),
+    ("search.verdict",),
     ("search.bench", "search.launch", "search.report"),
     ("search.retrain",),
     ("search.study",),

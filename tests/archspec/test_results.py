@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,15 @@ from archspec.saved.save import info_of
 from archspec.scoring.evaluate import Evaluated
 from archspec.scoring.pairs import compare
 from archspec.scoring.scores import Evaluation, Scores
+from archspec.scoring.statistics import Interval
 from archspec.scoring.summary import folder_scores
 from search.bench.result import Bench, Standing, Versus
 from search.bench.settings import BenchSettings
 from search.retrain.noise import DiceDifference
+from search.study.protocol import Protocol, Terms
+from search.study.record import RunRecord
+from search.verdict.rule import Needed
+from search.verdict.verdict import Compared, Rows, Verdict
 
 SIZES = InputSizes(patch_size=(16, 16, 16))
 PLAN = resolve("small-unet", SIZES)
@@ -198,6 +204,34 @@ def saved() -> ModelInfo:
     return info_of(build_plan(PLAN), spacing=(2.5, 1.0, 1.0), labels=labels)
 
 
+@cache
+def judged() -> Verdict:
+    """A spec beside two networks of the curve, with long names, and nothing decided."""
+    terms = Terms(margin=0.005)
+    record = RunRecord(dataset="Dataset901_X", test_cases=("a", "b"), settings={"steps": 5400})
+    rows = (Rows("confirm/trainings.jsonl", (1, 2)), Rows("study.db", trial=3))
+    costs = {"gflops": 1234.5, "latency": 12.25, "params": 102_353_972, "memory": 79_123 * 10**6}
+    scores = {"searched": 0.8, "dice": 0.79, "by_seed": (0.78, 0.8, 0.79), "rows": rows}
+    names = ("", "nnUNetPlans, width 16, scaled to limits: width 12", "nnUNetPlans, width 32")
+    return Verdict(
+        run="run",
+        answer="cannot say",
+        sentence="these data cannot say; 1,034 more persons or 2 more seeds would",
+        reasons=("a reason that is longer than a line of a terminal is, because it tells it all",),
+        protocol=replace(Protocol.of(terms, record), digest="0123456789ab"),
+        unit="person",
+        units=2,
+        difference=Interval(0.01, math.nan, math.nan),
+        memory=0.4,
+        needed=Needed(1034, 2),
+        compared=tuple(
+            Compared(trial, name, trial == 103, 0.5, **costs, **scores)  # type: ignore[arg-type]
+            for trial, name in enumerate(names, start=103)
+        ),
+        notes=(),
+    )
+
+
 RESULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "describe": (described, ["note: stage 0 attends", "nothing smaller fits"]),
     "describe several": (compared, ["memory of training", "fits, up to batch"]),
@@ -215,6 +249,7 @@ RESULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
         lambda: LoadedWeights(("a", "b"), ("c",), (), ("d",)),
         ["2 of 3 tensors loaded", "1 are not in the file", "1 of the file have no place"],
     ),
+    "verdict": (judged, ["1,034 more persons", "trial 104: nnUNetPlans", "5,400 steps", "12.2"]),
     "doctor": (diagnosed, ["forces the scan backend", "the fast scan is missing"]),
 }
 """What a verb returns -> an example, and words that its page holds."""

@@ -1,0 +1,112 @@
+"""`archspec verdict --data --hours --out`: a run with what a verdict compares, all of it faked."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import archspec.nnunet.dataset
+import search.launch
+import search.retrain.confirm
+import search.study.run
+from search.retrain.confirm import TABLE
+from search.retrain.retrain import read_trained
+from search.study.hours import Speed
+from search.study.protocol import LOCK
+from search.verdict.judge import PAGE
+
+Cli = Callable[..., tuple[int, str, str]]
+Make = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def make(
+    tmp_path: Path,
+    inputs: Any,
+    fakes: SimpleNamespace,
+    scoring_pool: Callable[..., Any],
+    in_place_of_workers: Callable[[Any], None],
+    monkeypatch: pytest.MonkeyPatch,
+    cli: Cli,
+) -> Make:
+    """Return a function that asks for a verdict of three hours, into tmp_path / "run".
+
+    The search thinks well of what attends; on test cases the wider of the planned networks wins.
+    """
+
+    def attends(task: Any) -> bool:
+        kinds = [stage["mixer"]["kind"] for stage in task.tree["encoder"]["stages"]]
+        return "attention" in kinds
+
+    def is_planned(task: Any) -> bool:
+        return "nnUNetPlans" in task.tree["name"]
+
+    def scored(task: Any, part: str, index: int) -> float:
+        noise = 0.002 * (index % 5) + 0.001 * (task.seed % 3)
+        return 0.5 + 0.2 * is_planned(task) + noise
+
+    monkeypatch.setattr(
+        search.study.run,
+        "WorkerPool",
+        lambda settings, jobs: fakes.FakePool(dice=lambda task, step: 0.5 + 0.3 * attends(task)),
+    )
+    speed = Speed(1.0, 0.0, ((1.0, 1.0),), 1)
+    monkeypatch.setattr(search.launch, "measure_speed", lambda *_, **__: speed)
+    for module in (archspec.nnunet.dataset, search.retrain.confirm):
+        monkeypatch.setattr(module, "find_dataset", lambda *_, **__: inputs)
+
+    def run(*options: object) -> tuple[int, str, str]:
+        in_place_of_workers(scoring_pool(scored))
+        given = ("--data", 901, "--hours", 0.1, "--out", tmp_path / "run", "--device", "cpu")
+        return cli("verdict", *given, "--space", tmp_path / "space.yaml", *options)
+
+    return run
+
+
+def test_it_plans_searches_trains_the_rivals_and_judges(make: Make, tmp_path: Path) -> None:
+    code, out, err = make("--margin", 0.02, "--seeds", 2)
+    run = tmp_path / "run"
+    assert code == 0, err
+    assert "2 new seeds for each network of the front" in out
+    assert "the front and its rivals again" in out
+    assert json.loads((run / LOCK).read_text(encoding="utf-8"))["margin"] == 0.02
+    trained = read_trained(run / TABLE)
+    assert {"trial 4", "trial 5"} <= {one.name for one in trained}, "the curve is not on the front"
+    assert len({one.protocol for one in trained}) == 1 and trained[0].protocol
+    assert re.search(
+        r"keep nnU-Net's network: trial \d+, the best spec found, is worse", " ".join(out.split())
+    )
+    assert (run / PAGE).is_file() and out.endswith(f"wrote {run / PAGE}\n")
+    assert "it costs less than all of the curve" in out
+    code, out, err = make("--resume")
+    assert code == 2 and "its protocol says margin 0.02, seeds 2, which other options" in err
+
+
+def test_a_question_about_a_mixer_trains_its_rival(make: Make, tmp_path: Path) -> None:
+    code, out, err = make("--mixer", "attention", "--seeds", 2, "--json")
+    assert code == 0 and err.startswith("plan for 0.1 hours"), err
+    found = json.loads(out)
+    assert found["answer"] == "mixer" and found["sentence"].endswith(": not shown")
+    assert not (tmp_path / "run" / PAGE).exists()
+    code, _, err = make("--mixer", "tomm")
+    assert code == 2 and "tiny has no mixer 'tomm'" in err and err.count("\n") == 1
+
+
+def test_a_run_of_search_has_a_protocol_and_confirm_trains_its_rivals(
+    make: Make, tmp_path: Path, cli: Cli
+) -> None:
+    """And a changed lock is refused before anything is trained under it."""
+    given = ("--data", 901, "--trials", 6, "--out", tmp_path / "run", "--device", "cpu")
+    assert cli("search", tmp_path / "space.yaml", *given, "--confirm-seeds", 0)[0] == 0
+    run = tmp_path / "run"
+    assert json.loads((run / LOCK).read_text(encoding="utf-8"))["seeds"] == 3
+    code, _, err = cli("verdict", run)
+    assert code == 2 and "has 0 of 3 new trainings of trial 1" in err
+    content = (run / LOCK).read_text(encoding="utf-8")
+    (run / LOCK).write_text(content.replace('"margin": 0.01', '"margin": 0.1'), encoding="utf-8")
+    code, _, err = cli("confirm", run, "--device", "cpu", "--rivals")
+    assert code == 2 and "but sessions.jsonl notes" in err and not (run / TABLE).exists()
