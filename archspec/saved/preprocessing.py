@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from numbers import Real
 from typing import Any, Self
 
 from archspec.spec.words import did_you_mean, shown
@@ -85,7 +84,7 @@ class Preprocessing:
                 )
         ending = given.get("file_ending", ".nii.gz")
         reader = {"image_reader_writer": "NaturalImage2DIO"} if ending in _NATURAL else {}
-        said = {
+        said: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in given.items()
         }
@@ -132,7 +131,7 @@ def _are_options(value: Any) -> bool:
         and (
             one is None
             or isinstance(one, bool | str)
-            or (isinstance(one, Real) and -_MOST < one < _MOST)
+            or (isinstance(one, int | float) and -_MOST < one < _MOST)
         )
         for key, one in value.items()
     )
