@@ -63,16 +63,17 @@ def _check_target(path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, ending: str = "") -> Iterator[Path]:
     """Yield a path beside the target to write to; it becomes the target when the block ends well.
 
-    A block that raises leaves the target as it was, and nothing beside it. The bytes are on the
-    disk before they have the name, or a crash of the machine could leave the name without bytes.
+    It has this ending, for writers that choose a format by it. A block that raises leaves the
+    target as it was, and nothing beside it. The bytes are on the disk before they have the name,
+    or a crash of the machine could leave the name without bytes.
 
     Raises:
         WriteError: it cannot be written.
     """
-    partial = _beside(path)
+    partial = _beside(path, ending)
     with _told(path):
         _check_target(path)
         try:
@@ -85,11 +86,11 @@ def replacing(path: Path) -> Iterator[Path]:
                 partial.unlink(missing_ok=True)
 
 
-def _beside(path: Path) -> Path:
+def _beside(path: Path, ending: str) -> Path:
     name = path.name
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = name[: _LONGEST_NAME // 4]
-    return path.with_name(f"{name}.partial")
+    return path.with_name(f"{name}.partial{ending}")
 
 
 @contextmanager

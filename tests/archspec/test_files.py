@@ -41,6 +41,14 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
     assert file.read_text(encoding="utf-8") == "old"
 
 
+def test_a_partial_file_has_the_ending_that_its_writer_goes_by(tmp_path: Path) -> None:
+    file = tmp_path / "a.nii.gz"
+    with replacing(file, ending=".nii.gz") as partial:
+        assert partial.parent == tmp_path and partial.name == "a.nii.gz.partial.nii.gz"
+        partial.write_text("whole", encoding="utf-8")
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_a_full_disk_leaves_the_old_file_alone(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     write_text(file, "old")
