@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from archspec.costs.diff import diff
     from archspec.costs.flops import Cost, cost
     from archspec.drawing.draw import draw
+    from archspec.inference.predict import predict
     from archspec.network.build import build
     from archspec.network.published import LoadReport, load_official
     from archspec.network.weights import LoadedWeights, load_weights
@@ -63,6 +64,7 @@ __all__ = [
     "load_weights",
     "model_info",
     "plan",
+    "predict",
     "register_block",
     "register_decoder",
     "register_downsample",
@@ -100,6 +102,7 @@ _HOMES = {
     "load_official": "archspec.network.published",
     "load_space": "search.space.space",
     "plan": "archspec.api",
+    "predict": "archspec.inference.predict",
     "register_post": "blocks.post",
     "register_mixer": "blocks.mixers",
     "register_local": "blocks.local",

@@ -1,4 +1,4 @@
-"""What a running search or overfit shows: a bar, or lines now and then off a terminal."""
+"""What a running search, overfit or prediction shows: a bar, or lines off a terminal."""
 
 import threading
 import time
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
+    from archspec.inference.predict import Step as Tile
     from archspec.overfit.cap import Cap
     from archspec.overfit.train import Step
     from search.study.loop import Event
@@ -118,3 +119,40 @@ class OverfitDisplay:
         self.printed = time.monotonic()
         line = f"{self.text}, {self.printed - self.began:.0f} s"
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class PredictDisplay:
+    """Show on stderr how many images are done, tiles of the present one included.
+
+    Off a terminal each image has a line when it is begun.
+    """
+
+    def __init__(self) -> None:
+        self.index = -1
+        self.console = Console(stderr=True)
+        self.progress = Progress(
+            TextColumn("predict"),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+        self.bar = self.progress.add_task("predict", total=None, text="before the first image")
+
+    def __enter__(self) -> "PredictDisplay":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def show(self, tile: "Tile") -> None:
+        """Move the bar; off a terminal print which image this is, once."""
+        text = f"image {tile.index + 1} of {tile.num_cases}: {tile.case}"
+        done = tile.index + tile.done / tile.total
+        self.progress.update(self.bar, total=tile.num_cases, completed=done, text=text)
+        if not self.console.is_terminal and tile.index > self.index:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.index = tile.index

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 LEVELS = [
     ("archspec.__main__",),
     ("archspec.cli",),
+    ("archspec.inference",),
     ("archspec.sources",),
     ("archspec.api", "archspec.doctor", "archspec.testing"),
     ("search.verdict",),

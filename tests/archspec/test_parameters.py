@@ -18,6 +18,7 @@ LONG = {
     "blocks/layers/fused_attention.py _fused": "a stand-in for an operator, which takes the same",
     "blocks/layers/residual_unit.py ResidualUnit.__init__": "one parameter per part of a block",
     "archspec/nnunet/network.py ArchSpecNet.__init__": "what plans say, by keyword",
+    "archspec/inference/predict.py predict": "a public door",
     "archspec/network/segnet.py Stage.__init__": "one parameter per part of a stage",
     "archspec/saved/save.py save": "a public door",
     "archspec/scoring/evaluate.py evaluate": "a public door",
