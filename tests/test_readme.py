@@ -28,7 +28,7 @@ def test_the_console_example_prints_what_it_shows(
     monkeypatch.chdir(net.parent)
     example = block("console")
     commands = re.findall(r"^\$ archspec (.*)\n((?:(?!\$).*\n)*)", example, flags=re.MULTILINE)
-    assert len(commands) == 2
+    assert len(commands) == 5
     for arguments, shown in commands:
         _, out, err = cli(*arguments.split())
         assert out + err == shown
