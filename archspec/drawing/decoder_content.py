@@ -38,7 +38,7 @@ def levels_of(
     if isinstance(decoder, ConcatDecoderSpec):
         last = decoder.levels(inputs)[-1]
         if decoder.skip_block == "residual" and len(inputs) > 1:
-            features, notes = (*features, last), [*notes, "residual unit"]
+            features, notes = (*features, last), [*notes, "bottleneck"]
             beside = [*beside, rows[-1]]
     return tuple(
         Level(row, Tile(f"width {at.channels}", grid=grid_text(at.grid), note=note), is_fed)
@@ -84,4 +84,7 @@ def _notes(decoder: DecoderSpec, inputs: tuple[StageShape, ...], count: int) -> 
         counts = tuple(level.count for level in decoder.levels(inputs))
     else:
         return [""] * count
-    return [f"{one} {kind}{'' if one == 1 else 's'}" for one in counts]
+    notes = [f"{one} {kind}{'' if one == 1 else 's'}" for one in counts]
+    if isinstance(decoder, ConcatDecoderSpec) and decoder.skip_block == "residual":
+        notes[0] += " + last"
+    return notes

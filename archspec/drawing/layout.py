@@ -9,7 +9,7 @@ from archspec.drawing.tile import Panel, Tile, share_text
 MARGIN = 24.0
 _TILE, _LEVEL, _HEAD = 270.0, 176.0, 176.0
 _HEIGHT, _PITCH = 66.0, 92.0
-_GAP, _PAD, _OUT = 146.0, 20.0, 30.0
+_GAP, _PAD, _OUT = 152.0, 20.0, 30.0
 _ABOVE = 54.0
 """What the heading of a panel takes above its first tile."""
 
@@ -111,7 +111,7 @@ class _Rows:
                 middle = _LEVELS_X + _LEVEL / 2
                 end = ((middle, y), (middle, self.levels[-1].bottom))
             found.append(Arrow(((start.right, y), *end)))
-            room, x = _GAP - 2 * _PAD, start.right + (_GAP - _PAD) / 2
+            room, x = _GAP - 2 * _PAD - 8, start.right + _GAP / 2
             for line, text in enumerate(wrapped(skip.label, room, _SMALL, most=2)):
                 below = y - 6 if line == 0 else y + 15
                 found.append(Label(x, below, text, _SMALL, "muted", anchor="middle"))

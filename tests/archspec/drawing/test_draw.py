@@ -166,6 +166,8 @@ def test_levels_stand_beside_the_stages_that_feed_them() -> None:
     assert skipped.rows[-1].mixers == ("mamba",)
     with_input = content("segmamba")
     assert [level.row for level in with_input.levels] == [0, 1, 2, 3, 4]
+    notes = [level.tile.note for level in with_input.levels]
+    assert notes == ["1 residual unit + last", *["1 residual unit"] * 3, "bottleneck"]
     assert with_input.levels[-1].tile.heading == "width 768"
     assert with_input.skips[0].label == "FUE, residual unit"
     assert with_input.skips[1].label == "norm, MLP, FUE, residual unit"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import archspec
 from archspec.costs.flops import cost_plan
 from archspec.drawing.content import content_of
 from archspec.drawing.draw import draw_plan
@@ -88,3 +89,14 @@ def test_a_model_of_timm_is_a_panel_of_its_skips() -> None:
         ("width 192", "32 x 32"),
     ]
     assert [skip.row for skip in found.skips] == [1, 2, 3, 4]
+
+
+def test_labels_of_skips_stand_between_the_panels() -> None:
+    spec = {
+        "name": "two-panels",
+        "patch_size": [64, 64],
+        "encoder": {"timm": "resnet18"},
+        "decoder": {"kind": "concat", "fue": True},
+    }
+    svg = archspec.draw(spec).svg()
+    assert "FUE, residual unit" in words(svg) and not faults(svg)
