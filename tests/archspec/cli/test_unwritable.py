@@ -103,6 +103,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         "archspec.scoring.evaluate.evaluate",
         "archspec.nnunet.from_plans.tree_of_dataset",
         "archspec.network.convert.read_checkpoint",
+        "archspec.drawing.draw.cost_plan",
         "archspec.phantom.dataset._write_cases",
         "search.study.run.check",
         "search.retrain.retrain._Runner",
@@ -121,6 +122,8 @@ def test_files_are_refused_before_the_work(
         ("evaluate", tmp_path, tmp_path, "--force", "--csv", out),
         ("from-plans", dataset, "--force", "-o", out),
         ("convert", RELEASE / "net.yaml", "--as", "segformer3d", "--force", "-o", out),
+        ("draw", "small-unet", "--force", "-o", out),
+        ("describe", "small-unet", "--force", "--draw", out),
     ):
         assert WHY[place.__name__] in refused(*line), line
 
@@ -188,6 +191,7 @@ def test_a_disk_that_fails_while_it_is_written(
         ("best", run, "-o", tmp_path / "best.yaml"),
         ("report", run),
         ("from-plans", dataset, "-o", tmp_path / "plans.yaml"),
+        ("draw", "small-unet", "-o", tmp_path / "net.svg"),
         ("export", RELEASE / "net.yaml", "--dataset", dataset, "--plans-name", "other"),
         ("phantom", tmp_path / "Dataset950_X", "--cases", 5, "--test-cases", 0),
     ):
@@ -213,6 +217,7 @@ def test_a_report_on_a_folder_where_nothing_can_be_written(
     [
         ("validate", "{}.yaml"),
         ("describe", "./{}"),
+        ("draw", "{}.yaml"),
         ("report", "{}"),
         ("best", "{}", "-o", "best.yaml"),
         ("confirm", "{}"),
