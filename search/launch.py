@@ -19,7 +19,7 @@ from search.space.references import Reference
 from search.space.settings import GivenSettings
 from search.space.space import Space, load_space
 from search.study.data import fitted
-from search.study.hours import FRESH, Before, HoursPlan, measure_speed, plan_hours
+from search.study.hours import FRESH, Again, Before, HoursPlan, measure_speed, plan_hours
 from search.study.ledger import ended
 from search.study.loop import Event
 from search.study.protocol import Terms
@@ -147,7 +147,8 @@ def in_hours(
     also = sum(one is not None and one.kind == "plans" for one in named)
     if rivals and task.terms is not None and task.terms.mixer is not None:
         also = _OF_MIXER
-    found = plan_hours(space, task.host, hours, speed, seeds=seeds, also=also, before=before)
+    again = Again(seeds, also)
+    found = plan_hours(space, task.host, hours, speed, again=again, before=before)
     own = task.space
     if before.rungs is None:
         settings = own.settings.model_copy(update={"rungs": found.rungs})

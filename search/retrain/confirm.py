@@ -84,7 +84,10 @@ def confirm(
     settings = WorkerSettings(
         dataset, record.fold, search.batch_size, host.threads, held_out=held_out
     )
-    jobs = {one.number: jobs_of(folder, one, record.seed, seeds) for one in (*front, *beside)}
+    under = protocol.digest if protocol else ""
+    jobs = {
+        one.number: jobs_of(folder, one, record.seed, seeds, under) for one in (*front, *beside)
+    }
     outcome = retrain(
         [job for own in jobs.values() for job in own],
         table=folder / TABLE,
@@ -92,7 +95,6 @@ def confirm(
         rung_steps=search.rung_steps,
         devices=host.devices,
         checkpoint_every=search.checkpoint_every,
-        protocol=protocol.digest if protocol else "",
         on_progress=on_progress,
     )
     parts: tuple[Part, ...] = ("validation", "test") if held_out else ("validation",)
@@ -186,12 +188,14 @@ def _test_cases(folder: Path, record: RunRecord, dataset: PreprocessedDataset) -
     return held_out
 
 
-def jobs_of(folder: Path, trial: FrozenTrial, seed: int, seeds: int) -> list[Retraining]:
+def jobs_of(
+    folder: Path, trial: FrozenTrial, seed: int, seeds: int, protocol: str = ""
+) -> list[Retraining]:
     """Return the trainings of a trial's network in a run that has the seed."""
     spec = load(folder / "trials" / f"{trial.number:04d}" / "spec.yaml")
     first = _FIRST_SEED + 1000 * seed
     name = f"trial {trial.number}"
-    return [Retraining(name, spec.tree(), first + number) for number in range(seeds)]
+    return [Retraining(name, spec.tree(), first + number, protocol) for number in range(seeds)]
 
 
 def _entrant(

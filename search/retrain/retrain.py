@@ -33,11 +33,15 @@ _ANEW = "take the line out to train it anew; the others stand"
 
 @dataclass(frozen=True)
 class Retraining:
-    """A spec to train with a seed; `name` is what messages call it."""
+    """A spec to train with a seed; `name` is what messages call it.
+
+    `protocol` is the digest of the run's, where it has one.
+    """
 
     name: str
     tree: dict[str, Any]
     seed: int
+    protocol: str = ""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -50,7 +54,7 @@ class Trained:
 
     `test` is empty where there is no test part. `seconds` are those of training. `spec` is the tree
     that was trained; lines of releases that did not write it have their hash alone. `protocol` is
-    the digest of the run's, where it has one.
+    that of the job.
     """
 
     name: str
@@ -99,7 +103,6 @@ def retrain(
     rung_steps: tuple[int, ...],
     devices: Sequence[str],
     checkpoint_every: int | None = None,
-    protocol: str = "",
     on_progress: Callable[[Progress], None] = lambda progress: None,
     make_engine: MakeEngine | None = None,
 ) -> Outcome:
@@ -117,9 +120,7 @@ def retrain(
     check_writable(table)
     try:
         with FileLock(sign_of_life(table), timeout=0):
-            runner = _Runner(
-                jobs, table, settings, rung_steps, checkpoint_every, protocol, on_progress
-            )
+            runner = _Runner(jobs, table, settings, rung_steps, checkpoint_every, on_progress)
             return runner.run(devices, make_engine or WorkerPool)
     except Timeout:
         raise SpecError(
@@ -176,14 +177,12 @@ class _Runner:
         settings: WorkerSettings,
         rung_steps: tuple[int, ...],
         checkpoint_every: int | None,
-        protocol: str,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.table = table
         self.settings = settings
         self.rung_steps = rung_steps
         self.checkpoint_every = checkpoint_every
-        self.protocol = protocol
         self.on_progress = on_progress
         self.jobs = {job.key: job for job in jobs}  # equal networks are trained once
         self.specs = {key: load(job.tree) for key, job in self.jobs.items()}
@@ -284,7 +283,7 @@ class _Runner:
             validation,
             test,
             job.tree,
-            self.protocol,
+            job.protocol,
         )
         _append(self.table, done)
         self.trained[done.key] = done

@@ -111,6 +111,20 @@ class Before:
 FRESH = Before()
 
 
+@dataclass(frozen=True)
+class Again:
+    """What is trained again at the end: the front and so many others, with so many seeds each.
+
+    Seeds are left to the plan where they are None.
+    """
+
+    seeds: int | None = None
+    also: int = 0
+
+
+FRONT = Again()
+
+
 def measure_speed(
     space: Space,
     dataset: Data,
@@ -171,8 +185,7 @@ def plan_hours(
     hours: float,
     speed: Speed,
     *,
-    seeds: int | None = None,
-    also: int = 0,
+    again: Again = FRONT,
     before: Before = FRESH,
 ) -> HoursPlan:
     """Return the largest search that fits.
@@ -180,13 +193,13 @@ def plan_hours(
     Validations at rungs before the last take at most a tenth of a training, and there are none
     where so few trials fit that the stopper would judge none; the space's own number of rungs
     stays where it gives one, and that of a resumed run. Where test cases are held out up to a
-    quarter of the time is for up to three new seeds of the front, unless their number is given, and
-    of as many networks beside it as `also` says. The trials of a resumed run that have ended come
-    on top.
+    quarter of the time is for up to three new seeds of the front, unless their number is given. The
+    trials of a resumed run that have ended come on top.
 
     Raises:
         SpecError: not one training fits.
     """
+    seeds, also = again.seeds, again.also
     settings, jobs, ended = space.settings, len(host.devices), before.ended
     given = before.rungs or (settings.rungs if "rungs" in settings.model_fields_set else None)
     steps = settings.steps * speed.step

@@ -100,15 +100,13 @@ def run(
                 open_study(folder)  # damage is told before anything is written
             _write_record(folder, record)
             sampler = space.settings.recorded().get("sampler")
-            note_session(
-                folder,
-                dataset,
-                host,
-                sampler,
-                trials=task.trials,
-                seconds=task.seconds,
-                protocol=fix_protocol(folder, task.terms, record),
-            )
+            asked = {
+                "sampler": sampler,
+                "trials": task.trials,
+                "seconds": task.seconds,
+                "protocol": fix_protocol(folder, task.terms, record) or None,
+            }
+            note_session(folder, dataset, host, asked)
             storage = open_storage(folder, create=True)
             study = _open_study(folder, storage, space, record)
             search = SearchLoop(task, study, on_event)

@@ -31,16 +31,13 @@ def note_session(
     folder: Path,
     dataset: Data,
     host: TrainingHost,
-    sampler: Any = None,
-    *,
-    trials: int | None = None,
-    seconds: float | None = None,
-    protocol: str = "",
+    asked: Mapping[str, Any] | None = None,
 ) -> None:
     """Add a line: date, command, versions, devices, cases of each part, sizes of the networks.
 
-    And the sampler, as a space writes it, where it is not the usual one; the trials asked for, and
-    the seconds after which none is begun; the digest of the protocol, where the run has one.
+    And what is not None of what is `asked`: the `sampler`, as a space writes it, where it is not
+    the usual one; the `trials`, and the `seconds` after which none is begun; the digest of the
+    `protocol`, where the run has one.
     """
     record: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -56,8 +53,7 @@ def note_session(
             "patch_size": list(dataset.patch_size),
         },
     }
-    asked = {"sampler": sampler, "trials": trials, "seconds": seconds, "protocol": protocol or None}
-    record |= {name: value for name, value in asked.items() if value is not None}
+    record |= {name: value for name, value in (asked or {}).items() if value is not None}
     append_line(folder / SESSIONS, record)
 
 

@@ -21,7 +21,15 @@ from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.launch import in_hours
 from search.space.space import Space, load_space
-from search.study.hours import STOPPED_SHARE, Before, HoursPlan, Speed, measure_speed, plan_hours
+from search.study.hours import (
+    STOPPED_SHARE,
+    Again,
+    Before,
+    HoursPlan,
+    Speed,
+    measure_speed,
+    plan_hours,
+)
 from search.study.ledger import ended
 from search.study.loop import Event
 from search.study.task import SearchTask
@@ -69,8 +77,12 @@ def test_test_cases_are_confirmed_within_the_hours(space: Callable[..., Space]) 
         spent = (found.trials + found.seeds * found.front) * found.training
         assert spent <= 2 * HOUR * hours and found.searching < HOUR * hours
     assert found.seeds == 3
-    assert planned(space(test_share=0.2), 8.0, seeds=0).seeds == 0
-    assert planned(space(), 8.0, seeds=2).seeds == 2
+    assert planned(space(test_share=0.2), 8.0, again=Again(0)).seeds == 0
+    assert planned(space(), 8.0, again=Again(2)).seeds == 2
+    alone, beside = (planned(space(), 8.0, again=Again(2, also)) for also in (0, 4))
+    assert beside.trials < alone.trials and beside.front > alone.front
+    assert "the front and its rivals again" in beside.text()
+    assert "the front again" in alone.text()
 
 
 def test_validations_and_few_trials_leave_rungs_out(space: Callable[..., Space]) -> None:
