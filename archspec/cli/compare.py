@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from archspec.cli import completion
 from archspec.cli.options import MAX_COUNT, Batch
 from archspec.cli.specs import Json, Spec, known, planned_at
 
@@ -17,7 +18,9 @@ def register(app: typer.Typer) -> None:
 
 def diff(
     a: Spec,
-    b: Annotated[str, typer.Argument(help="Another.", callback=known)],
+    b: Annotated[
+        str, typer.Argument(help="Another.", callback=known, autocompletion=completion.specs)
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Option("-s", "--set", help="Override a node of the second: diff X X -s ..."),

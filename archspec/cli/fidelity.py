@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from archspec.cli import completion
 from archspec.cli.specs import all_known
 
 
@@ -16,7 +17,11 @@ def register(app: typer.Typer) -> None:
 def fidelity(
     specs: Annotated[
         list[str] | None,
-        typer.Argument(help="Bundled names or YAML files; all bundled ones.", callback=all_known),
+        typer.Argument(
+            help="Bundled names or YAML files; all bundled ones.",
+            callback=all_known,
+            autocompletion=completion.specs,
+        ),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, one list of pages.")] = False,
     counters: Annotated[

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from archspec.cli import completion
 from archspec.cli.options import Configuration
 
 
@@ -14,7 +15,12 @@ def register(app: typer.Typer) -> None:
 
 
 def from_plans(
-    dataset: Annotated[str, typer.Argument(help="Dataset id or name, planned by nnU-Net.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="Dataset id or name, planned by nnU-Net.", autocompletion=completion.datasets
+        ),
+    ],
     plans: Annotated[str, typer.Option(help="Plans, e.g. nnUNetResEncUNetMPlans.")] = "nnUNetPlans",
     configuration: Configuration = "3d_fullres",
     out: Annotated[

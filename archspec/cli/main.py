@@ -36,12 +36,15 @@ from archspec.cli import (
 )
 from archspec.cli.interrupts import leave_output, signals_heard
 from archspec.cli.refusal import refusal_lines
+from archspec.cli.start import SETTINGS, Grouped, start_page
 from archspec.cli.usage import usage_line
 from blocks.base import SpecError
 from blocks.errors import printable, reason
 
 app = typer.Typer(
-    no_args_is_help=True,
+    cls=Grouped,
+    context_settings=SETTINGS,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -82,6 +85,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -90,6 +94,8 @@ def _options(
     ] = False,
 ) -> None:
     """Declare, cost, search and train medical segmentation networks from one YAML file."""
+    if context.invoked_subcommand is None:
+        print(start_page())
 
 
 def _verbs() -> dict[str, typer.core.TyperCommand]:

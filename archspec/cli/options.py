@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archspec.cli import completion
 from archspec.cli.refusal import OPTIONS
 from blocks.base import MAX_COUNT as _MAX_FIELD
 from blocks.base import MAX_WIDTH
@@ -25,7 +26,9 @@ MAX_COUNT = 10**6
 MAX_SEED = 2**31 - 1
 _MAX_WORKERS = 1024
 
-_DATA = typer.Option(help="Dataset id or name, preprocessed by nnU-Net.")
+_DATA = typer.Option(
+    help="Dataset id or name, preprocessed by nnU-Net.", autocompletion=completion.datasets
+)
 
 Data = Annotated[str, _DATA]
 DataOrNone = Annotated[str | None, _DATA]

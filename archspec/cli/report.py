@@ -8,9 +8,16 @@ from typing import Annotated
 
 import typer
 
+from archspec.cli import completion
 from archspec.cli.specs import Json
 
-Run = Annotated[Path, typer.Argument(help="A run folder, as `archspec search --out` makes it.")]
+Run = Annotated[
+    Path,
+    typer.Argument(
+        help="A run folder, as `archspec search --out` makes it.",
+        autocompletion=completion.run_folders,
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -113,7 +120,10 @@ def best(
 def control(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Run folders of one space: searches, and searches with --control."),
+        typer.Argument(
+            help="Run folders of one space: searches, and searches with --control.",
+            autocompletion=completion.run_folders,
+        ),
     ],
     json_: Json = False,
 ) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archspec.cli import completion
 from archspec.cli.interrupts import same_command, stopped
 from archspec.cli.options import (
     MAX_COUNT,
@@ -49,7 +50,9 @@ def search(
     space: Annotated[
         str,
         typer.Argument(
-            help="A bundled space (demo) or a YAML file with holes.", callback=_known_space
+            help="A bundled space (demo) or a YAML file with holes.",
+            callback=_known_space,
+            autocompletion=completion.spaces,
         ),
     ],
     data: DataOrNone = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from archspec.cli import completion
 from archspec.cli.fields import print_fields
 from archspec.cli.options import (
     Batch,
@@ -51,13 +52,26 @@ def all_known(specs: list[str] | None) -> list[str] | None:
     return specs
 
 
-Spec = Annotated[str, typer.Argument(help="A bundled name or a YAML file.", callback=known)]
+Spec = Annotated[
+    str,
+    typer.Argument(
+        help="A bundled name or a YAML file.", callback=known, autocompletion=completion.specs
+    ),
+]
 Specs = Annotated[
-    list[str], typer.Argument(help="Bundled names or YAML files.", callback=all_known)
+    list[str],
+    typer.Argument(
+        help="Bundled names or YAML files.", callback=all_known, autocompletion=completion.specs
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("-s", "--set", help="Override a node: encoder.stages.0.width=32"),
+    typer.Option(
+        "-s",
+        "--set",
+        help="Override a node: encoder.stages.0.width=32",
+        autocompletion=completion.fields,
+    ),
 ]
 EXACT = "exact"
 """The value of --patch that takes the size as it is, and refuses to pad it."""

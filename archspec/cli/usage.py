@@ -21,16 +21,11 @@ _RULES = {
 
 
 def usage_line(error: typer.TyperException, words: Sequence[str], verbs: Collection[str]) -> str:
-    """Return the line for what typer refused in these words of the command line.
-
-    Without a verb it is typer's page of help instead.
-    """
+    """Return the line for what typer refused in these words of the command line."""
     cause = error.__cause__
     if isinstance(error, typer.BadParameter) and error.param and isinstance(cause, ValidationError):
         return f"archspec: {max(error.param.opts, key=len)}: {_rule(cause)}"
     text = error.format_message()
-    if not words:
-        return text
     text = f"{text[:1].lower()}{' '.join(text[1:].split())}".rstrip(".")
     text = re.sub(r" \(Possible options: (.*)\)$", r"; did you mean \1?", text)
     text = text.replace(". Did you mean", "; did you mean")

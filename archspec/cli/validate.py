@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archspec.cli import completion
 from archspec.cli.options import (
     DataOrNone,
     PlansName,
@@ -38,7 +39,12 @@ def register(app: typer.Typer) -> None:
 def validate(
     context: typer.Context,
     spec: Annotated[
-        str, typer.Argument(help="A bundled name or a YAML file.", callback=known_or_space)
+        str,
+        typer.Argument(
+            help="A bundled name or a YAML file.",
+            callback=known_or_space,
+            autocompletion=completion.specs_and_spaces,
+        ),
     ],
     overrides: Overrides = None,
     data: DataOrNone = None,

@@ -95,8 +95,6 @@ def test_wrong_usage(refused: Refused, arguments: tuple[str, ...], line: str) ->
 def test_help_is_a_page(cli: Cli) -> None:
     code, out, err = cli("describe", "--help")
     assert (code, err) == (0, "") and "archspec describe [OPTIONS] {specs}" in out
-    code, out, err = cli()
-    assert (code, out) == (2, "") and "archspec [OPTIONS] COMMAND" in err
 
 
 @pytest.mark.parametrize(
