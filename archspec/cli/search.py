@@ -77,7 +77,10 @@ def search(
     ] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(help="What proposes networks: tpe (the default), nsga2, nsga3, gp or random."),
+        typer.Option(
+            help="What proposes networks: tpe (the default), nsga2, nsga3, gp, random, or "
+            "cost_aware, which is also called ours."
+        ),
     ] = None,
     stopper: Annotated[
         str | None, typer.Option(help="What stops trials early: pash or none.")
@@ -140,9 +143,11 @@ def search(
     new seeds and scored on them, as `archspec confirm` does at any time.
 
     Samplers are Optuna's, with its options in a space: sampler: {kind: nsga2, population_size: 20}.
-    Holes inside members of choices are modelled by tpe, and drawn at random by nsga2, nsga3 and gp,
-    which learn from trials that were trained to the end alone; nsga2 and nsga3 breed from the 51st
-    of those on. A resumed search may take another sampler: archspec list --fields search.sampler.
+    cost_aware is ours: it plans many networks and takes the one that promises most hypervolume per
+    second. Holes inside members of choices are modelled by it and tpe, and drawn at random by
+    nsga2, nsga3 and gp, which learn from trials that were trained to the end alone; nsga2 and nsga3
+    breed from the 51st of those on. A resumed search may take another sampler: archspec list
+    --fields search.sampler.
     """
     from archspec.nnunet.dataset import find_dataset
     from blocks.base import SpecError

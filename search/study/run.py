@@ -34,7 +34,7 @@ from search.study.record import (
     read_run,
     with_kept_settings,
 )
-from search.study.sampling import check_packages, set_sampler
+from search.study.sampling import Priced, check_packages, set_sampler
 from search.study.session import SESSIONS, note_session
 from search.study.storage import Heartbeat, open_storage, open_study, quiet
 from search.study.storage import open_run as open_run
@@ -108,7 +108,7 @@ def run(
             }
             note_session(folder, dataset, host, asked)
             storage = open_storage(folder, create=True)
-            study = _open_study(folder, storage, space, record)
+            study = _open_study(folder, storage, task, record)
             search = SearchLoop(task, study, on_event)
             search.recover()
             if search.num_left() == 0:
@@ -191,9 +191,9 @@ def _check_folder(
 
 
 def _open_study(
-    folder: Path, storage: optuna.storages.RDBStorage, space: Space, record: RunRecord
+    folder: Path, storage: optuna.storages.RDBStorage, task: SearchTask, record: RunRecord
 ) -> optuna.Study:
-    settings = space.settings
+    space, settings = task.space, task.space.settings
     write_text(folder / SPACE, dump({**space.source.tree, "search": settings.recorded()}))
     costs = settings.objectives.costs
     study = optuna.create_study(
@@ -203,7 +203,8 @@ def _open_study(
         load_if_exists=True,
     )
     study.set_metric_names(settings.objectives.metric_names)
-    set_sampler(study, settings.sampler, record.seed)
+    priced = Priced.of(space, task.dataset, task.host.devices[0])
+    set_sampler(study, settings.sampler, record.seed, priced)
     return study
 
 

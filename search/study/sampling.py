@@ -1,6 +1,7 @@
-"""The sampler of a study: Optuna's, kept from what it cannot learn from."""
+"""The sampler of a study: Optuna's, kept from what it cannot learn from, or ours."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -9,18 +10,49 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from blocks.errors import Place, SpecError
+from search.space.objectives import Objectives
 from search.space.references import reference_of
-from search.space.samplers import SamplerSpec
+from search.space.samplers import CostAwareSpec, SamplerSpec
+from search.space.space import Space
+from search.study.candidates import Price, price_of
+from search.study.cost_aware import CostAwareSampler
 from search.study.end import End
 from search.study.storage import quiet, showing
 from search.study.trial_record import TrialRecord
+from search.trials.own import Data
+
+_DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+"""Packages that are installed by another name."""
 
 
-def set_sampler(study: optuna.Study, sampler: SamplerSpec, seed: int) -> None:
+@dataclass(frozen=True)
+class Priced:
+    """What the networks of a space cost, what they are held against, and the steps of the rungs."""
+
+    price: Price
+    objectives: Objectives
+    steps: tuple[int, ...]
+
+    @classmethod
+    def of(cls, space: Space, dataset: Data, device: str) -> "Priced":
+        price = price_of(space, dataset, device)
+        return cls(price, space.settings.objectives, space.settings.rung_steps)
+
+
+def set_sampler(
+    study: optuna.Study, sampler: SamplerSpec, seed: int, priced: Priced | None = None
+) -> None:
     """Give the study its sampler, which draws by the seed and the number of trials so far.
 
     Optuna does not store the generator's state: with the same seed on resuming, draws repeat.
+    `priced` is what ours has to know of the space.
     """
+    if isinstance(sampler, CostAwareSpec):
+        assert priced is not None, "without costs it is not itself"
+        study.sampler = CostAwareSampler(
+            sampler, priced.price, priced.objectives, priced.steps, seed
+        )
+        return
     with quiet():
         made = sampler.make(seed + len(study.get_trials(deepcopy=False)))
     if sampler.models_shared_holes:
@@ -36,6 +68,7 @@ def check_packages(sampler: SamplerSpec, where: Place) -> None:
     """
     missing = sampler.missing()
     if missing:
+        missing = tuple(_DISTRIBUTIONS.get(name, name) for name in missing)
         names = " and ".join(missing)
         raise SpecError(
             f"the sampler {sampler.kind} needs {names}, not installed here",

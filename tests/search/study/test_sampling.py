@@ -17,7 +17,15 @@ from optuna.trial import TrialState
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.space.references import reference_of
-from search.space.samplers import SAMPLERS, GpSpec, Nsga2Spec, RandomSpec, SamplerSpec, TpeSpec
+from search.space.samplers import (
+    SAMPLERS,
+    CostAwareSpec,
+    GpSpec,
+    Nsga2Spec,
+    RandomSpec,
+    SamplerSpec,
+    TpeSpec,
+)
 from search.space.space import load_space
 from search.study.end import End
 from search.study.ledger import ended
@@ -32,6 +40,7 @@ QUICK: dict[str, Any] = {
     "nsga3": {"kind": "nsga3", "population_size": 2},
     "gp": {"kind": "gp", "n_startup_trials": 3},
     "random": "random",
+    "cost_aware": {"kind": "ours", "n_startup_trials": 3, "candidates": 4},
 }
 """Samplers that are past their random draws after few trials."""
 SHARED = {"encoder.stages.0.width", "encoder.stages.1.width", "encoder.stages.1.mixer"}
@@ -77,7 +86,9 @@ def killed_in(trial: int) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     "name",
     [
-        name if name in ("nsga2", "gp") else pytest.param(name, marks=pytest.mark.long)
+        name
+        if name in ("nsga2", "gp", "cost_aware")
+        else pytest.param(name, marks=pytest.mark.long)
         for name in SAMPLERS
     ],
 )
@@ -98,7 +109,7 @@ def test_a_killed_search_goes_on(
     assert len(done) == 8 and trials[cut + 1].params == trials[cut].params
     assert len({t.user_attrs["trial_hash"] for t in done}) == 8, "no network twice"
     drawn = [t for t in trials[cut + 2 :] if t.state == TrialState.COMPLETE]
-    if name in ("tpe", "random"):
+    if name in ("tpe", "random", "cost_aware"):
         assert End.REPEATED not in map(end_of, trials), "the seed does not draw again"
     elif name == "gp":
         assert all("gp:relative_params:0" in t.system_attrs for t in drawn)
@@ -199,7 +210,10 @@ def test_a_resumed_search_may_take_another_sampler(
 @pytest.mark.parametrize(
     ("sampler", "told"),
     [
-        ("nsga4", "must be a sampler, one of tpe, nsga2, nsga3, gp, random, or a mapping such as "),
+        (
+            "nsga4",
+            "must be a sampler, one of tpe, nsga2, nsga3, gp, random, cost_aware, or a mapping",
+        ),
         ("nsga4", "did you mean 'nsga3'?"),
         ({"population_size": 3}, "must be a sampler"),
         ({"kind": "nsga2", "population": 3}, "sampler.population: unknown key"),
@@ -225,6 +239,7 @@ def test_what_is_no_sampler_is_refused_where_it_stands(
         (TpeSpec(), "tpe"),
         (RandomSpec(), "random"),
         (GpSpec(n_startup_trials=10), "gp"),
+        (CostAwareSpec(), "cost_aware"),
         (TpeSpec(group=True), {"kind": "tpe", "group": True}),
     ],
 )
