@@ -16,6 +16,7 @@ from archspec.starter.budget import Budget, widest
 from archspec.starter.layout import Layout, Tree
 
 STEPS = 5400
+_RATE = {"training.lr": 1e-3}
 _WIDTH = 98
 _HEAD = ("schema_version", "name", "title", "in_channels", "num_classes", "patch_size", "init")
 
@@ -104,11 +105,11 @@ def _space(
     if limits:
         yield f"  limits: {dump_inline(limits)}  # what is above is not trained"
     yield "  test_share: 0.2  # of the cases: they neither train nor choose, and judge the front"
-    yield "  anchors:  # tried first; {} has the first member of every choice"
-    yield "    - {}"
+    yield "  anchors:  # tried first; this one has the first member of every other choice"
+    yield f"    - {dump_inline(_RATE)}"
     if plans is not None:
         yield "    # what nnU-Net planned for the dataset, narrowed: the line to beat"
-        planned = {"plans": plans, "width": max(features // 2, 4), "training.lr": 1e-3}
+        planned = {"plans": plans, "width": max(features // 2, 4), **_RATE}
         yield f"    - {dump_inline(planned)}"
 
 

@@ -103,6 +103,9 @@ def test_a_space_holds_networks_of_all_mixers(tmp_path: Path) -> None:
     settings = space.settings
     assert (settings.limits.gflops, settings.limits.memory) == (2.0, "1GB")
     assert settings.batch_size == 4
+    (anchor,) = space.anchors()
+    assert anchor["training.lr"] == 1e-3
+    assert anchor["encoder.stages.0.width"] == found.widest.stages[0].width // 2
     options = {hole.name: hole.shown for hole in space.holes()}
     last = len(space.source.tree["encoder"]["stages"]) - 1
     assert all(kind in options[f"encoder.stages.{last}.mixer"] for kind in mixers)
