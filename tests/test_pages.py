@@ -20,7 +20,8 @@ MADE = {"index.md", "api.md", "cli.md"}
 _LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 _FIGURE = re.compile(r"\d\.\d")
 _SOURCE = re.compile(
-    r"benchmarks/[\w/]+\.py|\barchspec (?:fidelity|describe|diff|bench)|\bmake \w+|tests/\w+|arXiv|[Ff]igures are examples"
+    r"benchmarks/[\w/]+\.py|\barchspec (?:fidelity|describe|diff|bench)|\bmake \w+|tests/\w+|arXiv"
+    r"|[Ff]igures are examples"
 )
 
 
