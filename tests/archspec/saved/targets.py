@@ -95,11 +95,11 @@ TARGETS: dict[str, Callable[[SegNet, Tensor, Tensor, Path], str]] = {
 
 
 def outcomes(name: str, ndim: int, folder: Path) -> list[str]:
-    """Return the cells of a row; all are the same where the network cannot be built."""
+    """Return the cells of a row; the first says why where the network cannot be built."""
     try:
         net = network(name, ndim)
     except SpecError as error:
-        return [f"refused: {error.problems[0].problem}"] * len(TARGETS)
+        return [_refused(error), *["refused"] * (len(TARGETS) - 1)]
     with torch.no_grad():
         x = images(net)
         want = net(x)
@@ -116,7 +116,11 @@ def _told(
     try:
         return target(net, x, want, folder)
     except SpecError as error:
-        return f"refused: {error.problems[0].problem}"
+        return _refused(error)
+
+
+def _refused(error: SpecError) -> str:
+    return f"refused: {error.problems[0].problem}"
 
 
 def row(name: str, ndim: int, cells: list[str]) -> str:
