@@ -6,7 +6,7 @@ All of it is told from names and heads of files, before anything is predicted.
 import gzip
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def find_images(images: Path, info: ModelInfo) -> Images:
     return Images(cases, len(paths) - sum(len(one.files) for one in cases))
 
 
-def check_images(images: Images, info: ModelInfo) -> None:
+def check_images(cases: Iterable[Case], info: ModelInfo) -> None:
     """Refuse files that are not whole, or that the network does not take.
 
     Raises:
@@ -92,7 +92,7 @@ def check_images(images: Images, info: ModelInfo) -> None:
     assert said is not None
     natural = _endings(said) != _NIFTI
     faults = _natural_faults if natural else _nifti_faults
-    problems = [one for case in images.cases for one in faults(case, info)]
+    problems = [one for case in cases for one in faults(case, info)]
     if problems:
         raise SpecError(problems)
 

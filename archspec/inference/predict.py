@@ -97,7 +97,7 @@ def predict(
         raise error.at(Path(model)) from None
     targets = _targets(listed.cases, target, force=force or resume)
     todo = [one for one in listed.cases if not (resume and targets[one.name].exists())]
-    check_images(listed, found.info)
+    check_images(todo, found.info)
     masks = []
     if todo:
         with redirect_stdout(StringIO()):  # nnU-Net says which of its folders are not set

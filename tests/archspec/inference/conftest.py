@@ -14,6 +14,7 @@ import archspec
 from archspec.network.input_sizes import InputSizes
 from archspec.network.resolve import resolve
 from archspec.nnunet.contract import network_arguments
+from archspec.nnunet.labels import num_segmentation_heads
 from archspec.nnunet.network import ArchSpecNet
 
 STAGE = {"width": 4, "mixer": {"kind": "conv"}}
@@ -36,15 +37,17 @@ def trained_folder() -> Callable[..., Path]:
     ) -> Path:
         ending = plans.pop("file_ending", ".nii.gz")
         configuration = plans.pop("configuration", {})
+        said = {"labels": LABELS, **plans.pop("said", {})}
+        classes = num_segmentation_heads(said["labels"])
         tree = {
             "name": "tiny",
             "patch_size": patch,
             "encoder": {"stages": [{**STAGE, "downsample": {"stride": 2}}]},
             "decoder": {"kind": "sum"},
         }
-        sizes = InputSizes(in_channels=len(channels), num_classes=3, patch_size=tuple(patch))
+        sizes = InputSizes(in_channels=len(channels), num_classes=classes, patch_size=tuple(patch))
         arguments = network_arguments(resolve(tree, sizes))
-        net = ArchSpecNet(len(channels), 3, **arguments)
+        net = ArchSpecNet(len(channels), classes, **arguments)
         with torch.no_grad():  # ties and empty masks would hide what is wrong
             for key, value in net.named_parameters():
                 value.zero_() if key.endswith("bias") else value.normal_()
@@ -89,8 +92,8 @@ def trained_folder() -> Callable[..., Path]:
         (folder / "plans.json").write_text(json.dumps(written))
         description = {
             "channel_names": {str(index): one for index, one in enumerate(channels)},
-            "labels": LABELS,
             "file_ending": ending,
+            **said,
         }
         (folder / "dataset.json").write_text(json.dumps(description))
         checkpoint = {

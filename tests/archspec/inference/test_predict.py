@@ -144,6 +144,22 @@ def test_masks_of_pictures_are_nnunets(
         assert (mask == reference).all()
 
 
+def test_masks_of_slices_in_regions_are_nnunets(
+    cli: Cli, trained_folder: Callable[..., Path], volume: Volume, tmp_path: Path
+) -> None:
+    """A 2-D network of labels that overlap, on the slices of a volume."""
+    labels = {"background": 0, "whole": [1, 2], "core": [2]}
+    said = {"labels": labels, "regions_class_order": [1, 2]}
+    folder = trained_folder(tmp_path, [8, 12], [1.0, 0.8], ["MR"], said=said)
+    image, file, masks = tmp_path / "a_0000.nii.gz", tmp_path / "net.safetensors", tmp_path / "ours"
+    volume(image, (15, 13, 7))
+    nnunet_masks(folder, [[image]], tmp_path / "theirs")
+    assert cli("convert-model", folder, "-o", file)[0] == 0
+    code, _, err = cli("predict", file, image, "-o", masks, "--device", "cpu")
+    assert code == 0, err
+    assert agreement(masks / "a.nii.gz", tmp_path / "theirs" / "a.nii.gz") == 1
+
+
 def test_files_without_a_number_and_masks_that_are_there(
     cli: Cli, refused: Refused, volume: Volume, grey: Path, tmp_path: Path
 ) -> None:
