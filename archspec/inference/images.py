@@ -152,9 +152,16 @@ def _faults(
         names = listed(sorted(path.name for _, path, _ in files))
         yield Problem(f"several files for the same channel: {names}", where)
         return
-    natural = said.image_reader_writer == "NaturalImage2DIO"
-    count = info.in_channels if not natural else max(1 + (number or 0) for number in numbers)
-    wanted, there = set(range(count)), {number or 0 for number in numbers}
+    count, there = info.in_channels, {number or 0 for number in numbers}
+    if more := sorted(number for number in there if number >= count):
+        yield Problem(
+            f"has a channel {more[0]}, but the network takes {count}, counted from 0",
+            where,
+            suggestion="four digits at the end of a name are the channel",
+        )
+        return
+    if said.image_reader_writer == "NaturalImage2DIO":  # one file may hold several
+        count = max(there) + 1
     if numbers == [None] and count > 1:
         yield Problem(
             f"the network takes {count} channels, each a file of its own: {name}_0000{ending}, "
@@ -162,14 +169,9 @@ def _faults(
             where,
         )
         return
-    for number in sorted(wanted - there):
+    for number in sorted(set(range(count)) - there):
         named = f" ({said.channel_names[number]})" if said.channel_names is not None else ""
         yield Problem(f"channel {number}{named} is missing: {name}_{number:04}{ending}", where)
-    more = sorted(there - wanted)
-    if more and wanted <= there:
-        yield Problem(
-            f"has a channel {more[0]}, but the network takes {count}, counted from 0", where
-        )
 
 
 def _natural_faults(case: Case, info: ModelInfo) -> Iterator[Problem]:

@@ -50,7 +50,7 @@ def test_images_that_do_not_fit(
         volume(images / name, shape)
     told("several files for the same channel: a.nii, a.nii.gz", model=grey)
     volume(images / "a_0001.nii.gz", shape)
-    told("channel 0 is missing: a_0000.nii.gz", model=grey)
+    told("has a channel 1, but the network takes 1, counted from 0; four digits", model=grey)
     volume(images / "a_0000.nii.gz", shape)
     volume(images / "a_0001.nii.gz", (9, 10, 7))
     told("channels are of several sizes: 9 x 10 x 8, 9 x 10 x 7")
@@ -91,6 +91,8 @@ def test_pictures_that_do_not_fit(
     for number in (0, 2):
         picture(f"a_{number:04}.png", 9, 9)
     told("channel 1 (G) is missing: a_0001.png")
+    picture("from_2020.png", 9, 9, 3)
+    told("has a channel 2020, but the network takes 3", "four digits at the end of a name")
     for number in range(3):
         picture(f"a_{number:04}.png", 9 + number, 9)
     told("channels are of several sizes: 9 x 9, 10 x 9, 11 x 9")
