@@ -7,6 +7,11 @@ the demo's task and with one seed, and scored at the rungs of a search. Curves g
 their own; `name` says which values were drawn, which outlasts a release that changes the hashes.
 CPU seconds go beside them, for other programs on the machine change those far less than wall time.
 A second run trains what is missing.
+
+    python benchmarks/search_curves.py --repeats 12
+
+trains 12 of them, drawn at random, with two seeds more, into a table beside that: how far a figure
+of the table would move, were it recorded again.
 """
 
 import argparse
@@ -22,6 +27,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import phantom_data
 import torch
 from curves import CurvePoint, append_points, describe_training, read_curves
@@ -40,9 +46,11 @@ HERE = Path(__file__).parent
 SPACE = HERE / "spaces" / "search_curves.yaml"
 CURVES = HERE / "results" / "search_curves.csv"
 COSTS = HERE / "results" / "search_costs.csv"
+REPEATS = HERE / "results" / "search_repeats.csv"
 DATASET = "Dataset950_Reach20"
 SPLIT = Split(train=64, validation=16, test=0)
 SEED = 0
+MORE_SEEDS = (1, 2)
 
 Params = dict[str, Any]
 
@@ -106,8 +114,9 @@ def _opened() -> tuple[Space, TimedData]:
     return space, TimedData(find_dataset(DATASET), fold=0, batch_size=size)
 
 
-def record(params: Params) -> tuple[list[CurvePoint], Seconds]:
-    """Train one network; a loss that is not a number gives a curve that is cut off."""
+def record(job: tuple[Params, int]) -> tuple[list[CurvePoint], Seconds]:
+    """Train one network with a seed; a loss that is not a number gives a curve that is cut off."""
+    params, seed = job
     space, data = _opened()
     began, name = time.process_time(), name_of(params)
     planned = space.draw(FixedTrial(params), data.dataset.sizes)
@@ -117,7 +126,7 @@ def record(params: Params) -> tuple[list[CurvePoint], Seconds]:
         task=ReachTask.name,
         level=str(ReachTask().distance),
         cases=len(data.train_cases),
-        seed=SEED,
+        seed=seed,
         batch_size=data.batch_size,
         steps=space.settings.steps,
     )
@@ -137,22 +146,29 @@ def record(params: Params) -> tuple[list[CurvePoint], Seconds]:
         )
 
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DivergedError):
-        task = TrialTask(0, {}, Path(folder), SEED, space.settings.rung_steps)
+        task = TrialTask(0, {}, Path(folder), seed, space.settings.rung_steps)
         train(task, planned, data, torch.device("cpu"), note)
     steps = time.process_time() - data.began - data.validating
     return points, Seconds(name, data.began - began, steps, data.validating)
 
 
-def add(curves: Path, costs: Path, points: list[CurvePoint], seconds: Seconds) -> None:
+def add(curves: Path, costs: Path | None, points: list[CurvePoint], seconds: Seconds) -> None:
     """Put a training on record; its cost first, for it is over with its curve."""
-    new = not costs.is_file()
-    with costs.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(field.name for field in fields(Seconds))
-        name, *numbers = astuple(seconds)
-        writer.writerow([name, *(round(number, 3) for number in numbers)])
+    if costs is not None:
+        new = not costs.is_file()
+        with costs.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if new:
+                writer.writerow(field.name for field in fields(Seconds))
+            name, *numbers = astuple(seconds)
+            writer.writerow([name, *(round(number, 3) for number in numbers)])
     append_points(curves, points)
+
+
+def repeated(every: list[Params], number: int) -> list[tuple[Params, int]]:
+    """Return what to train again: so many networks, drawn at random, with each further seed."""
+    picks = np.random.default_rng(SEED).choice(len(every), size=number, replace=False)
+    return [(every[pick], seed) for pick in picks for seed in MORE_SEEDS]
 
 
 def main() -> None:
@@ -163,20 +179,24 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=work, help="data")
     parser.add_argument("--curves", type=Path, default=CURVES)
     parser.add_argument("--costs", type=Path, default=COSTS)
+    parser.add_argument("--repeats", type=int, default=0, help="networks to train again")
+    parser.add_argument("--repeated", type=Path, default=REPEATS, help="their table")
     given = parser.parse_args()
     phantom_data.enter(given.work)
     phantom_data.prepare(DATASET, ReachTask(), SPLIT, seed=SEED)
     space = load_space(SPACE)
-    recorded = {
-        training.name: len(points) for training, points in read_curves(given.curves).items()
-    }
     every = list(networks(space))
+    jobs = [(params, SEED) for params in every]
+    curves, costs = given.curves, given.costs
+    if given.repeats:
+        jobs, curves, costs = repeated(every, given.repeats), given.repeated, None
+    recorded = {(one.name, one.seed): len(points) for one, points in read_curves(curves).items()}
     rungs = len(space.settings.rung_steps)
-    missing = [params for params in every if recorded.get(name_of(params), 0) < rungs]
-    print(f"{len(missing)} of {len(every)} trainings to do", flush=True)
+    missing = [job for job in jobs if recorded.get((name_of(job[0]), job[1]), 0) < rungs]
+    print(f"{len(missing)} of {len(jobs)} trainings to do", flush=True)
     with multiprocessing.get_context("spawn").Pool(given.jobs) as pool:
         for done, (points, seconds) in enumerate(pool.imap_unordered(record, missing), start=1):
-            add(given.curves, given.costs, points, seconds)
+            add(curves, costs, points, seconds)
             dice = " ".join(f"{point.dice:.3f}" for point in points)
             cost = seconds.start + seconds.training + seconds.validation
             print(f"{done:4} {seconds.name:60} {dice}  {cost:.0f} s", flush=True)

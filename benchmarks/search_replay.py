@@ -196,11 +196,12 @@ class Known(Space):
         return cls(space.source, space.settings, plans=plans)
 
     def draw(self, trial: optuna.Trial, *sizes: Any, **of_device: Any) -> Plan:
-        drawn: Params = {hole.name: hole.suggest(trial) for hole in self._open}
+        drawn: Params = {hole.name: hole.suggest(trial) for hole in self.open_holes}
         return self.plans[name_of(drawn)]
 
     @cached_property
-    def _open(self) -> list[Any]:
+    def open_holes(self) -> list[Any]:
+        """Return the holes, read once."""
         return self.holes()
 
     @cached_property

@@ -7,6 +7,7 @@ import optuna
 import pytest
 import search_curves
 from curves import CurvePoint, describe_training, read_curves
+from quick_replay import quick_replay
 from search_comparison import (
     compare_searches,
     crossing,
@@ -20,6 +21,7 @@ from search_efficiency import METHODS, opened, run
 from search_replay import Known, Replay, Table, replay
 
 from search.space.space import load_space
+from search.study.stop import NeverStop, ParetoHalving
 
 SPACE = """
 name: toy
@@ -83,6 +85,17 @@ def test_a_full_search_spends_what_its_trainings_cost(toy: tuple[Known, Table]) 
     assert spends(run.done) == [(28, 2), (56, 3), (84, 4)]
     assert run.stopped == []
     assert run.spent == pytest.approx(3)
+
+
+@pytest.mark.parametrize("stopper", ["none", "pash"])
+def test_the_quick_replay_is_the_loop(stopper: str, toy: tuple[Known, Table]) -> None:
+    known, table = toy
+    rule = NeverStop() if stopper == "none" else ParetoHalving(3, evidence=5)
+    sampler, again = (optuna.samplers.TPESampler(seed=1, n_startup_trials=2) for _ in range(2))
+    quick = quick_replay(known, table, sampler, rule, budget=99)
+    loop = replay(known, table, again, stopper=stopper, budget=99, anchors=False)
+    assert (quick.done, quick.stopped) == (loop.done, loop.stopped)
+    assert len(quick.done) + len(quick.stopped) == 6
 
 
 def test_a_stopped_training_costs_its_rungs_and_gives_no_point(toy: tuple[Known, Table]) -> None:
