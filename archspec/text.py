@@ -1,12 +1,22 @@
 """Plain text: tables, and commands that can be pasted back."""
 
+import re
 import shlex
 from collections.abc import Sequence
 
 
 def command_line(*words: object) -> str:
-    """Return the command as a shell takes it, whatever its paths hold."""
-    return shlex.join(map(str, words))
+    """Return the command as a shell takes it, whatever its paths hold, without passwords."""
+    return shlex.join(without_password(str(word)) for word in words)
+
+
+_PASSWORD = re.compile(r"(://[^/?#@\s:]*):[^@\s]*(?=@)")
+_QUERY = re.compile(r"(?<=[?&])(?:ssl)?password=[^&\s]*&?")
+
+
+def without_password(text: str) -> str:
+    """Return the text with the addresses of servers in it without their passwords."""
+    return _QUERY.sub("", _PASSWORD.sub(r"\1", text))
 
 
 def assignment(name: str, value: object) -> str:

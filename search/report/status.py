@@ -16,8 +16,8 @@ from search.retrain.confirmation import RESULT
 from search.retrain.retrain import sign_of_life
 from search.space.objectives import COSTS, Objectives
 from search.study.damage import DATABASE
-from search.study.session import read_sessions
-from search.study.storage import GRACE, open_run
+from search.study.session import SESSIONS, read_sessions
+from search.study.storage import GRACE, last_sign, open_run
 from search.study.trial_record import TrialRecord
 from search.trials.train import METRICS
 
@@ -136,7 +136,9 @@ def read_status(folder: Path, *, now: datetime.datetime | None = None) -> Status
     last = sessions[-1] if sessions else {}
     asked, ended = _number(last, "trials"), sum(trial.trained for trial in trials)
     confirming = _confirming(folder, now)
-    silent = max(now.timestamp() - _last_written(folder), 0.0)
+    written = _last_written(folder)
+    signs = [now.timestamp() - written, last_sign(study) if record.storage else None]
+    silent = max(min(sign for sign in signs if sign is not None), 0.0)
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     activity: Activity = "stands still"
     if confirming is not None:
@@ -177,8 +179,9 @@ def _last_written(folder: Path) -> float:
 
     Or the sign of life of a confirmation.
     """
-    files = [folder / DATABASE, *folder.glob(f"trials/*/{METRICS}"), sign_of_life(folder / TABLE)]
-    return max(_written(file) for file in files)
+    first = folder / DATABASE
+    files = [first if first.is_file() else folder / SESSIONS, *folder.glob(f"trials/*/{METRICS}")]
+    return max(_written(file) for file in (*files, sign_of_life(folder / TABLE)))
 
 
 def _written(file: Path) -> float:

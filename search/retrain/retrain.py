@@ -6,6 +6,7 @@ of what it was training, and never repeats what has a line.
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +22,7 @@ from archspec.spec.plugins import refuse_scripted
 from blocks.errors import Place, SpecError, reason
 from search.trials.cases import CaseScores
 from search.trials.checkpoint import CHECKPOINT, is_whole
-from search.trials.engine import MakeEngine
+from search.trials.engine import PLACE_LOSSES, MakeEngine
 from search.trials.lines import append_line, read_lines
 from search.trials.pool import WorkerPool
 from search.trials.recorded import from_record
@@ -193,6 +194,7 @@ class _Runner:
         }
         self.failed: dict[str, str] = {}
         self.lost: set[int] = set()
+        self.places_lost: Counter[int] = Counter()
 
     def _key(self, stored: str, seed: int) -> tuple[str, int] | None:
         """Return the key of the job that a stored hash, of any release, and a seed are of."""
@@ -221,8 +223,11 @@ class _Runner:
                     while waiting and engine.num_idle:
                         engine.submit(waiting.pop(0))
                     for message in engine.messages():
-                        if self._handle(message, list(self.jobs.values())[message.number]):
-                            waiting.insert(0, tasks[message.number])
+                        number = message.number
+                        if self._handle(message, list(self.jobs.values())[number]):
+                            if message.place_lost:
+                                tasks[number] = self._moved(tasks[number])
+                            waiting.insert(0, tasks[number])
         return Outcome(list(self.trained.values()), self.failed)
 
     def _task(self, number: int, job: Retraining) -> TrialTask:
@@ -241,11 +246,17 @@ class _Runner:
             checkpoint_every=self.checkpoint_every,
         )
 
+    def _moved(self, task: TrialTask) -> TrialTask:
+        """Give the task's folder another name: a place that is only out of reach writes no more."""
+        name = f"{self.places_lost[task.number]}.{task.folder.name.rpartition('.')[2]}"
+        return replace(task, folder=task.folder.rename(task.folder.with_name(name)))
+
     def _folder(self, job: Retraining) -> Path:
         """Return where the job's checkpoints are, be it under the hash of an earlier release."""
         root, steps = self.table.with_suffix(""), self.rung_steps[-1]
         for path in sorted(root.glob(f"*-{job.seed}-{steps}")):
             stored = path.name.removesuffix(f"-{job.seed}-{steps}").replace("-", ":")
+            stored = stored.rpartition(".")[2]  # see `_moved`
             if self._key(stored, job.seed) == job.key:
                 return path
         return root / f"{job.key[0].replace(':', '-')}-{job.seed}-{steps}"
@@ -255,8 +266,7 @@ class _Runner:
         name = _name_of(job)
         if message.event in ("storage", "data"):
             raise SpecError(message.reason)
-        if message.event == "lost" and message.number not in self.lost:
-            self.lost.add(message.number)
+        if message.event == "lost" and self._is_tried_again(message):
             self._show(name, f"{message.reason}; tried again")
             return True
         if message.event in ("failed", "lost"):
@@ -269,6 +279,15 @@ class _Runner:
             self._record(message, job)
             self._show(name, "trained and scored")
         return False
+
+    def _is_tried_again(self, message: Message) -> bool:
+        """Say whether this is the first loss of its worker, or of few of whole places."""
+        if message.place_lost:
+            self.places_lost[message.number] += 1
+            return self.places_lost[message.number] <= PLACE_LOSSES
+        first = message.number not in self.lost
+        self.lost.add(message.number)
+        return first
 
     def _record(self, message: Message, job: Retraining) -> None:
         assert message.rung is not None and message.cases is not None

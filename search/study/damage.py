@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from blocks.errors import SpecError, reason
 from search.space.references import reference_of
+from search.study.server import Server
 from search.study.trial_record import TrialRecord, end_of
 
 DATABASE = "study.db"
@@ -24,11 +25,15 @@ _TRIAL_NUMBERS = (
     *("seed", "flops", "macs", "scan_flops", "params", "memory", "started", "seconds"),
     *("latency", "calibration"),
     *("windows_per_volume", "flops_per_volume", "retried_at", "resumed_from", "origin", "twin"),
+    "places_lost",
 )
-_TRIAL_TEXTS = ("trial_hash", "network", "host", "reason", "rejected", "lost", "taken_from")
+_TRIAL_TEXTS = (
+    *("trial_hash", "network", "host", "reason", "rejected", "lost", "taken_from"),
+    *("trained_on", "gpu"),
+)
 
 
-def has_study(folder: Path, *, writing: bool = False) -> bool:
+def has_study(folder: Path, server: Server | None = None, *, writing: bool = False) -> bool:
     """Say whether the study was created; without Optuna, which would make tables on the way.
 
     A reader that makes some while the search does breaks both: "table ... already exists".
@@ -38,7 +43,9 @@ def has_study(folder: Path, *, writing: bool = False) -> bool:
             or where `writing`.
     """
     file, found = folder / DATABASE, False
-    if file.is_file():
+    if server is not None:
+        found = server.has_study()
+    elif file.is_file():
         try:
             found = _looked_at(file, writing=writing)
         except sqlite3.DatabaseError as error:
@@ -53,7 +60,8 @@ def has_study(folder: Path, *, writing: bool = False) -> bool:
                 raise SpecError(f"cannot be read: {reason(error)}", where=file) from None
             refuse_database(folder, f"damaged: {reason(error)}")
     if not found and any((folder / "trials").glob("*")):
-        refuse_database(folder, "holds no search any more" if file.is_file() else "is gone")
+        there = server is not None or file.is_file()
+        refuse_database(folder, "holds no search any more" if there else "is gone", server)
     return found
 
 
@@ -73,7 +81,7 @@ def _looked_at(file: Path, *, writing: bool) -> bool:
         return named.fetchone() is not None
 
 
-def refuse_database(folder: Path, problem: str) -> NoReturn:
+def refuse_database(folder: Path, problem: str, server: Server | None = None) -> NoReturn:
     """Say what is left of a run whose database is not what its search wrote.
 
     Raises:
@@ -82,11 +90,13 @@ def refuse_database(folder: Path, problem: str) -> NoReturn:
     count = sum(1 for _ in (folder / "trials").glob("*/spec.yaml"))
     kept = f"; the specs and metrics of {count} trials are in {folder / 'trials'}" if count else ""
     raise SpecError(
-        problem, where=folder / DATABASE, suggestion=f"put back a copy of it, or search anew{kept}"
+        problem,
+        where=folder / DATABASE if server is None else str(server),
+        suggestion=f"put back a copy of it, or search anew{kept}",
     )
 
 
-def check_trials(folder: Path, study: optuna.Study) -> None:
+def check_trials(folder: Path, study: optuna.Study, server: Server | None = None) -> None:
     """See that all that the study holds of its trials can be read.
 
     Raises:
@@ -99,7 +109,7 @@ def check_trials(folder: Path, study: optuna.Study) -> None:
             _check(trial, len(study.directions))
     except Exception as error:  # Optuna has no one error for values that it never wrote
         which = "damaged" if number < 0 else f"damaged in trial {number}"
-        refuse_database(folder, f"{which}: {reason(error)}")
+        refuse_database(folder, f"{which}: {reason(error)}", server)
 
 
 def _check(trial: FrozenTrial, num_values: int) -> None:

@@ -36,7 +36,7 @@ from search.study.storage import first_heartbeat, queued_params, stored_trial, t
 from search.study.task import SearchTask
 from search.study.trial_record import JudgedRung, TrialRecord, write
 from search.trials.checkpoint import CHECKPOINT, is_whole
-from search.trials.engine import Engine
+from search.trials.engine import PLACE_LOSSES, Engine
 from search.trials.latency import Latency
 from search.trials.train import METRICS, Rung, TrialTask
 from search.trials.worker import Message
@@ -86,20 +86,26 @@ class SearchLoop:
         """Return Optuna's ids of the trials being trained, for their heartbeats."""
         return [trial_id(trial) for trial in list(self.live.values())]
 
-    def recover(self) -> None:
+    def recover(self, *, alone: bool = False) -> None:
         """Queue anchors that were never queued, and again what a killed search left RUNNING.
+
+        `alone` is that of `recovery.recover`.
 
         Raises:
             SpecError: another driver lives.
         """
         queued = self._queue_anchors()
         taken = self._queue_taken()
-        recover(self.study)
+        recover(self.study, alone=alone)
         self._read_study()
         self._tell_untried(queued)
         if taken:
             plural = "s" * (taken > 1)
-            self._emit("note", -1, f"queued from an earlier front: {taken} network{plural}")
+            self.note(f"queued from an earlier front: {taken} network{plural}")
+
+    def note(self, text: str) -> None:
+        """Tell of something that is about no trial."""
+        self._emit("note", -1, text)
 
     def _queue_anchors(self) -> list[Anchor]:
         """Queue the anchors that never were, and return them.
@@ -132,7 +138,7 @@ class SearchLoop:
         """Tell of anchors that will not be tried, before hours of training and not after."""
         sizes, device = self.dataset.sizes, self.drawing.device
         for text in (*left_out(self.space), *invalid(self.space, queued, sizes, device=device)):
-            self._emit("note", -1, text)
+            self.note(text)
 
     def _read_study(self) -> None:
         trials = self.study.get_trials(deepcopy=False)
@@ -172,7 +178,7 @@ class SearchLoop:
                 engine.submit(task)
             if not engine.num_busy:
                 if self.num_left() and time.monotonic() >= until:
-                    self._emit("note", -1, "the hours are used up: no further trial is begun")
+                    self.note("the hours are used up: no further trial is begun")
                 return
             for message in engine.messages():
                 self._handle(message, engine)
@@ -276,10 +282,12 @@ class SearchLoop:
             raise SpecError(message.reason)
         trial = self.live[message.number]
         try:
+            if message.host is not None:
+                write(trial, TrialRecord(trained_on=message.host, gpu=message.gpu))
             if message.event == "failed":
                 self._fail(trial, message.reason)
             elif message.event == "lost":
-                self._lose(trial, message.reason)
+                self._lose(trial, message)
             elif message.rung is not None and message.event == "rung":
                 self._time(trial, message.latency)
                 self._record(trial, message.rung, engine)
@@ -319,15 +327,26 @@ class SearchLoop:
             self.study.tell(trial, state=TrialState.PRUNED)
             self._end(trial, "stopped", judged.stop_text)
 
-    def _lose(self, trial: optuna.Trial, reason: str) -> None:
-        """Queue a trial whose worker died or stalled; once, unless it came to a rung since."""
-        record = TrialRecord.of(stored_trial(self.study, trial))
+    def _lose(self, trial: optuna.Trial, message: Message) -> None:
+        """Queue a trial whose worker died or stalled; once, unless it came to a rung since.
+
+        One whose whole place is gone, of which it is no cause, has `PLACE_LOSSES` such losses.
+        """
+        record, reason = TrialRecord.of(stored_trial(self.study, trial)), message.reason
         step = 0 if record.last is None else record.last.step
-        if record.retried_at == step:
+        places = (record.places_lost or 0) + 1
+        if message.place_lost and places > PLACE_LOSSES:
+            self._fail(trial, f"{reason}, as {PLACE_LOSSES} times before")
+            return
+        if not message.place_lost and record.retried_at == step:
             self._fail(trial, f"{reason}, and so before")
             return
         write(trial, TrialRecord(lost=reason, end=End.LOST))
-        queue_again(self.study, stored_trial(self.study, trial), retried_at=step)
+        lost = stored_trial(self.study, trial)
+        if message.place_lost:
+            queue_again(self.study, lost, places_lost=places)
+        else:
+            queue_again(self.study, lost, retried_at=step)
         self.study.tell(trial, state=TrialState.FAIL)
         assert record.trial_hash is not None, "written before it was handed to a worker"
         self.ledger.lose(record.trial_hash, trial)

@@ -30,7 +30,8 @@ class RunRecord:
 
     `earlier_stopper` is the stopper of the first trials, where it is one that is gone. `test_cases`
     are None without a test part. `cases` are what the user's own are (`OwnCases.to_json`), None on
-    nnU-Net's dataset, and then not written. `absent` names the fields that the file lacked, so that
+    nnU-Net's dataset, and then not written, as `storage` where the study is in the folder (else
+    `Server.to_json`). `absent` names the fields that the file lacked, so that
     it reads alike when it is told of.
     """
 
@@ -45,6 +46,7 @@ class RunRecord:
     earlier_stopper: str | None = None
     test_cases: tuple[str, ...] | None = None
     cases: dict[str, Any] | None = None
+    storage: dict[str, Any] | None = None
     absent: frozenset[str] = frozenset()
     other: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,8 +73,9 @@ class RunRecord:
         """Return the content of the file."""
         found, empty = to_record(self), vars(RunRecord())
         del found["absent"]
-        if self.cases is None:
-            del found["cases"]
+        for name in ("cases", "storage"):
+            if getattr(self, name) is None:
+                del found[name]
         if self.test_cases is not None:
             found["test_cases"] = list(self.test_cases)
         without = {name for name in self.absent if name in found and found[name] == empty[name]}
@@ -124,6 +127,7 @@ def _check_types(found: RunRecord) -> None:
         "earlier_stopper": isinstance(found.earlier_stopper, str | None),
         "test_cases": cases is None or all(isinstance(case, str) for case in cases),
         "cases": isinstance(found.cases, dict | None),
+        "storage": isinstance(found.storage, dict | None),
         "settings.steps": isinstance(found.settings.get("steps", 0), int),
         "settings.limits": isinstance(limits, dict | None),
         "settings.limits.gflops": isinstance(gflops, int | float | None),

@@ -1,11 +1,12 @@
 """Run or resume a search: an Optuna study under one driver, trials in worker processes.
 
-The run folder holds `study.db` (Optuna, SQLite), `space.yaml`, `run.json` and, per trial,
-`trials/0007/{spec.yaml, metrics.jsonl, checkpoint.pt}`.
+The run folder holds `study.db` (Optuna, SQLite), which a server may have in its place,
+`space.yaml`, `run.json` and, per trial, `trials/0007/{spec.yaml, metrics.jsonl, checkpoint.pt}`.
 """
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from archspec.files import check_folder, check_writable, make_folder, write_text
 from archspec.spec.plugins import refuse_scripted
 from archspec.spec.words import did_you_mean
 from archspec.spec.yaml_file import dump
-from blocks.errors import SpecError, reason
+from blocks.errors import SpecError
 from search.space.space import Space
-from search.study.damage import STUDY, has_study
+from search.study.bridge import ServerStorage
+from search.study.damage import has_study
 from search.study.data import check, fitted, held_out, scored_names
+from search.study.lock import ServerLock
 from search.study.loop import Event, SearchLoop
 from search.study.protocol import fix_protocol
 from search.study.record import (
@@ -35,8 +38,17 @@ from search.study.record import (
     with_kept_settings,
 )
 from search.study.sampling import Priced, check_packages, set_sampler
+from search.study.server import cause, server_of
 from search.study.session import SESSIONS, note_session
-from search.study.storage import Heartbeat, open_storage, open_study, quiet
+from search.study.storage import (
+    Heartbeat,
+    mark_driver,
+    open_server,
+    open_storage,
+    open_study,
+    quiet,
+    study_name,
+)
 from search.study.storage import open_run as open_run
 from search.study.task import SearchTask
 from search.trials.engine import MakeEngine
@@ -73,6 +85,8 @@ def run(
     dataset, space = fitted(dataset, space)
     check(dataset, host.fold)
     _check_class(space, dataset)
+    noted = None if before is None else before.storage
+    server = server_of(task.storage, noted, new=before is None)
     task = replace(task, space=space, dataset=dataset)
     test = held_out(dataset, space.settings.test_share, host)
     nnunet = None if isinstance(dataset, OwnCases) else dataset
@@ -88,16 +102,20 @@ def run(
         earlier_stopper=earlier_stopper(before),
         test_cases=test or None,
         cases=dataset.to_json() if isinstance(dataset, OwnCases) else None,
+        storage=None if server is None else server.to_json(),
         other={} if before is None else before.other,
     )
     _check_folder(folder, before, record, resume=resume)
     for name in (RECORD, SESSIONS, SPACE) if before is not None else ():
         check_writable(folder / name)  # all of them before the first is written
     try:
-        make_folder(folder)
-        with FileLock(folder / "run.lock", timeout=0), quiet():
-            if has_study(folder, writing=True):
-                open_study(folder)  # damage is told before anything is written
+        with ExitStack() as held, quiet():
+            lock = None if server is None else held.enter_context(ServerLock(server))
+            make_folder(folder)
+            if server is None or before is None:  # a server's lock is seen by every machine
+                held.enter_context(FileLock(folder / "run.lock", timeout=0))
+            if has_study(folder, server, writing=True):
+                open_study(folder, server)  # damage is told before anything is written
             _write_record(folder, record)
             sampler = space.settings.recorded().get("sampler")
             asked = {
@@ -107,10 +125,16 @@ def run(
                 "protocol": fix_protocol(folder, task.terms, record) or None,
             }
             note_session(folder, dataset, host, asked)
-            storage = open_storage(folder, create=True)
-            study = _open_study(folder, storage, task, record)
+            if server is None:
+                storage = open_storage(folder, create=True)
+            else:
+                storage = open_server(server, lock)
+            study = _open_study(folder, storage, task, record, study_name(server))
             search = SearchLoop(task, study, on_event)
-            search.recover()
+            if isinstance(storage, ServerStorage) and lock is not None:
+                storage.on_wait = search.note
+                mark_driver(study, lock)
+            search.recover(alone=server is not None)
             if search.num_left() == 0:
                 total = task.trials
                 told = f"all {total} trials have ended already"
@@ -127,17 +151,10 @@ def run(
         raise SpecError("another search is running in this folder", where=folder) from None
     except (OSError, StorageInternalError, OperationalError) as error:
         raise SpecError(
-            f"cannot be written: {_cause(error)}",
-            where=folder,
+            f"cannot be written: {cause(error)}",
+            where=folder if server is None else str(server),
             suggestion="make room or give write access, then go on with `resume`",
         ) from error
-
-
-def _cause(error: BaseException) -> str:
-    """Return the reason that the system or SQLite gives, in one line."""
-    while isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return reason(error)
 
 
 def _check_class(space: Space, dataset: Data) -> None:
@@ -177,6 +194,7 @@ def _check_folder(
         stopper = record.earlier_stopper
     old = {**before.to_json(), "settings": settings, "earlier_stopper": stopper}
     new = {"cases": None, **record.to_json(), "settings": now}
+    new.pop("storage", None)  # the server may have another address now
     changed = [key for key, value in new.items() if old.get(key) != value]
     if "cases" in changed and before.cases and record.cases:
         changed.remove("cases")
@@ -191,13 +209,17 @@ def _check_folder(
 
 
 def _open_study(
-    folder: Path, storage: optuna.storages.RDBStorage, task: SearchTask, record: RunRecord
+    folder: Path,
+    storage: optuna.storages.RDBStorage,
+    task: SearchTask,
+    record: RunRecord,
+    name: str,
 ) -> optuna.Study:
     space, settings = task.space, task.space.settings
     write_text(folder / SPACE, dump({**space.source.tree, "search": settings.recorded()}))
     costs = settings.objectives.costs
     study = optuna.create_study(
-        study_name=STUDY,
+        study_name=name,
         storage=storage,
         directions=[StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * len(costs)],
         load_if_exists=True,

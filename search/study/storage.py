@@ -12,12 +12,15 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import URL
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import URL, text
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from blocks.errors import SpecError, reason
+from search.study.bridge import ServerStorage
 from search.study.damage import DATABASE, STUDY, check_trials, has_study, refuse_database
+from search.study.lock import DRIVER, ServerLock
 from search.study.record import RunRecord, read_run
+from search.study.server import Server, cause, server_of
 
 _TIMEOUT = 60
 """Seconds to wait for another process that is writing."""
@@ -39,28 +42,81 @@ def open_run(folder: Path) -> tuple[optuna.Study, RunRecord]:
         raise SpecError(
             "not a run folder", where=folder, suggestion="archspec search --out makes one"
         )
-    if not has_study(folder):
+    server = server_of(None, record.storage, new=False)
+    if not has_study(folder, server):
         raise SpecError(
             "nothing to read yet, its search has just started",
             where=folder,
             suggestion="if it was cut off, archspec search --resume goes on",
         )
-    return open_study(folder), record
+    return open_study(folder, server), record
 
 
-def open_study(folder: Path) -> optuna.Study:
-    """Return the study that the folder has.
+def open_study(folder: Path, server: Server | None = None) -> optuna.Study:
+    """Return the study that the folder has, or the server for it.
 
     Raises:
         SpecError: it is damaged, or of another Optuna.
     """
-    storage = open_storage(folder, create=False)
+    storage = open_storage(folder, create=False) if server is None else open_server(server)
     try:
-        study = optuna.load_study(study_name=STUDY, storage=storage)
+        study = optuna.load_study(study_name=study_name(server), storage=storage)
     except Exception as error:  # Optuna has no one error for values that it never wrote
-        refuse_database(folder, f"damaged: {reason(error)}")
-    check_trials(folder, study)
+        refuse_database(folder, f"damaged: {cause(error)}", server)
+    check_trials(folder, study, server)
     return study
+
+
+def study_name(server: Server | None) -> str:
+    """Return the name of a run's study where it is."""
+    return STUDY if server is None else server.study
+
+
+def open_server(server: Server, lock: ServerLock | None = None) -> RDBStorage:
+    """Return the storage on the server; with the lock of its driver, who alone creates tables.
+
+    Raises:
+        SpecError: it cannot be used, or is of another Optuna.
+    """
+    known: dict[str, Any] = {"heartbeat_interval": INTERVAL, "grace_period": GRACE}
+    try:
+        with quiet():
+            if lock is not None:
+                return ServerStorage(server, lock, **known)
+            return RDBStorage(
+                server.template,
+                engine_kwargs=server.engine_options,
+                skip_table_creation=True,
+                **known,
+            )
+    except RuntimeError as error:  # the tables of another Optuna; the text says what to run
+        told = reason(error).replace("$STORAGE_URL", server.template)
+        raise SpecError(f"{told} Keep a copy first.", where=str(server)) from None
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise server.refusal(error) from None
+
+
+def mark_driver(study: optuna.Study, lock: ServerLock) -> None:
+    """Note in the study who drives it: whoever drove it before, and slept, writes no more."""
+    study._storage.set_study_user_attr(study._study_id, DRIVER, lock.mark)
+    lock.marked = True
+
+
+def last_sign(study: optuna.Study) -> float | None:
+    """Return the seconds since the last heartbeat on a server; None where there was none."""
+    age = text(
+        "SELECT EXTRACT(EPOCH FROM LOCALTIMESTAMP - max(heartbeat)) FROM trial_heartbeats "
+        "JOIN trials USING (trial_id) WHERE study_id = :study"
+    )
+    with _backend(study).engine.connect() as connection:
+        found = connection.execute(age, {"study": study._study_id}).scalar()
+    return None if found is None else float(found)
+
+
+def _backend(study: optuna.Study) -> RDBStorage:
+    backend = getattr(study._storage, "_backend", study._storage)
+    assert isinstance(backend, RDBStorage)
+    return backend
 
 
 def open_storage(folder: Path, *, create: bool) -> optuna.storages.RDBStorage:
@@ -80,8 +136,8 @@ def open_storage(folder: Path, *, create: bool) -> optuna.storages.RDBStorage:
                 skip_table_creation=not create,
             )
     except RuntimeError as error:  # the tables of another Optuna; the text says what to run
-        text = reason(error).replace("$STORAGE_URL", url)
-        raise SpecError(f"{text} Keep a copy first.", where=folder / DATABASE) from None
+        told = reason(error).replace("$STORAGE_URL", url)
+        raise SpecError(f"{told} Keep a copy first.", where=folder / DATABASE) from None
     except (OperationalError, StorageInternalError):
         raise  # cannot be written, as the caller tells
     except Exception as error:  # Optuna has no one error for values that it never wrote
@@ -184,6 +240,6 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._stop.wait(self._interval):
             for trial_id in self._trial_ids():
-                # a storage that fails just now is the driver's to report
-                with contextlib.suppress(StorageInternalError):
+                # a storage that fails just now, or is another's, is the driver's to report
+                with contextlib.suppress(StorageInternalError, SQLAlchemyError, SpecError):
                     self._storage.record_heartbeat(trial_id)

@@ -38,7 +38,9 @@ class TrialRecord:
 
     Fields are called as the attributes are, which never change. `reason`, `rejected` and `lost` say
     why the trial ended to people: nothing is decided by them. `resumed_from` is the trial that it
-    goes on with, `origin` the first of those, `retried_at` the step at which a worker was lost.
+    goes on with, `origin` the first of those, `retried_at` the step at which a worker was lost,
+    `places_lost` how many whole places it outlived. `trained_on` and `gpu` are the machine and the
+    GPU of a place that is not on the driver's machine, which is `host`.
     `network` is what it trains in place of a network of the space, for people. `other` holds the
     attributes of other rooms (`references.ANCHOR_SPEC`) and of later releases.
     """
@@ -65,6 +67,9 @@ class TrialRecord:
     retried_at: int | None = None
     resumed_from: int | None = None
     origin: int | None = None
+    places_lost: int | None = None
+    trained_on: str | None = None
+    gpu: str | None = None
     twin: int | None = None
     """The trial that has the same network and recipe."""
     taken_from: str | None = None
@@ -131,6 +136,7 @@ class TrialRecord:
             seed=self.seed,
             rungs=self.rungs,
             retried_at=self.retried_at,
+            places_lost=self.places_lost,
             latency=self.latency,
             calibration=self.calibration,
             resumed_from=number,

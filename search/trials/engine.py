@@ -24,7 +24,8 @@ class Engine(Protocol):
     **Messages.** Of a task come its rungs in order, then one of `done`, `failed`, `lost`, `storage`
     and `data`, and nothing after that; nor after the rung at which the owner stopped it. The rung
     of a checkpoint is told again. A place is idle as soon as the last message of its task is
-    yielded, or its rung is handled for which `stop` was called.
+    yielded, or its rung is handled for which `stop` was called. A place that is gone as a whole is
+    told of as such: `PLACE_LOSSES` of those a trial survives, whatever else becomes of it.
 
     **Rungs wait.** A trial that told of a rung does not go on before the owner is done with that
     message, that is asks for the next one: nothing is trained beyond a rung that is not on record.
@@ -67,6 +68,9 @@ class Engine(Protocol):
         """
         ...
 
+
+PLACE_LOSSES = 5
+"""Losses of its whole place, by which a trial is not judged, after which it fails all the same."""
 
 MakeEngine = Callable[[WorkerSettings, list[str]], Engine]
 """Makes an engine of what all trials share, with a place per device."""

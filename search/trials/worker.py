@@ -59,7 +59,9 @@ class Message:
 
     `failed` is a fault of the trial and `lost` one of its worker; `storage` says that nothing can
     be written any more, and `data` that a case cannot be used, whatever the network. These give
-    their reason. With `last_words` the worker then ends.
+    their reason. With `last_words` the worker then ends. `place_lost` says of a lost one that its
+    whole place is gone, a machine say, which tells nothing about the trial. `host` and `gpu` are
+    those of a place that is not on the driver's machine.
     """
 
     number: int
@@ -71,6 +73,9 @@ class Message:
     latency: "Latency | None" = None
     """Told with every rung, where the task asks for it."""
     last_words: bool = False
+    place_lost: bool = False
+    host: str | None = None
+    gpu: str | None = None
 
 
 def work(connection: Connection, settings: WorkerSettings, device: str, beats: Beats) -> None:

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import runpy
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from search.study.task import SearchTask
 from search.trials.host import TrainingHost
 from search.trials.train import TrialTask
 from search.trials.worker import Message, WorkerSettings
+from tests.postgres import Postgres, programs
 
 NAME = "Dataset902_Small"
 
@@ -78,6 +80,19 @@ def task(tmp_path: Path) -> TrialTask:
 def dataset(tmp_path: Path, fakes: SimpleNamespace) -> PreprocessedDataset:
     found: PreprocessedDataset = fakes.fake_dataset(tmp_path)
     return found
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Return a PostgreSQL server of these tests; a test that stops it starts it again."""
+    found = programs()
+    if found is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    pytest.importorskip("psycopg", reason="psycopg is not installed (extra: cluster)")
+    with tempfile.TemporaryDirectory(prefix="archspec-pg-") as root:  # of no other's folder
+        server = Postgres(found, Path(root))
+        yield server
+        server.stop()
 
 
 @pytest.fixture

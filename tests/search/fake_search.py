@@ -131,6 +131,7 @@ def run_fake(
     resume: bool | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     terms: Terms | None = None,
+    storage: str | None = None,
     **host: Any,
 ) -> Any:
     """Run a search in the folder with this pool, or resume the one that is there."""
@@ -138,8 +139,8 @@ def run_fake(
     search.study.run.WorkerPool = lambda settings, jobs: pool  # type: ignore[assignment, misc]
     try:
         dataset = fake_dataset(out.parent / "preprocessed")
-        host_of = TrainingHost(**host)
-        task = SearchTask(load_space(space), dataset, out, trials, host_of, terms=terms)
+        given = (load_space(space), dataset, out, trials, TrainingHost(**host))
+        task = SearchTask(*given, terms=terms, storage=storage)
         there = (out / "run.json").is_file()
         return search.study.run.run(
             task, resume=there if resume is None else resume, on_event=on_event
