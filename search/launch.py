@@ -9,7 +9,6 @@ import optuna
 from optuna.trial import TrialState
 
 from archspec.nnunet.dataset import find_dataset
-from archspec.training.devices import devices_for
 from blocks.base import Grid, SpecError
 from search.retrain.confirm import confirm
 from search.retrain.confirmation import Confirmation
@@ -29,7 +28,7 @@ from search.study.storage import open_run
 from search.study.task import SearchTask
 from search.study.warm import taken_from
 from search.trials.cases import Cases
-from search.trials.host import TrainingHost
+from search.trials.host import training_host
 from search.trials.own import Data, OwnCases, own_cases
 
 CONFIRM_SEEDS = 3
@@ -64,10 +63,15 @@ def run(
     jobs: int = 1,
     threads: int = 1,
     device: str = "auto",
+    engine: str = "local",
+    address: str | None = None,
+    gpus_per_job: float | None = None,
+    cpus_per_job: int | None = None,
     configuration: str = "3d_fullres",
     plans: str = "nnUNetPlans",
     fold: int = 0,
     seed: int = 0,
+    storage: str | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> optuna.Study:
     """Search a space for the front of validation Dice against FLOPs; return the Optuna study.
@@ -105,12 +109,22 @@ def run(
         dataset = find_dataset(data, configuration=configuration, plans_name=plans)
     else:
         raise SpecError("give `data` or `cases`", field="search")
-    devices = devices_for(device, jobs)
-    host = TrainingHost(devices=devices, threads=threads, fold=fold, seed=seed, plans=plans)
+    host = training_host(
+        device,
+        jobs,
+        engine=engine,
+        address=address,
+        gpus_per_job=gpus_per_job,
+        cpus_per_job=cpus_per_job,
+        threads=threads,
+        fold=fold,
+        seed=seed,
+        plans=plans,
+    )
     if (trials is None) == (hours is None):
         raise SpecError("give one of `trials` and `hours`", field="search")
     first = () if from_run is None else taken_from(Path(from_run), loaded)
-    task = SearchTask(loaded, dataset, Path(out), trials or 0, host, first=first)
+    task = SearchTask(loaded, dataset, Path(out), trials or 0, host, first=first, storage=storage)
     seeds = confirm_seeds
     if hours is not None:
         if isinstance(dataset, OwnCases):

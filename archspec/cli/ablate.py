@@ -10,11 +10,15 @@ from archspec.cli.confirm import show_progress
 from archspec.cli.interrupts import same_command, stopped
 from archspec.cli.options import (
     MAX_SEED,
+    Address,
     Batch,
     Configuration,
+    CpusPerJob,
     DataOrNone,
     Device,
+    Engine,
     Fold,
+    GpusPerJob,
     Jobs,
     PlansName,
     Seeds,
@@ -51,6 +55,10 @@ def ablate(
     jobs: Jobs = 1,
     threads: Threads = 1,
     device: Device = "auto",
+    engine: Engine = "local",
+    address: Address = None,
+    gpus_per_job: GpusPerJob = None,
+    cpus_per_job: CpusPerJob = None,
     configuration: Configuration = "3d_fullres",
     plans: PlansName = "nnUNetPlans",
     fold: Fold = 0,
@@ -90,10 +98,9 @@ def ablate(
         return
     if dataset is None or folder is None:
         raise SpecError("needs --data (all but with --dry-run)", field="ablate")
-    from archspec.training.devices import devices_for
     from search.retrain.ablate import RESULT, Trainings
     from search.retrain.ablate import ablate as train_variants
-    from search.trials.host import TrainingHost
+    from search.trials.host import training_host
 
     with stopped(lambda: f"; go on with {same_command()}"):
         found = train_variants(
@@ -107,8 +114,13 @@ def ablate(
                 test_share=test_share,
                 patch_size=patch_sizes(patch),
             ),
-            host=TrainingHost(
-                devices=devices_for(device, jobs),
+            host=training_host(
+                device,
+                jobs,
+                engine=engine,
+                address=address,
+                gpus_per_job=gpus_per_job,
+                cpus_per_job=cpus_per_job,
                 threads=threads,
                 fold=fold,
                 seed=seed,

@@ -12,7 +12,11 @@ from archspec.cli.interrupts import same_command, stopped
 from archspec.cli.options import (
     MAX_SEED,
     MAX_STEPS,
+    Address,
+    CpusPerJob,
     Device,
+    Engine,
+    GpusPerJob,
     Jobs,
     PlansName,
     Seeds,
@@ -108,6 +112,10 @@ def bench(
     jobs: Jobs = 1,
     threads: Threads = 1,
     device: Device = "auto",
+    engine: Engine = "local",
+    address: Address = None,
+    gpus_per_job: GpusPerJob = None,
+    cpus_per_job: CpusPerJob = None,
     configuration: UsualConfiguration = None,
     plans: PlansName = "nnUNetPlans",
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of trainings.")] = 0,
@@ -141,13 +149,12 @@ def bench(
     )
     for one in datasets:
         check_folds(numbers, one)
-    from archspec.training.devices import devices_for
     from search.bench.arena import NetworkOptions, arena
     from search.bench.persons import EVERY_CASE, all_cases, read_persons
     from search.bench.result import Bench
     from search.bench.run import bench as run_bench
     from search.bench.settings import BenchTask, Comparing
-    from search.trials.host import TrainingHost
+    from search.trials.host import training_host
 
     options = NetworkOptions(
         overrides=overrides or (), exact=patch == EXACT, fit_stages=stages_from_dataset
@@ -165,8 +172,16 @@ def bench(
         steps=steps or _STEPS,
         batch_size=batch,
         stock=stock,
-        host=TrainingHost(
-            devices=devices_for(device, jobs), threads=threads, seed=seed, plans=plans
+        host=training_host(
+            device,
+            jobs,
+            engine=engine,
+            address=address,
+            gpus_per_job=gpus_per_job,
+            cpus_per_job=cpus_per_job,
+            threads=threads,
+            seed=seed,
+            plans=plans,
         ),
         comparing=Comparing(baseline=baseline, score=score, margin=margin, persons=persons),
     )

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archspec.cli.interrupts import same_command, stopped
-from archspec.cli.options import Device, Jobs, PlansName, Seeds, Threads
+from archspec.cli.options import (
+    Address,
+    CpusPerJob,
+    Device,
+    Engine,
+    GpusPerJob,
+    Jobs,
+    PlansName,
+    Seeds,
+    Threads,
+)
 from archspec.cli.report import Run
 from archspec.cli.specs import Json
 
@@ -34,6 +44,10 @@ def confirm(
     jobs: Jobs = 1,
     threads: Threads = 1,
     device: Device = "auto",
+    engine: Engine = "local",
+    address: Address = None,
+    gpus_per_job: GpusPerJob = None,
+    cpus_per_job: CpusPerJob = None,
     plans: PlansName = "nnUNetPlans",
     json_: Json = False,
 ) -> None:
@@ -41,11 +55,19 @@ def confirm(
 
     Goes on where an earlier call ended; writes confirmed.json into the run folder.
     """
-    from archspec.training.devices import devices_for
     from search.retrain.confirm import confirm as confirm_run
-    from search.trials.host import TrainingHost
+    from search.trials.host import training_host
 
-    host = TrainingHost(devices=devices_for(device, jobs), threads=threads, plans=plans)
+    host = training_host(
+        device,
+        jobs,
+        engine=engine,
+        address=address,
+        gpus_per_job=gpus_per_job,
+        cpus_per_job=cpus_per_job,
+        threads=threads,
+        plans=plans,
+    )
     with stopped(lambda: f"; go on with {same_command()}"):
         found = confirm_run(run, seeds=seeds, rivals=rivals, host=host, on_progress=show_progress)
     if json_:

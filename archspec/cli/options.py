@@ -37,6 +37,23 @@ Jobs = Annotated[
     typer.Option(min=1, max=_MAX_WORKERS, help="Worker processes; on CUDA one per GPU."),
 ]
 Threads = Annotated[int, typer.Option(min=1, max=_MAX_WORKERS, help="CPU threads per worker.")]
+Engine = Annotated[
+    str, typer.Option(help="What trains: local, processes of this machine, or ray, a cluster.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Head of the Ray cluster, host:port. Default: a cluster of its own, here."),
+]
+GpusPerJob = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=_MAX_WORKERS, help="GPUs per place on a Ray cluster: 1, or 0.5 for half of one."
+    ),
+]
+CpusPerJob = Annotated[
+    int | None,
+    typer.Option(min=1, max=_MAX_WORKERS, help="CPUs per place on a Ray cluster. Default: 1."),
+]
 Batch = Annotated[int, typer.Option(min=1, max=MAX_WIDTH, help="Batch size.")]
 Seeds = Annotated[int, typer.Option(min=1, max=1000, help="Trainings of each network.")]
 Steps = Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Optimizer steps of a training.")]

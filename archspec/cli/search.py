@@ -11,10 +11,14 @@ from archspec.cli.interrupts import same_command, stopped
 from archspec.cli.options import (
     MAX_COUNT,
     MAX_SEED,
+    Address,
     Configuration,
+    CpusPerJob,
     DataOrNone,
     Device,
+    Engine,
     Fold,
+    GpusPerJob,
     Jobs,
     PlansName,
     StagesFromDataset,
@@ -123,12 +127,23 @@ def search(
     jobs: Jobs = 1,
     threads: Threads = 1,
     device: Device = "auto",
+    engine: Engine = "local",
+    address: Address = None,
+    gpus_per_job: GpusPerJob = None,
+    cpus_per_job: CpusPerJob = None,
     configuration: Configuration = "3d_fullres",
     plans: PlansName = "nnUNetPlans",
     fold: Fold = 0,
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Seed of sampler and trainings.")
     ] = 0,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep the study on a server: postgresql://user@host/database, its password in "
+            "~/.pgpass. Default: ARCHSPEC_STORAGE of the environment, else the run folder.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show samples, their costs and the hours.")
     ] = False,
@@ -190,20 +205,29 @@ def search(
         from search.space.control import control_space
 
         loaded = control_space(loaded)
-    from archspec.training.devices import devices_for
     from search.launch import num_seeds
     from search.study.task import SearchTask
     from search.study.warm import taken_from
-    from search.trials.host import TrainingHost
+    from search.trials.host import training_host
 
-    devices = devices_for(device, jobs)
-    host = TrainingHost(devices=devices, threads=threads, fold=fold, seed=seed, plans=plans)
+    host = training_host(
+        device,
+        jobs,
+        engine=engine,
+        address=address,
+        gpus_per_job=gpus_per_job,
+        cpus_per_job=cpus_per_job,
+        threads=threads,
+        fold=fold,
+        seed=seed,
+        plans=plans,
+    )
     first = () if from_run is None else taken_from(from_run, loaded)
     if hours is not None:
         from search.launch import in_hours
 
         assert dataset is not None
-        task = SearchTask(loaded, dataset, out or Path(), 0, host, first=first)
+        task = SearchTask(loaded, dataset, out or Path(), 0, host, first=first, storage=storage)
         task, plan = in_hours(
             task,
             hours,
@@ -227,7 +251,7 @@ def search(
             )
         return
     assert dataset is not None and trials is not None and out is not None
-    task = SearchTask(loaded, dataset, out, trials, host, first=first)
+    task = SearchTask(loaded, dataset, out, trials, host, first=first, storage=storage)
     _show_end(out, search_and_show(task, resume=resume, confirm_seeds=confirm_seeds))
 
 

@@ -31,6 +31,7 @@ from search.bench.settings import (
 from search.bench.stock import check_stock, stock_rows, train_stock
 from search.retrain.retrain import Progress, Retraining, read_trained, retrain
 from search.trials.engine import MakeEngine
+from search.trials.ray_engine import engine_of
 from search.trials.worker import WorkerSettings
 
 Show = Callable[[Progress], None]
@@ -127,7 +128,7 @@ def _train(task: BenchTask, show: Show, make_engine: MakeEngine | None) -> dict[
                 rung_steps=task.rung_steps,
                 devices=task.host.devices,
                 on_progress=_shown_at(place, before, task.num_trainings, show),
-                make_engine=make_engine,
+                make_engine=make_engine or engine_of(task.host),
             )
             failed |= {f"{place}: {name}": reason for name, reason in outcome.failed.items()}
             before += len(jobs)

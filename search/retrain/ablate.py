@@ -21,6 +21,7 @@ from search.retrain.retrain import Outcome, Progress, Retraining, retrain
 from search.retrain.variants import Variants
 from search.space.settings import SearchSettings
 from search.trials.host import ONE_CPU, TrainingHost
+from search.trials.ray_engine import engine_of
 from search.trials.worker import WorkerSettings
 
 RESULT, SETTINGS, TABLE = "ablation.json", "settings.json", "trainings.jsonl"
@@ -94,6 +95,7 @@ def ablate(
         ),
         rung_steps=SearchSettings(steps=trainings.steps, rungs=_RUNGS, eta=1).rung_steps,
         devices=host.devices,
+        make_engine=engine_of(host),
         on_progress=on_progress,
     )
     part = "test" if split.test else "validation"

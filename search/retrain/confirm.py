@@ -30,6 +30,7 @@ from search.trials.cases import CaseScores
 from search.trials.checkpoint import CHECKPOINT
 from search.trials.host import ONE_CPU, TrainingHost
 from search.trials.own import Data, OwnCases
+from search.trials.ray_engine import engine_of
 from search.trials.worker import WorkerSettings
 
 TABLE = Path("confirm", "trainings.jsonl")
@@ -94,6 +95,7 @@ def confirm(
         settings=settings,
         rung_steps=search.rung_steps,
         devices=host.devices,
+        make_engine=engine_of(host),
         checkpoint_every=search.checkpoint_every,
         on_progress=on_progress,
     )

@@ -26,6 +26,7 @@ from search.space.space import Space
 from search.study.bridge import ServerStorage
 from search.study.damage import has_study
 from search.study.data import check, fitted, held_out, scored_names
+from search.study.drives import check_for_sqlite
 from search.study.lock import ServerLock
 from search.study.loop import Event, SearchLoop
 from search.study.protocol import fix_protocol
@@ -54,6 +55,7 @@ from search.study.task import SearchTask
 from search.trials.engine import MakeEngine
 from search.trials.own import Data, OwnCases
 from search.trials.pool import WorkerPool
+from search.trials.ray_engine import engine_of
 from search.trials.worker import WorkerSettings
 
 SPACE = "space.yaml"
@@ -70,7 +72,7 @@ def run(
 
     Trials that a killed search left behind are gone on with from their last rung. A resumed run
     keeps its settings where the space does not give them. By default worker processes of this
-    machine train.
+    machine train, or the host's cluster.
 
     Raises:
         SpecError: the data cannot be trained on, their plans lack a network that an anchor names,
@@ -106,6 +108,8 @@ def run(
         other={} if before is None else before.other,
     )
     _check_folder(folder, before, record, resume=resume)
+    if host.cluster is not None and server is None:
+        check_for_sqlite(folder)
     for name in (RECORD, SESSIONS, SPACE) if before is not None else ():
         check_writable(folder / name)  # all of them before the first is written
     try:
@@ -143,7 +147,7 @@ def run(
                 size = space.settings.batch_size
                 settings = WorkerSettings(dataset, host.fold, size, host.threads, held_out=test)
                 jobs = list(host.devices)[: search.num_left()]
-                make = make_engine or WorkerPool
+                make = make_engine or engine_of(host) or WorkerPool
                 with Heartbeat(storage, search.live_ids), make(settings, jobs) as engine:
                     search.drive(engine)
             return study

@@ -17,6 +17,17 @@ USES = {
         "_get_trials",
         "system_attrs",
         "optuna.storages._heartbeat.BaseHeartbeat",
+        "_backend",
+        "_study_id",
+    },
+    # what a storage on a server has to override, so that an outage writes nothing twice
+    "search/study/bridge.py": {
+        "_create_new_trial",
+        "_get_prepared_new_trial",
+        "_get_trials",
+        "_set_trial_param",
+        "_trial_id",
+        "optuna.storages._rdb.models.TrialModel",
     },
     # nnU-Net: of its trainer, and the method that its own trainers override too
     "archspec/nnunet/loss.py": {"_build_loss", "_do_i_compile", "_get_deep_supervision_scales"},
