@@ -27,6 +27,7 @@ from search.trials.host import TrainingHost
 from search.trials.train import TrialTask
 from search.trials.worker import Message, WorkerSettings
 from tests.postgres import Postgres, programs
+from tests.ray_cluster import NODES, RayCluster
 
 NAME = "Dataset902_Small"
 
@@ -93,6 +94,18 @@ def postgres() -> Iterator[Postgres]:
         server = Postgres(found, Path(root))
         yield server
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    """Return a Ray cluster of these tests, of a head and a node; a killed node is added again."""
+    pytest.importorskip("ray", reason="Ray is not installed (extra: cluster)")
+    with tempfile.TemporaryDirectory(prefix="as-") as root:  # sockets below it have long names
+        cluster = RayCluster(Path(root), Path(__file__).parent, NODES[:1])
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
 
 
 @pytest.fixture
