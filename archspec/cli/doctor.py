@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from archspec.cli.options import Configuration, DataOrNone, PlansName
+from archspec.cli.options import Address, Configuration, DataOrNone, PlansName
 
 
 def register(app: typer.Typer) -> None:
@@ -18,6 +18,11 @@ def doctor(
     data: DataOrNone = None,
     configuration: Configuration = "3d_fullres",
     plans: PlansName = "nnUNetPlans",
+    address: Address = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="PostgreSQL server of searches: postgresql://user@host/database"),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     tune: Annotated[
         bool,
@@ -32,7 +37,22 @@ def doctor(
 
     With --data it reads all cases of that dataset instead. The exit code is 2 if one cannot be
     used, and 1 if a fold trains on a case and validates on one with the same image.
+
+    With --address it looks at each machine of a Ray cluster: versions, and the dataset of --data;
+    with --storage at a server. The exit code is 1 if something there would stop a search.
     """
+    if address is not None or storage is not None:
+        from archspec.nnunet.dataset import find_dataset
+        from search.study.cluster import check_cluster
+
+        dataset = None
+        if data is not None:
+            dataset = find_dataset(data, configuration=configuration, plans_name=plans)
+        checked = check_cluster(address, storage, dataset)
+        print(json.dumps(checked.to_json(), indent=2) if json_ else checked.text())
+        if checked.trouble:
+            raise typer.Exit(1)
+        return
     if data is not None:
         from archspec.nnunet.dataset import find_dataset
         from archspec.nnunet.examine import examine

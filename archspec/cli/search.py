@@ -141,7 +141,7 @@ def search(
         str | None,
         typer.Option(
             help="Keep the study on a server: postgresql://user@host/database, its password in "
-            "~/.pgpass. Default: ARCHSPEC_STORAGE of the environment, else the run folder.",
+            "~/.pgpass. Default: ARCHSPEC_STORAGE of the environment, else sqlite, the run folder.",
         ),
     ] = None,
     dry_run: Annotated[

@@ -21,8 +21,8 @@ def check_for_sqlite(folder: Path, mounts: Path = _MOUNTS) -> None:
         raise SpecError(
             f"is on {kind}, where SQLite's locks do not hold",
             where=folder / DATABASE,
-            suggestion="keep the study on a server (`storage`), or the run folder on a local disk "
-            "that the other machines mount",
+            suggestion="keep the study on a server (`storage`); `storage` sqlite keeps it there "
+            "all the same, where this machine alone opens the run",
         )
 
 

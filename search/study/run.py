@@ -39,7 +39,7 @@ from search.study.record import (
     with_kept_settings,
 )
 from search.study.sampling import Priced, check_packages, set_sampler
-from search.study.server import cause, server_of
+from search.study.server import IN_FOLDER, cause, server_of
 from search.study.session import SESSIONS, note_session
 from search.study.storage import (
     Heartbeat,
@@ -108,7 +108,7 @@ def run(
         other={} if before is None else before.other,
     )
     _check_folder(folder, before, record, resume=resume)
-    if host.cluster is not None and server is None:
+    if host.cluster is not None and server is None and task.storage != IN_FOLDER:
         check_for_sqlite(folder)
     for name in (RECORD, SESSIONS, SPACE) if before is not None else ():
         check_writable(folder / name)  # all of them before the first is written

@@ -19,6 +19,8 @@ from blocks.errors import SpecError, reason
 
 VARIABLE = "ARCHSPEC_STORAGE"
 """Of the environment: the server of new runs, and the password of those that are on it."""
+IN_FOLDER = "sqlite"
+"""In place of an address: in the run folder, on whatever drive that is."""
 _DRIVER = "postgresql+psycopg"
 _ALLOWED = "postgresql://user@host/database, whose password comes from ~/.pgpass or PGPASSWORD"
 _SECRETS = ("password", "sslpassword")
@@ -57,7 +59,7 @@ class Server:
         """
         server = cls._at(str(noted.get("url")), str(noted.get("study")))
         given = os.environ.get(VARIABLE)
-        if given:
+        if given and given != IN_FOLDER:
             other = cls._at(given, server.study)
             if _place(other.url) == _place(server.url):
                 return replace(server, secrets=other.secrets)
@@ -163,11 +165,13 @@ def server_of(asked: str | None, noted: Mapping[str, Any] | None, *, new: bool) 
     """
     if new:
         address = asked or os.environ.get(VARIABLE)
-        return Server.new(address) if address else None
+        return Server.new(address) if address and address != IN_FOLDER else None
     if noted is None:
-        if asked:
+        if asked and asked != IN_FOLDER:
             raise SpecError("the run's study is in its folder, and stays there", field="storage")
         return None
+    if asked == IN_FOLDER:
+        raise SpecError("the run's study is on a server, and stays there", field="storage")
     return Server.of(noted).moved(asked) if asked else Server.of(noted)
 
 

@@ -21,6 +21,7 @@ import search.study.recovery
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.report.status import read_status
+from search.study.cluster import check_cluster
 from search.study.ledger import ended
 from search.study.lock import LockLostError, ServerLock, key_of
 from search.study.server import VARIABLE, Server
@@ -281,6 +282,8 @@ def test_a_run_stays_where_it_is(
         fakes.run_fake(space, out, 2, fakes.FakePool(), storage=URL)
     monkeypatch.setenv(VARIABLE, URL)
     assert len(ended(fakes.run_fake(space, out, 2, fakes.FakePool()))) == 2
+    fakes.run_fake(space, tmp_path / "other", 1, fakes.FakePool(), storage="sqlite")
+    assert (tmp_path / "other" / "study.db").is_file()
 
 
 def test_a_server_that_was_emptied_is_told(
@@ -293,6 +296,14 @@ def test_a_server_that_was_emptied_is_told(
     file.write_text(json.dumps(record))
     with pytest.raises(SpecError, match=r"127\.0\.0\.1:\d+/postgres: holds no search any more"):
         open_run(tmp_path / "run")
+
+
+def test_a_server_is_looked_at_before_a_run(postgres: Postgres) -> None:
+    found = check_cluster(storage=postgres.url)
+    assert "PostgreSQL" in found.text() and "answers and locks" in found.text()
+    assert not found.trouble and PASSWORD not in str(found.to_json())
+    with pytest.raises(SpecError, match=r"dead\.example"):
+        check_cluster(storage=URL)
 
 
 def test_psycopg_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
