@@ -7,13 +7,15 @@ what it leaves out are files, hashes and messages. So hundreds of seeds are at h
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import BaseTrial, TrialState
 from search_curves import name_of
-from search_replay import Known, Replay, Table
+from search_replay import Replay, Table
 
+from search.space.holes import Hole
 from search.study.candidates import Price
 from search.study.end import End
 from search.study.stop import Costs, NeverStop, Stopper
@@ -23,6 +25,13 @@ _MAX_REPEATS = 100
 
 Dice = Mapping[str, tuple[float, ...]]
 """What a search sees, by network and rung."""
+
+
+class Drawable(Protocol):
+    """A space of plain choices, as far as a replay needs it."""
+
+    @property
+    def open_holes(self) -> list[Hole]: ...
 
 
 @dataclass
@@ -42,12 +51,12 @@ class OracleStopper(NeverStop):
         return worth
 
 
-def drawn_name(known: Known, trial: BaseTrial) -> str:
+def drawn_name(known: Drawable, trial: BaseTrial) -> str:
     """Return the name of the network that the trial draws."""
     return name_of({hole.name: hole.suggest(trial) for hole in known.open_holes})
 
 
-def price_in(known: Known, table: Table) -> Price:
+def price_in(known: Drawable, table: Table) -> Price:
     """Return what prices a network of the table for our sampler."""
 
     def price(trial: BaseTrial) -> Mapping[str, float]:
@@ -57,7 +66,7 @@ def price_in(known: Known, table: Table) -> Price:
 
 
 def quick_replay(
-    known: Known,
+    known: Drawable,
     table: Table,
     sampler: BaseSampler,
     stopper: Stopper,

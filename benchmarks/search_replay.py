@@ -25,6 +25,7 @@ from archspec.network.plan import Plan
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.spec.hashing import trial_hash
 from search.pareto import hypervolume, pareto_front
+from search.space.holes import Hole
 from search.space.settings import StopperName
 from search.space.space import Space
 from search.study import draw as drawing
@@ -200,7 +201,7 @@ class Known(Space):
         return self.plans[name_of(drawn)]
 
     @cached_property
-    def open_holes(self) -> list[Any]:
+    def open_holes(self) -> list[Hole]:
         """Return the holes, read once."""
         return self.holes()
 

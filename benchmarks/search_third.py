@@ -27,11 +27,18 @@ import search_curves
 import sklearn
 from curves import read_curves
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
-from quick_replay import Dice, OracleStopper, oracle_sampler, price_in, quick_replay
+from quick_replay import (
+    Dice,
+    Drawable,
+    OracleStopper,
+    oracle_sampler,
+    price_in,
+    quick_replay,
+)
 from scipy.stats import kendalltau
 from search_comparison import Interval, bootstrap
 from search_efficiency import opened
-from search_replay import Known, Replay, Table
+from search_replay import Replay, Table
 
 import search.study.cost_aware
 from search.pareto import pareto_front
@@ -59,7 +66,7 @@ class Method:
     One that takes seconds per run is `slow`: it comes after the others, with `seeds` at most.
     """
 
-    sampler: Callable[[Known, Table, int], BaseSampler]
+    sampler: Callable[[Drawable, Table, int], BaseSampler]
     stopper: Callable[[Table], Stopper]
     seeds: int = 10_000
     slow: bool = False
@@ -73,11 +80,11 @@ def pash(table: Table) -> Stopper:
     return ParetoHalving(len(table.steps))
 
 
-def tpe(known: Known, table: Table, seed: int) -> BaseSampler:
+def tpe(known: Drawable, table: Table, seed: int) -> BaseSampler:
     return TPESampler(seed=seed)
 
 
-def ours(known: Known, table: Table, seed: int) -> BaseSampler:
+def ours(known: Drawable, table: Table, seed: int) -> BaseSampler:
     price = price_in(known, table)
     return CostAwareSampler(CostAwareSpec(), price, Objectives(), table.steps, seed)
 
@@ -156,9 +163,11 @@ def scores(table: Table, run: Replay, seen: Dice, budget: float) -> dict[str, li
     return {"hypervolume": shares, "regret": ends}
 
 
-def run(name: str, seed: int, budget: float, noise: Noise) -> dict[str, Any]:
+def run(
+    name: str, seed: int, budget: float, noise: Noise, recorded: tuple[Drawable, Table]
+) -> dict[str, Any]:
     """Replay a method with a seed."""
-    known, table = opened()
+    known, table = recorded
     method, seen = METHODS[name], noise.seen(table, seed)
     sampler, stopper = method.sampler(known, table, seed), method.stopper(table)
     found = quick_replay(known, table, sampler, stopper, budget=budget, seen=seen)
@@ -234,6 +243,27 @@ def ceilings(table: Table, budget: float) -> dict[str, Any]:
     return {"oracle_sampler": steps, "tau": taus(table)}
 
 
+def replays(
+    rows_file: Path, seeds: int, budget: float, noise: Noise, recorded: tuple[Drawable, Table]
+) -> list[dict[str, Any]]:
+    """Return the replays of the sampler as it stands; those that the file lacks are done."""
+    rows_file.parent.mkdir(parents=True, exist_ok=True)
+    sampler = digest()
+    lines = rows_file.read_text(encoding="utf-8").splitlines() if rows_file.is_file() else []
+    rows = [row for row in map(json.loads, lines) if row["sampler"] == sampler]
+    done = {(row["method"], row["seed"]) for row in rows}
+    jobs = itertools.product(range(seeds), METHODS.items())
+    with rows_file.open("a", encoding="utf-8") as file:
+        # seed by seed: whenever it is cut off, methods have the same seeds
+        for seed, (name, method) in sorted(jobs, key=lambda job: job[1][1].slow):
+            if seed < method.seeds and (name, seed) not in done:
+                found = run(name, seed, budget, noise, recorded)
+                rows.append({"sampler": sampler, **found})
+                file.write(json.dumps(rows[-1]) + "\n")
+                file.flush()
+    return rows
+
+
 def main() -> None:
     """Replay what is missing, then write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -243,22 +273,11 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, default=rows_file, help="a line per replay")
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    _, table = opened()
+    recorded = opened()
+    table = recorded[1]
     budget = SHARE * len(table.flops)
     noise = Noise.of(table, search_curves.REPEATS)
-    kept, frozen = given.rows, digest()
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    lines = kept.read_text(encoding="utf-8").splitlines() if kept.is_file() else []
-    rows = [row for row in map(json.loads, lines) if row["sampler"] == frozen]
-    done = {(row["method"], row["seed"]) for row in rows}
-    with kept.open("a", encoding="utf-8") as file:
-        # seed by seed: whenever it is cut off, methods have the same seeds
-        jobs = itertools.product(range(given.seeds), METHODS.items())
-        for seed, (name, method) in sorted(jobs, key=lambda job: job[1][1].slow):
-            if seed < method.seeds and (name, seed) not in done:
-                rows.append({"sampler": frozen, **run(name, seed, budget, noise)})
-                file.write(json.dumps(rows[-1]) + "\n")
-                file.flush()
+    rows = replays(given.rows, given.seeds, budget, noise, recorded)
     content = {
         "date": datetime.date.today().isoformat(),
         "hardware": f"{platform.machine()}, CPU, one process; nothing is trained",
@@ -266,7 +285,7 @@ def main() -> None:
             "python": platform.python_version(),
             **{m.__name__: m.__version__ for m in (optuna, np, scipy, sklearn)},
         },
-        "sampler": frozen,
+        "sampler": digest(),
         "options": CostAwareSpec().model_dump(mode="json"),
         "table": search_curves.CURVES.name,
         "budget": budget,

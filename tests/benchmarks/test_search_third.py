@@ -91,8 +91,8 @@ def test_the_front_is_chosen_by_what_was_seen_and_scored_by_the_table(
 def test_a_seed_gives_a_replay(recorded: tuple[Known, Table]) -> None:
     _, table = recorded
     noise = Noise.of(table, REPEATS)
-    assert run("cost_aware", 0, 5.0, noise) == run("cost_aware", 0, 5.0, noise)
-    assert run("cost_aware", 0, 5.0, noise) != run("cost_aware", 1, 5.0, noise)
+    assert run("cost_aware", 0, 5.0, noise, recorded) == run("cost_aware", 0, 5.0, noise, recorded)
+    assert run("cost_aware", 0, 5.0, noise, recorded) != run("cost_aware", 1, 5.0, noise, recorded)
     assert set(METHODS) > {"TPE", "TPE + PA-SH", "cost_aware", "cost_aware + PA-SH", "GP", "random"}
 
 
