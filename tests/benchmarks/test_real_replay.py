@@ -31,7 +31,8 @@ def test_the_surrogate_has_the_networks_of_the_protocol(records: Records) -> Non
     assert space.features(own, [1] * 40)[:, :-1].sum(1).tolist() == [5] * 40
 
 
-def test_the_forest_tells_its_error_on_what_it_did_not_see() -> None:
+def test_the_forest_tells_its_error_on_what_it_did_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "_TREES", 10)
     rng = np.random.default_rng(0)
     features = rng.integers(0, 2, (40, 5)).astype(float)
     dice = np.column_stack([features[:, 0] / 4, 0.5 + features[:, 0] / 4])
