@@ -18,6 +18,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor
 
 from archspec.files import replacing
 from archspec.inference.images import Case
@@ -28,6 +29,9 @@ from blocks.errors import SpecError, reason
 OnTile = Callable[[int, int], None]
 
 _CONFIGURATION = "saved"
+_WEIGHT = 10
+"""Of the middle of a window, where nnU-Net adds logits up."""
+_NO_LOGITS = "the network's logits are no finite numbers, or too large for nnU-Net's sum in float16"
 _HOMES = {
     "image_reader_writer": "imageio",
     "preprocessor_name": "preprocessing.preprocessors",
@@ -91,12 +95,13 @@ class Engine:
         """Write the mask of a case; `on_tile` hears how many forward passes of how many are done.
 
         Raises:
-            SpecError: it cannot be read or written, holds what is no number, or is too large.
+            SpecError: it cannot be read or written, holds what is no number, or is too large; so
+                are its logits.
         """
         with redirect_stdout(StringIO()):  # what is wrong with an image is told in one line
             image, properties = self._read(case)
             try:
-                mask = self._mask(image, properties, on_tile)
+                mask = self._mask(case, image, properties, on_tile)
             except torch.OutOfMemoryError:
                 raise SpecError(
                     f"{self.device} has too little memory for it", where=case.files[0]
@@ -116,20 +121,28 @@ class Engine:
         assert len(image) == self.num_channels
         return image, properties
 
-    def _mask(self, image: Any, properties: dict[str, Any], on_tile: OnTile) -> Any:
+    def _mask(self, case: Case, image: Any, properties: dict[str, Any], on_tile: OnTile) -> Any:
         data, _, properties = self.preprocessor.run_case_npy(
             image, None, properties, self.plans, self.configuration, self.dataset_json
         )
-        total, done = self._num_passes(data.shape[1:]), 0
+        total, done, largest = self._num_passes(data.shape[1:]), 0, 0.0
 
-        def passed(*_: object) -> None:
-            nonlocal done
+        def passed(_net: object, _inputs: object, logits: Tensor) -> None:
+            nonlocal done, largest
             done += 1
+            found = float(logits.abs().max())
+            largest = max(largest, found)
+            if not math.isfinite(found):
+                raise SpecError(_NO_LOGITS, where=case.files[0])
             on_tile(done, total)
 
         hook = self.predictor.network.register_forward_hook(passed)
         try:
             logits = self.predictor.predict_sliding_window_return_logits(torch.from_numpy(data))
+        except RuntimeError:
+            if largest * _WEIGHT > torch.finfo(torch.half).max:  # nnU-Net adds tiles in float16
+                raise SpecError(_NO_LOGITS, where=case.files[0]) from None
+            raise
         finally:
             hook.remove()
         return convert_predicted_logits_to_segmentation_with_correct_shape(

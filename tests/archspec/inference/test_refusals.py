@@ -7,6 +7,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import torch
 from skimage.io import imsave
 
 import archspec
@@ -126,6 +127,29 @@ def test_what_only_the_voxels_tell(cli: Cli, volume: Volume, grey: Path, tmp_pat
     *_, line = err.splitlines()
     assert line == f"archspec: {images / 'b.nii.gz'}: 2 voxels are no finite number"
     assert [one.name for one in out.iterdir()] == ["a.nii.gz"]  # whole, and nothing beside it
+
+
+@pytest.mark.parametrize("weight", [float("nan"), 1e4])
+def test_logits_that_are_too_large(
+    cli: Cli, volume: Volume, grey: Path, tmp_path: Path, weight: float
+) -> None:
+    info, file = archspec.model_info(grey), tmp_path / "net.safetensors"
+    net = archspec.from_pretrained(grey)
+    with torch.no_grad():
+        next(net.decoder.parameters()).fill_(weight)
+    archspec.save(
+        net,
+        file,
+        spacing=info.spacing,
+        normalization=info.normalization,
+        labels=info.labels,
+        preprocessing={},
+    )
+    volume(tmp_path / "a.nii.gz", (9, 10, 8))
+    code, _, err = cli("predict", file, tmp_path / "a.nii.gz", "-o", tmp_path / "masks")
+    assert code == 2
+    *_, line = err.splitlines()
+    assert line.startswith(f"archspec: {tmp_path / 'a.nii.gz'}: the network's logits are no finite")
 
 
 def test_models_that_are_refused(
