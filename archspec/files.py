@@ -136,6 +136,42 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
+@contextmanager
+def scratch_folder(prefix: str) -> Iterator[Path]:
+    """Yield a new folder that nobody else can read, in the system's place for such, until the end.
+
+    Raises:
+        WriteError: none can be made.
+    """
+    with _told(Path(tempfile.gettempdir())):
+        made = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+    with made as name:
+        yield Path(name)
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a new file that nobody else can read, and the folder above it where that is missing.
+
+    Raises:
+        WriteError: it cannot be written, or is there already.
+    """
+    make_folder(path.parent)
+    with _told(path):
+        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(made, "w", encoding="utf-8") as opened:
+            opened.write(text)
+
+
+def move_folder(path: Path, to: Path) -> Path:
+    """Give the folder another name, and return that.
+
+    Raises:
+        WriteError: it cannot have it.
+    """
+    with _told(to):
+        return path.rename(to)
+
+
 def append_line(path: Path, line: str) -> None:
     """Add a line, on the disk when this returns; one that a kill cut off stays a line of its own.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from archspec.files import check_writable, make_folder
+from archspec.files import check_writable, make_folder, move_folder
 from archspec.spec.hashing import is_hash_of, trial_hash
 from archspec.spec.load import load
 from archspec.spec.plugins import refuse_scripted
@@ -249,7 +249,7 @@ class _Runner:
     def _moved(self, task: TrialTask) -> TrialTask:
         """Give the task's folder another name: a place that is only out of reach writes no more."""
         name = f"{self.places_lost[task.number]}.{task.folder.name.rpartition('.')[2]}"
-        return replace(task, folder=task.folder.rename(task.folder.with_name(name)))
+        return replace(task, folder=move_folder(task.folder, task.folder.with_name(name)))
 
     def _folder(self, job: Retraining) -> Path:
         """Return where the job's checkpoints are, be it under the hash of an earlier release."""

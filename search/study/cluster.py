@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from blocks.errors import SpecError
+from blocks.errors import SpecError, reason
 from search.study.lock import ServerLock
 from search.study.server import Server
 from search.trials.handshake import Hello, differences, hello, local
@@ -88,7 +88,7 @@ def _look_at_machines(
             try:
                 told = ray.get(asked.remote(*given), timeout=_PATIENCE)
             except ray.exceptions.RayError as error:
-                trouble.append(f"{name}: {str(error).strip().splitlines()[-1]}")
+                trouble.append(f"{name}: {reason(error)}")
                 continue
             lends = f"{resources['CPU']:g} CPUs and {resources.get('GPU', 0):g} GPUs"
             found.append(f"{name}: lends {lends}")

@@ -4,15 +4,14 @@ import contextlib
 import importlib.util
 import os
 import secrets
-import shutil
 import signal
 import stat
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from archspec.files import scratch_folder, write_secret
 from blocks.errors import SpecError, argument, reason
 from search.trials.host import Cluster
 
@@ -41,11 +40,12 @@ def connected(cluster: Cluster, jobs: int) -> Iterator[Any]:
 
     if ray.is_initialized():
         raise SpecError("this process is connected to Ray already", field="engine")
-    folder = None
+    # short: sockets below it have long names; 700, which Ray's own default is not
+    scratch = contextlib.ExitStack()
+    folder = scratch.enter_context(scratch_folder("ray-"))
     try:
         with _own_signals():
             if cluster.address is None:
-                folder = tempfile.mkdtemp(prefix="ray-")  # short: sockets below it have long names
                 ray.init(
                     address="local",
                     num_cpus=jobs * cluster.cpus_per_job,
@@ -53,7 +53,7 @@ def connected(cluster: Cluster, jobs: int) -> Iterator[Any]:
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level="ERROR",
-                    _temp_dir=folder,
+                    _temp_dir=str(folder),
                 )
             else:
                 host = cluster.address.rpartition(":")[0]
@@ -70,8 +70,7 @@ def connected(cluster: Cluster, jobs: int) -> Iterator[Any]:
         ) from error
     finally:
         ray.shutdown()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        scratch.close()
 
 
 def check_address(address: str | None) -> None:
@@ -103,10 +102,7 @@ def guard(address: str | None) -> None:
     mode = os.environ.get(MODE, "").lower()
     there = bool(os.environ.get(TOKEN)) or file.is_file()
     if address is None and not mode and not there:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        made = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(made, "w") as opened:
-            opened.write(secrets.token_hex(32))
+        write_secret(file, secrets.token_hex(32))
         there = True
     if there and not mode:  # for an address that is given, Ray would not look for it
         mode = os.environ[MODE] = "token"

@@ -227,12 +227,11 @@ def _asked(cpus: float, gpus: float) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return one line of what Ray says: its last, for it begins with where."""
+    """Return one line of what Ray says, or of what it was caused by."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, Exception):
         return f"{type(cause).__name__}: {reason(cause)}"
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
+    return reason(error)
 
 
 def first_gpu() -> str | None:

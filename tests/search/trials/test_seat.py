@@ -186,7 +186,7 @@ def test_a_rung_waits_and_is_the_last_where_it_is_stopped(
 def test_a_place_that_is_gone_is_told_and_another_one_comes(
     shared: WorkerSettings, connect: Callable[..., FakeRay], tmp_path: Path
 ) -> None:
-    ray = connect(rooms=1, faults={"go_on": [FakeError("first line\nthe node is dead")]})
+    ray = connect(rooms=1, faults={"go_on": [FakeError("the node is dead\nmore")]})
     with RayEngine(shared, ["cpu"], CLUSTER) as engine:
         engine.submit(task_of(3, tmp_path / "a"))
         *_, last = told(engine)
@@ -243,7 +243,7 @@ def test_an_answer_that_no_trial_can_help_ends_the_search(
     connect(hello=lambda found: SpecError("no such folder", where="/data"))
     with pytest.raises(SpecError, match="/data: no such folder"):
         RayEngine(shared, ["cpu"], CLUSTER).__enter__()
-    connect(hello=lambda found: FakeTaskError("traceback\nKeyError: 3"))
+    connect(hello=lambda found: FakeTaskError("KeyError: 3\ntraceback"))
     with pytest.raises(SpecError, match="a place cannot train: KeyError: 3"):
         RayEngine(shared, ["cpu"], CLUSTER).__enter__()
 
