@@ -20,10 +20,12 @@ LONG = {
     "archspec/nnunet/network.py ArchSpecNet.__init__": "what plans say, by keyword",
     "archspec/inference/predict.py predict": "a public door",
     "archspec/network/segnet.py Stage.__init__": "one parameter per part of a stage",
+    "archspec/saved/onnx_scan.py _selective_scan": "a stand-in for an operator",
     "archspec/saved/save.py save": "a public door",
     "archspec/scoring/evaluate.py evaluate": "a public door",
     "search/launch.py run": "a public door",
     "archspec/overfit/train.py overfit": "the budget and the host of one training",
+    "search/trials/host.py training_host": "one parameter per option of the verbs that train",
     "search/retrain/retrain.py retrain": "what is trained, how, on which engine, and who is told",
 }
 """Those that take more, and why."""

@@ -74,7 +74,8 @@ def test_the_verb_and_the_function_ask_for_the_same(
     monkeypatch.setattr(archspec.nnunet.dataset, "find_dataset", lambda *_, **__: dataset)
     asked: list[tuple[Any, ...]] = []
 
-    def ask(task: SearchTask, *, watcher: Any, **rest: Any) -> Any:
+    def ask(task: SearchTask, *, watcher: Any, rivals: bool = False, **rest: Any) -> Any:
+        assert not rivals
         asked.append((task.space.source.tree, task.space.settings, task.host, rest))
         assert (task.dataset, task.folder, task.trials) == (dataset, tmp_path / "run", 2)
         raise SpecError("no more")
