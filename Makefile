@@ -2,10 +2,12 @@
 #
 #   make demo TORCH="torch==2.13.0"     another torch: any pip requirement, options included
 #   make test VENV=/somewhere           another place for the environment
+#   make test EXTRAS=dev,cluster        with Ray and PostgreSQL's driver, for the tests that need them
 
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?= torch
+EXTRAS ?= dev
 # Two threads on a busy laptop are slower than one; workers and pytest set their own parallelism.
 export OMP_NUM_THREADS ?= 1
 
@@ -102,7 +104,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt Makefile
 	"$(BIN)"/python -m pip install --quiet --upgrade pip
 	"$(BIN)"/python -m pip install --quiet $(TORCH)
 	"$(BIN)"/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' > "$(VENV)"/torch.txt
-	PYTHONWARNINGS=ignore "$(BIN)"/python -m pip install --quiet -c "$(VENV)"/torch.txt -c constraints.txt -e ".[dev]"
+	PYTHONWARNINGS=ignore "$(BIN)"/python -m pip install --quiet -c "$(VENV)"/torch.txt -c constraints.txt -e ".[$(EXTRAS)]"
 	@"$(BIN)"/python -W ignore -c "import torchvision" 2>/dev/null || \
 		"$(BIN)"/python -m pip install --quiet --no-deps torchvision==0.16.2
 	@touch "$(VENV)"/.installed
