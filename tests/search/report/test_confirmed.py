@@ -206,6 +206,7 @@ def test_pictures_of_another_part_are_not_shown(make: Callable[..., Path]) -> No
     assert "that kept none" in gallery_of(page_of(run)[0])
 
 
+@pytest.mark.long
 def test_a_page_stays_below_its_size(
     make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

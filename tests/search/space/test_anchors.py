@@ -162,6 +162,7 @@ def test_a_lost_spec_is_gone_on_with_as_what_it_is(
     assert len(ended(study)) == 2
 
 
+@pytest.mark.long
 def test_tpe_goes_on_beside_trials_without_parameters(
     tmp_path: Path, fakes: SimpleNamespace, space_tree: dict[str, Any]
 ) -> None:
