@@ -1,4 +1,4 @@
-"""What mkdocs does beyond its own: the README is the site's home, and files outside are named.
+"""What mkdocs does beyond its own: README and CONTRIBUTING are pages, and files outside are named.
 
 Two pages are made when the site is built: the command line by typer's own description, and the
 public names of the packages with their docstrings. Pages are written to be read in the repository
@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 _ROOT = Path(__file__).parents[1]
-_HOME, _COMMANDS, _NAMES = "index.md", "cli.md", "api.md"
+_COMMANDS, _NAMES = "cli.md", "api.md"
+_OF_THE_ROOT = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md"}
 _LINK = re.compile(
     r"\[(?P<words>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^)#:]+)(?P<anchor>#[^)]*)?\)"
 )
@@ -23,9 +24,9 @@ _LINK = re.compile(
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Return a page as the site shows it."""
     place = PurePosixPath(page.file.src_uri)
-    if str(place) == _HOME:
-        markdown = (_ROOT / "README.md").read_text(encoding="utf-8")
-        place = PurePosixPath("../README.md")
+    if (name := _OF_THE_ROOT.get(str(place))) is not None:
+        markdown = (_ROOT / name).read_text(encoding="utf-8")
+        place = PurePosixPath("..", name)
     elif str(place) == _COMMANDS:
         return markdown + _commands()
     elif str(place) == _NAMES:

@@ -15,7 +15,7 @@ from search.space.space import load_space
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-MADE = {"index.md", "api.md", "cli.md"}
+MADE = {"index.md", "contributing.md", "api.md", "cli.md"}
 """Pages that the site's hooks fill."""
 _LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 _FIGURE = re.compile(r"\d\.\d")

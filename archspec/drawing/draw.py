@@ -16,6 +16,8 @@ from archspec.spec.load import SpecLike
 from blocks.base import Grid
 from blocks.errors import printable
 
+_NAMESPACE = "http://www.w3.org/2000/svg"
+
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
@@ -28,7 +30,7 @@ class Drawing:
     shapes: tuple[Shape, ...]
 
     def svg(self) -> str:
-        """Return an SVG that stands alone, or in the text of a page beside others.
+        """Return an SVG that stands alone.
 
         It is light or dark as the reader's system is, also in an <img>.
         """
@@ -39,7 +41,7 @@ class Drawing:
         size = f"{self.width:.0f}", f"{self.height:.0f}"
         return "\n".join(
             [
-                f'<svg xmlns="http://www.w3.org/2000/svg" class="{ROOT}" width="{size[0]}" '
+                f'<svg xmlns="{_NAMESPACE}" class="{ROOT}" width="{size[0]}" '
                 f'height="{size[1]}" viewBox="0 0 {size[0]} {size[1]}" role="img" '
                 f'aria-labelledby="t{mark} d{mark}">',
                 f'<title id="t{mark}">{parts[0]}</title>',
@@ -48,6 +50,10 @@ class Drawing:
                 "</svg>\n",
             ]
         )
+
+    def inline(self) -> str:
+        """Return the same for the text of an HTML page, which knows the namespace."""
+        return self.svg().replace(f' xmlns="{_NAMESPACE}"', "")
 
     def _repr_svg_(self) -> str:
         return self.svg()

@@ -26,11 +26,15 @@ _SENTENCES = 4000
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the page shows of one trial; `costed` is the diff with costs, for the front."""
+    """What the page shows of one trial; `costed` is the diff with costs.
+
+    That and the `drawing` are for the front.
+    """
 
     trial: ReportTrial
     changes: list[Change]
     costed: str | None
+    drawing: str | None
 
 
 def render_page(
@@ -121,7 +125,8 @@ def _entry(differences: Differences, trial: ReportTrial) -> _Entry:
     base = differences.base
     alone = base is None or trial.number == base.number
     costed = differences.page(trial) if trial.state == "front" and not alone else None
-    return _Entry(trial, differences.changes(trial), costed)
+    drawing = differences.drawing(trial) if trial.state == "front" else None
+    return _Entry(trial, differences.changes(trial), costed, drawing)
 
 
 def _dates(trials: Sequence[ReportTrial]) -> tuple[str, str] | None:

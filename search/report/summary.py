@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from archspec.costs.diff import changes, diff_plans
 from archspec.costs.flops import cost_plan
+from archspec.drawing.draw import draw_plan
 from archspec.network.input_sizes import InputSizes
 from archspec.network.plan import Plan, plan
 from archspec.spec.load import validate
@@ -121,6 +122,11 @@ class Differences:
         """Return the differences with their costs, which takes a trace of each; None as above."""
         a, b = (self._planned(spec) for spec in self._pair(trial))
         return None if a is None or b is None else diff_plans(a, b).text()
+
+    def drawing(self, trial: ReportTrial) -> str | None:
+        """Return the network as an SVG for the page, None where its sizes are not known."""
+        planned = self._planned(self._specs.get(trial.number))
+        return None if planned is None else draw_plan(planned).inline()
 
     def flops_by_kind(self, trial: ReportTrial) -> dict[str, int]:
         """Return the FLOPs by kind of operation; multiply-adds and scan where no size is known."""

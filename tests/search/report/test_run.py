@@ -243,6 +243,12 @@ def test_diffs_are_to_the_first_anchor(page: str) -> None:
     assert "Forward pass at batch 1, convention v1" in page, "the front's diffs tell costs"
 
 
+def test_networks_of_the_front_are_drawn(run: Path, page: str) -> None:
+    front = {row["trial"] for row in rows_of(run, "pareto.csv")}
+    for number, panel in re.findall(r'<details id="trial-(\d+)">(.*?)</details>', page, re.DOTALL):
+        assert panel.count("<svg") == (number in front)
+
+
 def test_page_tells_how_the_run_was_made(run: Path, page: str) -> None:
     (session,) = read_sessions(run)
     assert {len(cases) for cases in session["split"].values()} == {4, 1}
