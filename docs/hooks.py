@@ -61,10 +61,11 @@ def _normal(folder: PurePosixPath, target: str) -> str:
 
 
 def _commands() -> str:
-    """Return every verb with its arguments and options, without typer's own title."""
+    """Return every verb with its arguments and options, without typer's title and list of verbs."""
     command = ["-m", "typer", "archspec.cli.main", "utils", "docs", "--name", "archspec"]
     made = subprocess.run([sys.executable, *command], check=True, capture_output=True, text=True)
-    return made.stdout.partition("\n")[2]
+    text = made.stdout.partition("\n")[2]
+    return re.sub(r"\*\*Commands\*\*.*?(?=\n## )", "", text, flags=re.DOTALL)
 
 
 def _names() -> str:
