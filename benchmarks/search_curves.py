@@ -40,7 +40,7 @@ from archspec.phantom.reach import ReachTask
 from archspec.training.losses import DivergedError
 from search.space.space import Space, load_space
 from search.trials.nnunet_data import Batch, TrialData
-from search.trials.train import Rung, TrialTask, train
+from search.trials.train import Listener, Rung, TrialTask, train
 
 HERE = Path(__file__).parent
 SPACE = HERE / "spaces" / "search_curves.yaml"
@@ -147,7 +147,7 @@ def record(job: tuple[Params, int]) -> tuple[list[CurvePoint], Seconds]:
 
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DivergedError):
         task = TrialTask(0, {}, Path(folder), seed, space.settings.rung_steps)
-        train(task, planned, data, torch.device("cpu"), note)
+        train(task, planned, data, torch.device("cpu"), Listener(note))
     steps = time.process_time() - data.began - data.validating
     return points, Seconds(name, data.began - began, steps, data.validating)
 

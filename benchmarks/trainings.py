@@ -25,7 +25,15 @@ from archspec.scoring.surface import surface_scores
 from search.trials.cases import CaseScores, Predicted, scores_of_case
 from search.trials.nnunet_data import TrialData
 from search.trials.recorded import from_record
-from search.trials.train import METRICS, Rung, StoppedError, TrialTask, score_trained, train
+from search.trials.train import (
+    METRICS,
+    Listener,
+    Rung,
+    StoppedError,
+    TrialTask,
+    score_trained,
+    train,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +122,7 @@ def _trained(job: Job, training: Training) -> CaseScores:
             raise StoppedError
 
     try:
-        train(task, planned, data, device, stop)
+        train(task, planned, data, device, Listener(stop))
     except StoppedError:
         return {}
     return score_trained(task, planned, data, device)[1] if job.test else {}

@@ -36,6 +36,11 @@ class Losses:
         if len(self._waiting) >= self._every:
             self.read()
 
+    @property
+    def last(self) -> float | None:
+        """Return the last loss that was looked at, None before there is one; waits for nothing."""
+        return self._read[-1] if self._read else None
+
     def read(self) -> list[float]:
         """Return the losses of all steps so far.
 

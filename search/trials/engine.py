@@ -1,7 +1,7 @@
 """The seam between who decides about trials and who trains them."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from search.trials.worker import Message, WorkerSettings
 
@@ -66,6 +66,20 @@ class Engine(Protocol):
 
         To be read to its end, or the last rung of it would wait for ever.
         """
+        ...
+
+
+@runtime_checkable
+class Beating(Protocol):
+    """An engine that can also tell between rungs how far its trials are; none needs to.
+
+    A `beat` comes between the other messages of a task: any number of them or none, some seconds
+    apart. It waits for nobody, and nothing may depend on it: whoever passes messages on may drop
+    it.
+    """
+
+    def tell_beats(self) -> None:
+        """Let `messages` yield them too; unasked for there are none."""
         ...
 
 

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.sharedctypes import RawValue
 from typing import TYPE_CHECKING
 
 from search.trials.batches import num_loaders
+from search.trials.beats import Pulse, Shared
 from search.trials.worker import ENDING_SIGNALS, Message, WorkerSettings, work
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class WorkerPool:
     def __init__(self, settings: WorkerSettings, devices: list[str]) -> None:
         self._settings = settings
         self._workers = [_Worker(settings, device, len(devices)) for device in devices]
+        self._telling = False
 
     def __enter__(self) -> "WorkerPool":
         return self
@@ -57,6 +60,9 @@ class WorkerPool:
         """End the trial; to be called while its rung, as `messages` yielded it, is handled."""
         next(w for w in self._workers if w.number == number).stopping = True
 
+    def tell_beats(self) -> None:
+        self._telling = True
+
     def messages(self) -> Iterator[Message]:
         """Wait a second for busy workers, then yield what they have said.
 
@@ -82,6 +88,9 @@ class WorkerPool:
             yield message
             if message.event == "rung":
                 worker.answer()
+        for worker in self._workers if self._telling else ():
+            if worker.number is not None and (beat := worker.pulse.news()) is not None:
+                yield Message(worker.number, "beat", beat=beat)
         for index, worker in enumerate(self._workers):
             if worker.number is not None and worker.silence() > self._settings.grace:
                 number = worker.number
@@ -105,11 +114,12 @@ class _Worker:
         self.device = device
         self.number: int | None = None
         self.stopping = False
-        self.beats = context.Value("Q", 0, lock=False)
+        self.shared = RawValue(Shared)
+        self.pulse = Pulse(self.shared)
         self._silence, self._heard, self._looked = 0.0, 0, time.monotonic()
         self.connection, theirs = context.Pipe()
         # not a daemon: those may not have children, and the loading processes are its children
-        self.process = context.Process(target=work, args=(theirs, settings, device, self.beats))
+        self.process = context.Process(target=work, args=(theirs, settings, device, self.shared))
         with _signals_blocked():
             self.process.start()
         atexit.register(self.process.kill)  # a driver that ends in a hurry waits for nobody
@@ -117,6 +127,7 @@ class _Worker:
 
     def start(self, task: "TrialTask") -> None:
         self.number = task.number
+        self.pulse.restart()
         with contextlib.suppress(OSError):  # it just died: messages() will find that out
             self.connection.send(task)
 
@@ -129,7 +140,7 @@ class _Worker:
 
     def silence(self) -> float:
         """Return the seconds since the worker's heart beat, as far as this process was awake."""
-        now, beats = time.monotonic(), self.beats.value
+        now, beats = time.monotonic(), self.shared.heart
         self._silence += min(now - self._looked, 5.0)
         if beats != self._heard:
             self._silence, self._heard = 0.0, beats

@@ -47,7 +47,7 @@ class TrialTask:
 
     `by_case` asks for the scores of every validation and test case at the end. `checkpoint_every`
     are the steps between two checkpoints; None: `CHECKPOINT_SECONDS` of training.
-    `measure_latency` asks for that before it trains.
+    `measure_latency` asks for that before it trains. `name` is what is shown of it while it does.
     """
 
     number: int
@@ -59,6 +59,7 @@ class TrialTask:
     by_case: bool = False
     checkpoint_every: int | None = None
     measure_latency: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,17 @@ class Rung:
         return f"{self.seconds:.0f} s{busy}"
 
 
+@dataclass(frozen=True)
+class Listener:
+    """Who is told of a training: of its rungs, and after each step of that and the last loss known.
+
+    A GPU's losses are known some steps later, for nothing waits for them.
+    """
+
+    on_rung: Callable[[Rung], None] = lambda rung: None
+    on_step: Callable[[int, float | None], None] = lambda step, loss: None
+
+
 class StoppedError(Exception):
     """The driver stopped the trial at a rung."""
 
@@ -119,13 +131,13 @@ def train(
     planned: Plan,
     data: TrialCases,
     device: torch.device,
-    report: Callable[[Rung], None],
+    listener: Listener,
     loading: Loading = Loading(),  # noqa: B008
 ) -> Rung:
-    """Train, report every rung, and return the last one.
+    """Train, tell of every rung, and return the last one.
 
-    A checkpoint is written before a rung is reported, so what was reported is never trained again;
-    its rung is reported again when it is gone on from. Others are written between rungs, see
+    A checkpoint is written before a rung is told, so what was told is never trained again;
+    its rung is told again when it is gone on from. Others are written between rungs, see
     `TrialTask`. Batches depend on the seed and the step alone, so that those that were loaded ahead
     of a cut are loaded again alike; other random numbers start from the seed and the segment, and
     checkpoints between rungs keep their states. A resumed trial ends like one that was never cut
@@ -149,7 +161,8 @@ def train(
         load_start_weights(net)
     last, segment = restored or (None, Segment(0))
     if last is not None:
-        report(last)
+        listener.on_rung(last)
+    listener.on_step(segment.step, None)
     source = data.batches(planned.strides, deep_supervision=deep_supervision)
     total = task.rung_steps[-1]
     ahead = load_batches(source, range(segment.step, total), seed=task.seed, loading=loading)
@@ -165,6 +178,7 @@ def train(
             _set_training(net, deep_supervision)
             for step in range(segment.step, end):
                 clock.losses.add(stepper.step(loss_of, clock.waits.next(batches), step, total))
+                listener.on_step(step + 1, clock.losses.last)
                 if step + 1 == end:
                     break
                 if task.validate_every and (step + 1) % task.validate_every == 0:
@@ -180,7 +194,7 @@ def train(
             scores = _scores(net, data, device)
             last = _rung(segment, scores, last)
             _save(task.folder, stepper, last)
-            report(last)
+            listener.on_rung(last)
             segment = Segment(end)
     assert last is not None
     return last

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from archspec.files import write_text
 from archspec.nnunet.check_data import PATCHES
 from blocks.errors import reason
+from search.trials.beats import Beat, Shared
 from search.trials.own import Data, OwnCases
 
 if TYPE_CHECKING:
@@ -29,12 +30,6 @@ ENDING_SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
 """What ends a driver, which ends its workers: they are sent to all processes of a terminal."""
-
-
-class Beats(Protocol):
-    """A counter in memory that driver and worker share."""
-
-    value: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +54,14 @@ class Message:
 
     `failed` is a fault of the trial and `lost` one of its worker; `storage` says that nothing can
     be written any more, and `data` that a case cannot be used, whatever the network. These give
-    their reason. With `last_words` the worker then ends. `place_lost` says of a lost one that its
+    their reason. With `last_words` the worker then ends. Its pool adds `beat`, see
+    `Beating`. `place_lost` says of a lost one that its
     whole place is gone, a machine say, which tells nothing about the trial. `host` and `gpu` are
     those of a place that is not on the driver's machine.
     """
 
     number: int
-    event: Literal["rung", "done", "failed", "lost", "storage", "data"]
+    event: Literal["rung", "done", "failed", "lost", "storage", "data", "beat"]
     rung: "Rung | None" = None
     reason: str = ""
     cases: "tuple[CaseScores, CaseScores] | None" = None
@@ -76,20 +72,21 @@ class Message:
     place_lost: bool = False
     host: str | None = None
     gpu: str | None = None
+    beat: Beat | None = None
 
 
-def work(connection: Connection, settings: WorkerSettings, device: str, beats: Beats) -> None:
+def work(connection: Connection, settings: WorkerSettings, device: str, shared: Shared) -> None:
     """Train tasks until the driver closes the connection or dies.
 
     Started with `ENDING_SIGNALS` blocked, it ignores them from here on.
     """
     with _deaf():
-        _work(connection, settings, device, beats)
+        _work(connection, settings, device, shared)
 
 
-def _work(connection: Connection, settings: WorkerSettings, device: str, beats: Beats) -> None:
+def _work(connection: Connection, settings: WorkerSettings, device: str, shared: Shared) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    threading.Thread(target=_beat, args=(beats,), daemon=True).start()
+    threading.Thread(target=_beat, args=(shared,), daemon=True).start()
     import torch
 
     torch.set_num_threads(settings.threads)
@@ -98,7 +95,7 @@ def _work(connection: Connection, settings: WorkerSettings, device: str, beats: 
     while True:
         try:
             task: TrialTask = connection.recv()
-            message = _train(task, settings, device, connection)
+            message = _train(task, settings, device, connection, shared.note)
             works = _free_memory(device)
             if message is not None:
                 connection.send(replace(message, last_words=not works))
@@ -130,7 +127,11 @@ def _data(settings: WorkerSettings) -> "TrialCases":
 
 
 def _train(
-    task: "TrialTask", settings: WorkerSettings, device: str, connection: Connection
+    task: "TrialTask",
+    settings: WorkerSettings,
+    device: str,
+    connection: Connection,
+    on_step: Callable[[int, float | None], None] = lambda step, loss: None,
 ) -> Message | None:
     """Train one task; its faults become a message, so that one trial cannot end the search.
 
@@ -146,7 +147,7 @@ def _train(
     from search.trials.checkpoint import CheckpointError
     from search.trials.faults import is_loader_lost, is_out_of_memory
     from search.trials.latency import measure_latency
-    from search.trials.train import StoppedError, score_trained, train
+    from search.trials.train import Listener, StoppedError, score_trained, train
 
     latency: Latency | None = None
 
@@ -160,7 +161,8 @@ def _train(
         if task.measure_latency:
             latency = measure_latency(planned, torch.device(device))
         loading = Loading(settings.loaders, device.startswith("cuda"), settings.grace)
-        last = train(task, planned, _data(settings), torch.device(device), tell_rung, loading)
+        listener = Listener(tell_rung, on_step)
+        last = train(task, planned, _data(settings), torch.device(device), listener, loading)
         if not task.by_case:
             return Message(task.number, "done", last)
         cases = score_trained(task, planned, _data(settings), torch.device(device))
@@ -230,9 +232,9 @@ def _deaf() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _beat(beats: Beats) -> None:
+def _beat(shared: Shared) -> None:
     while True:
-        beats.value += 1
+        shared.heart += 1
         time.sleep(0.5)
 
 

@@ -21,7 +21,7 @@ from archspec.network.plan import plan
 from archspec.spec.load import load
 from search.trials.batches import Loading
 from search.trials.checkpoint import is_whole, read_checkpoint
-from search.trials.train import CHECKPOINT, METRICS, Rung, TrialTask, train
+from search.trials.train import CHECKPOINT, METRICS, Listener, Rung, TrialTask, train
 
 FakeData = runpy.run_path(str(Path(__file__).parents[1] / "fake_training.py"))["FakeData"]
 STEPS = 8
@@ -73,7 +73,7 @@ def run(task: TrialTask, data: Any, loading: Loading = Loading()) -> list[Rung]:
     """Train, and return the rungs that were told, without what clocks say."""
     told: list[Rung] = []
     task.folder.mkdir(exist_ok=True)
-    train(task, plan(load(task.tree)), data, torch.device("cpu"), told.append, loading)
+    train(task, plan(load(task.tree)), data, torch.device("cpu"), Listener(told.append), loading)
     return [replace(rung, seconds=0, waited=0) for rung in told]
 
 

@@ -31,7 +31,7 @@ from search.trials.pictures import (
     three_of,
     write_pictures,
 )
-from search.trials.train import TrialTask, score_trained, train
+from search.trials.train import Listener, TrialTask, score_trained, train
 
 
 def case(
@@ -165,7 +165,7 @@ class Shown:
 def test_a_scored_training_keeps_pictures_of_its_test_cases(task: TrialTask) -> None:
     made = runpy.run_path(str(Path(__file__).parents[1] / "fake_training.py"))
     planned, device = plan(load(task.tree)), torch.device("cpu")
-    train(task, planned, made["FakeData"](), device, lambda _: None)
+    train(task, planned, made["FakeData"](), device, Listener())
     validation, test = score_trained(task, planned, Shown(), device)  # type: ignore[arg-type]
     assert validation == {"v": {"mean": 0.0}}
     assert test == {"right": {"mean": 1.0}, "wrong": {"mean": 0.0}}

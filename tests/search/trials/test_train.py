@@ -21,6 +21,7 @@ from search.trials.train import (
     CHECKPOINT,
     METRICS,
     CheckpointError,
+    Listener,
     Rung,
     StoppedError,
     TrialTask,
@@ -40,7 +41,7 @@ def run(
 ) -> Rung:
     planned = plan(load(task.tree))
     device = torch.device("cpu")
-    return train(task, planned, data, device, report, loading)
+    return train(task, planned, data, device, Listener(report), loading)
 
 
 def weights(task: TrialTask) -> dict[str, Tensor]:

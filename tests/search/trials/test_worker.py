@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ import search.trials.train
 import search.trials.worker
 from archspec.nnunet.dataset import PreprocessedDataset
 from archspec.nnunet.voxels import CaseError
+from search.trials.beats import Shared
 from search.trials.train import CHECKPOINT, TrialTask
 from search.trials.worker import Message, WorkerSettings
 
@@ -176,7 +176,7 @@ def test_a_worker_whose_device_is_spoiled_says_why_and_ends(
         ours.send(replace(driver.task, number=number))
     ours.send(None)  # no task: an error ends the worker
     with pytest.raises(AttributeError) if works else contextlib.nullcontext():
-        search.trials.worker.work(theirs, driver.settings, "cpu", SimpleNamespace(value=0))
+        search.trials.worker.work(theirs, driver.settings, "cpu", Shared())
     told = []
     while ours.poll():
         told.append(ours.recv())
