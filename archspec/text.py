@@ -1,4 +1,4 @@
-"""Plain text: tables, and commands that can be pasted back."""
+"""Plain text: tables, durations, and commands that can be pasted back."""
 
 import re
 import shlex
@@ -22,6 +22,13 @@ def without_password(text: str) -> str:
 def assignment(name: str, value: object) -> str:
     """Return the line that sets a variable of the environment."""
     return f"export {name}={shlex.quote(str(value))}"
+
+
+def duration(seconds: float) -> str:
+    """Return it in the unit that suits it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:

@@ -128,6 +128,7 @@ def _train(task: BenchTask, show: Show, make_engine: MakeEngine | None) -> dict[
                 rung_steps=task.rung_steps,
                 devices=task.host.devices,
                 on_progress=_shown_at(place, before, task.num_trainings, show),
+                on_moves=task.host.on_moves,
                 make_engine=make_engine or engine_of(task.host),
             )
             failed |= {f"{place}: {name}": reason for name, reason in outcome.failed.items()}

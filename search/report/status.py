@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
-from archspec.text import command_line
+from archspec.text import command_line, duration
 from search.report.trials import STATES, ReportTrial, front_of, read_trials
 from search.retrain.confirm import TABLE
 from search.retrain.confirmation import RESULT
@@ -96,7 +96,7 @@ class Status:
     def text(self) -> str:
         """Return it in words."""
         named = f"{self.space} on {self.dataset}" if self.space else self.dataset
-        lines = [f"{named}: {self.activity}, last sign of life {_time(self.silent)} ago"]
+        lines = [f"{named}: {self.activity}, last sign of life {duration(self.silent)} ago"]
         asked = self._ended()
         kinds = "; ".join(f"{count} {state}" for state, count in self.states.items())
         lines.append(f"trials: {asked}" + (f" ({kinds})" if kinds else ""))
@@ -112,7 +112,9 @@ class Status:
             lines.append(f"the front, trained again: {again.ended} of {again.trainings} ended")
         elif self.activity == "running":
             told = (
-                "known after the first trial" if self.left is None else f"about {_time(self.left)}"
+                "known after the first trial"
+                if self.left is None
+                else f"about {duration(self.left)}"
             )
             lines.append(f"time left: {told}")
         elif self.activity == "ended":
@@ -261,9 +263,3 @@ def _point(point: Point) -> str:
     units = {cost.column: cost.unit for cost in COSTS.values()}
     costs = ", ".join(f"{value:.4g} {units[name]}" for name, value in point.costs.items())
     return f"{point.dice:.3f} at {costs} (trial {point.trial})"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -97,6 +97,7 @@ def ablate(
         devices=host.devices,
         make_engine=engine_of(host),
         on_progress=on_progress,
+        on_moves=host.on_moves,
     )
     part = "test" if split.test else "validation"
     entrants = {name: _entrant(name, own, outcome, part) for name, own in jobs.items()}

@@ -98,6 +98,7 @@ def confirm(
         make_engine=engine_of(host),
         checkpoint_every=search.checkpoint_every,
         on_progress=on_progress,
+        on_moves=host.on_moves,
     )
     parts: tuple[Part, ...] = ("validation", "test") if held_out else ("validation",)
     sought, classes = search.objectives, classes_of(dataset)

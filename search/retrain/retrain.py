@@ -24,9 +24,11 @@ from search.trials.cases import CaseScores
 from search.trials.checkpoint import CHECKPOINT, is_whole
 from search.trials.engine import PLACE_LOSSES, MakeEngine
 from search.trials.lines import append_line, read_lines
+from search.trials.moves import OnMoves
+from search.trials.moving import moving
 from search.trials.pool import WorkerPool
 from search.trials.recorded import from_record
-from search.trials.train import TrialTask
+from search.trials.train import Rung, TrialTask
 from search.trials.worker import Message, WorkerSettings
 
 _ANEW = "take the line out to train it anew; the others stand"
@@ -105,6 +107,7 @@ def retrain(
     devices: Sequence[str],
     checkpoint_every: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_moves: OnMoves | None = None,
     make_engine: MakeEngine | None = None,
 ) -> Outcome:
     """Train what has no line in the table yet, and return all that was asked for.
@@ -122,7 +125,7 @@ def retrain(
     try:
         with FileLock(sign_of_life(table), timeout=0):
             runner = _Runner(jobs, table, settings, rung_steps, checkpoint_every, on_progress)
-            return runner.run(devices, make_engine or WorkerPool)
+            return runner.run(devices, moving(make_engine or WorkerPool, on_moves, _dice_of))
     except Timeout:
         raise SpecError(
             "another process is writing it", where=table, suggestion="wait for its end"
@@ -244,6 +247,7 @@ class _Runner:
             self.rung_steps,
             by_case=True,
             checkpoint_every=self.checkpoint_every,
+            name=_name_of(job),
         )
 
     def _moved(self, task: TrialTask) -> TrialTask:
@@ -274,7 +278,7 @@ class _Runner:
             self._show(name, f"failed: {message.reason}")
         elif message.event == "rung":
             assert message.rung is not None
-            self._show(name, f"step {message.rung.step}: Dice {message.rung.scores['mean']:.3f}")
+            self._show(name, f"step {message.rung.step}: Dice {_dice_of(message.rung):.3f}")
         else:
             self._record(message, job)
             self._show(name, "trained and scored")
@@ -314,6 +318,10 @@ class _Runner:
 
 def _name_of(job: Retraining) -> str:
     return f"{job.name}, seed {job.seed}"
+
+
+def _dice_of(rung: Rung) -> float:
+    return rung.scores["mean"]
 
 
 def _append(table: Path, done: Trained) -> None:

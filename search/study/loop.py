@@ -314,7 +314,7 @@ class SearchLoop:
             return  # recorded before the trial was lost
         index = self.rung_steps.index(rung.step)
         if not self.objectives.is_mean:
-            rung = replace(rung, smoothed=self.objectives.score(rung.scores, self.classes))
+            rung = replace(rung, smoothed=self.dice_of(rung))
         goes_on = not math.isfinite(rung.dice) or self.stopper.decide(
             index, rung.dice, self._costs(record), record.first(trial.number)
         )
@@ -326,6 +326,12 @@ class SearchLoop:
             write(trial, TrialRecord(end=End.STOPPED))
             self.study.tell(trial, state=TrialState.PRUNED)
             self._end(trial, "stopped", judged.stop_text)
+
+    def dice_of(self, rung: Rung) -> float:
+        """Return the Dice by which a rung, as a worker tells it, is judged."""
+        if self.objectives.is_mean:
+            return rung.dice
+        return self.objectives.score(rung.scores, self.classes)
 
     def _lose(self, trial: optuna.Trial, message: Message) -> None:
         """Queue a trial whose worker died or stalled; once, unless it came to a rung since.

@@ -53,6 +53,7 @@ from search.study.storage import (
 from search.study.storage import open_run as open_run
 from search.study.task import SearchTask
 from search.trials.engine import MakeEngine
+from search.trials.moving import moving
 from search.trials.own import Data, OwnCases
 from search.trials.pool import WorkerPool
 from search.trials.ray_engine import engine_of
@@ -148,6 +149,7 @@ def run(
                 settings = WorkerSettings(dataset, host.fold, size, host.threads, held_out=test)
                 jobs = list(host.devices)[: search.num_left()]
                 make = make_engine or engine_of(host) or WorkerPool
+                make = moving(make, host.on_moves, search.dice_of)
                 with Heartbeat(storage, search.live_ids), make(settings, jobs) as engine:
                     search.drive(engine)
             return study

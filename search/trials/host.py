@@ -1,10 +1,11 @@
 """Where trainings run, and what they share besides their network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from archspec.training.devices import device_named, devices_for
 from blocks.errors import SpecError, argument
+from search.trials.moves import OnMoves
 
 ENGINES = ("local", "ray")
 
@@ -31,7 +32,8 @@ class TrainingHost:
 
     `devices` has one device per worker, `threads` are those of each worker. `plans` are the nnU-Net
     plans that a dataset is looked up with; a dataset that was found already has its own. A
-    `cluster` has the devices where it is not this machine that trains.
+    `cluster` has the devices where it is not this machine that trains. Who looks on is `on_moves`,
+    told some seconds apart how far all trainings are.
     """
 
     devices: tuple[str, ...] = ("cpu",)
@@ -40,6 +42,7 @@ class TrainingHost:
     seed: int = 0
     plans: str = "nnUNetPlans"
     cluster: Cluster | None = None
+    on_moves: OnMoves | None = field(default=None, compare=False, repr=False)
 
 
 ONE_CPU = TrainingHost()

@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
+from search.trials.beats import Beat
 from search.trials.train import TrialTask
 from search.trials.worker import Message, WorkerSettings, _train
 
@@ -27,6 +28,7 @@ class InlinePool:
     def __init__(self, settings: WorkerSettings, devices: list[str]) -> None:
         self.settings: WorkerSettings = pickle.loads(pickle.dumps(settings))
         self.task: TrialTask | None = None
+        self.telling = False
 
     def __enter__(self) -> "InlinePool":
         return self
@@ -48,10 +50,18 @@ class InlinePool:
     def stop(self, number: int) -> None:
         raise AssertionError("searches with this engine stop nothing")
 
+    def tell_beats(self) -> None:
+        self.telling = True
+
     def messages(self) -> Iterator[Message]:
         assert self.task is not None
         task, connection = self.task, _Connection()
-        last = _train(task, self.settings, "cpu", as_connection(connection))
+
+        def tell(step: int, loss: float | None) -> None:
+            if self.telling:
+                connection.send(Message(task.number, "beat", beat=Beat(step, loss)))
+
+        last = _train(task, self.settings, "cpu", as_connection(connection), tell)
         yield from connection.told
         self.task = None
         assert last is not None
