@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from archspec.cli.confirm import show_progress
 from archspec.cli.interrupts import same_command, stopped
 from archspec.cli.options import (
     MAX_SEED,
@@ -74,6 +73,7 @@ def ablate(
 
     Goes on where an earlier call ended; writes ablation.json into the folder.
     """
+    from archspec.cli.display import TrainingsDisplay
     from archspec.files import check_folder
     from archspec.network.input_sizes import OF_SPEC
     from archspec.nnunet.dataset import find_dataset
@@ -102,7 +102,7 @@ def ablate(
     from search.retrain.ablate import ablate as train_variants
     from search.trials.host import training_host
 
-    with stopped(lambda: f"; go on with {same_command()}"):
+    with stopped(lambda: f"; go on with {same_command()}"), TrainingsDisplay() as display:
         found = train_variants(
             variants,
             dataset,
@@ -125,8 +125,9 @@ def ablate(
                 fold=fold,
                 seed=seed,
                 plans=plans,
+                on_moves=display.move,
             ),
-            on_progress=show_progress,
+            on_progress=display.show,
         )
     print(json.dumps(found.to_json()) if json_ else f"{found.text()}\nwrote {folder / RESULT}")
     if found.failed:

@@ -2,12 +2,12 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archspec.cli.confirm import show_progress
 from archspec.cli.interrupts import same_command, stopped
 from archspec.cli.options import (
     MAX_SEED,
@@ -149,6 +149,7 @@ def bench(
     )
     for one in datasets:
         check_folds(numbers, one)
+    from archspec.cli.display import TrainingsDisplay
     from search.bench.arena import NetworkOptions, arena
     from search.bench.persons import EVERY_CASE, all_cases, read_persons
     from search.bench.result import Bench
@@ -185,8 +186,9 @@ def bench(
         ),
         comparing=Comparing(baseline=baseline, score=score, margin=margin, persons=persons),
     )
-    with stopped(lambda: f"; go on with {_to_resume()}"):
-        found: Bench = run_bench(task, resume=resume, force=force, on_progress=show_progress)
+    with stopped(lambda: f"; go on with {_to_resume()}"), TrainingsDisplay() as display:
+        task = replace(task, host=replace(task.host, on_moves=display.move))
+        found: Bench = run_bench(task, resume=resume, force=force, on_progress=display.show)
     print(json.dumps(found.to_json()) if json_ else f"{found.text()}\nwrote {out}")
     if found.failed:
         raise typer.Exit(1)

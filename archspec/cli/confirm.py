@@ -1,7 +1,7 @@
 """The verb confirm: is the front of a search still one with other seeds, on other cases?"""
 
 import json
-import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +24,6 @@ from archspec.cli.specs import Json
 
 if TYPE_CHECKING:
     from search.retrain.confirmation import Confirmation
-    from search.retrain.retrain import Progress
 
 
 def register(app: typer.Typer) -> None:
@@ -55,6 +54,7 @@ def confirm(
 
     Goes on where an earlier call ended; writes confirmed.json into the run folder.
     """
+    from archspec.cli.display import TrainingsDisplay
     from search.retrain.confirm import confirm as confirm_run
     from search.trials.host import training_host
 
@@ -68,8 +68,9 @@ def confirm(
         threads=threads,
         plans=plans,
     )
-    with stopped(lambda: f"; go on with {same_command()}"):
-        found = confirm_run(run, seeds=seeds, rivals=rivals, host=host, on_progress=show_progress)
+    with stopped(lambda: f"; go on with {same_command()}"), TrainingsDisplay() as display:
+        host = replace(host, on_moves=display.move)
+        found = confirm_run(run, seeds=seeds, rivals=rivals, host=host, on_progress=display.show)
     if json_:
         print(json.dumps(found.to_json()))
     else:
@@ -83,9 +84,3 @@ def show_confirmed(found: "Confirmation", run: Path) -> None:
     from search.retrain.confirmation import RESULT
 
     print(f"{found.text()}\nwrote {run / RESULT}")
-
-
-def show_progress(progress: "Progress") -> None:
-    """Print what happened to a training, on standard error."""
-    name = f"{progress.name}: " if progress.name else ""
-    print(f"[{progress.done}/{progress.total}] {name}{progress.text}", file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
-"""What a running search, overfit or prediction shows: a bar, or lines off a terminal."""
+"""What a search, trainings, overfit or prediction show: a bar, or lines off a terminal."""
 
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -7,10 +8,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from archspec.cli.moves import MovingProgress, is_terminal
+
 if TYPE_CHECKING:
     from archspec.inference.predict import Step as Tile
     from archspec.overfit.cap import Cap
     from archspec.overfit.train import Step
+    from search.retrain.retrain import Progress as Trained
     from search.study.loop import Event
 
 _ENDS = ("done", "stopped", "failed")
@@ -25,16 +29,9 @@ class SearchDisplay:
         self.console = Console()
         self.started = time.monotonic()
         self.first_done: int | None = None
-        self.progress = Progress(
-            TextColumn("search"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self.bar = self.progress.add_task("search", total=total, left="")
+        self.progress = MovingProgress("search", self.console)
+        self.bar = self.progress.add_task("search", total=total, text="")
+        self.move = self.progress.move
 
     def __enter__(self) -> "SearchDisplay":
         self.progress.start()
@@ -48,7 +45,7 @@ class SearchDisplay:
         if self.first_done is None:
             self.first_done = event.done
         left = self._left(event)
-        self.progress.update(self.bar, completed=event.done, left=left)
+        self.progress.update(self.bar, completed=event.done, text=left)
         number = f"trial {event.number}" if event.number >= 0 else "search"
         rest = f", {left}" if event.done < event.total else ""
         suffix = f" [{event.done}/{event.total}{rest}]" if event.kind in _ENDS else ""
@@ -63,6 +60,34 @@ class SearchDisplay:
             return "time left: known after the first trial"
         seconds = (time.monotonic() - self.started) / ended * (event.total - event.done)
         return f"about {seconds / 60:.1f} min left"
+
+
+class TrainingsDisplay:
+    """Show on stderr how trainings go; off a terminal a line for each thing that happens."""
+
+    def __init__(self) -> None:
+        # not by FORCE_COLOR, which rich takes for a terminal: who reads a pipe wants lines
+        self.console = Console(stderr=True, force_terminal=is_terminal(sys.stderr))
+        self.progress = MovingProgress("train", self.console)
+        self.bar = self.progress.add_task("train", total=None, text="")
+        self.move = self.progress.move
+
+    def __enter__(self) -> "TrainingsDisplay":
+        return self  # what is refused before anything is trained leaves no bar behind
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def show(self, happened: "Trained") -> None:
+        """Print what happened, and move the bar."""
+        self.progress.start()
+        self.progress.update(self.bar, completed=happened.done, total=happened.total)
+        name = f"{happened.name}: " if happened.name else ""
+        line = f"[{happened.done}/{happened.total}] {name}{happened.text}"
+        if self.console.is_terminal:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
 
 class OverfitDisplay:

@@ -1,6 +1,7 @@
 """The verb search: from a space to the front of Dice against FLOPs, and is it one still?"""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -262,8 +263,7 @@ def search_and_show(
 
     With `rivals` what a verdict compares is trained again too.
     """
-    from archspec.cli.confirm import show_progress
-    from archspec.cli.display import SearchDisplay
+    from archspec.cli.display import SearchDisplay, TrainingsDisplay
     from search.launch import Watcher, run_task
     from search.study.record import kept_settings, kept_text
 
@@ -273,15 +273,24 @@ def search_and_show(
         print(kept_text(kept))
     again = same_command("--resume")
     with stopped(lambda: f"; go on with {again}"), ExitStack() as shown:
-        display = shown.enter_context(SearchDisplay(task.trials))
+        first, second = SearchDisplay(task.trials), TrainingsDisplay()
+        shown.enter_context(first)
+        looking: SearchDisplay | TrainingsDisplay = first
 
         def show_front(seeds: int) -> None:
+            nonlocal looking
             shown.close()
             print(_again_text(out, seeds), flush=True)
+            looking = shown.enter_context(second)
 
-        watcher = Watcher(on_event=display.show, on_front=show_front, on_progress=show_progress)
+        host = replace(task.host, on_moves=lambda moves: looking.move(moves))
+        watcher = Watcher(on_event=first.show, on_front=show_front, on_progress=second.show)
         return run_task(
-            task, resume=resume, confirm_seeds=confirm_seeds, rivals=rivals, watcher=watcher
+            replace(task, host=host),
+            resume=resume,
+            confirm_seeds=confirm_seeds,
+            rivals=rivals,
+            watcher=watcher,
         )
 
 
