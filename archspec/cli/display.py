@@ -80,8 +80,8 @@ class TrainingsDisplay:
 
     def show(self, happened: "Trained") -> None:
         """Print what happened, and move the bar."""
-        self.progress.start()
         self.progress.update(self.bar, completed=happened.done, total=happened.total)
+        self.progress.start()
         name = f"{happened.name}: " if happened.name else ""
         line = f"[{happened.done}/{happened.total}] {name}{happened.text}"
         if self.console.is_terminal:
