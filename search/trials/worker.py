@@ -54,10 +54,9 @@ class Message:
 
     `failed` is a fault of the trial and `lost` one of its worker; `storage` says that nothing can
     be written any more, and `data` that a case cannot be used, whatever the network. These give
-    their reason. With `last_words` the worker then ends. Its pool adds `beat`, see
-    `Beating`. `place_lost` says of a lost one that its
-    whole place is gone, a machine say, which tells nothing about the trial. `host` and `gpu` are
-    those of a place that is not on the driver's machine.
+    their reason. With `last_words` the worker then ends. Its pool adds `beat`, see `Beating`.
+    `place_lost` says of a lost one that its whole place is gone, a machine say, which tells nothing
+    about the trial. `host` and `gpu` are those of a place that is not on the driver's machine.
     """
 
     number: int
