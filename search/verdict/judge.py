@@ -60,7 +60,8 @@ def write_page(folder: Path, found: Verdict) -> Path:
 
 def check_page(folder: Path) -> None:
     """Refuse, before anything is computed, a page that could not be written."""
-    check_writable(folder / PAGE)
+    if folder.is_dir():  # else open_run refuses, and says how a run is made
+        check_writable(folder / PAGE)
 
 
 @dataclass(frozen=True)

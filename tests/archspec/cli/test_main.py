@@ -127,7 +127,7 @@ def test_search_refuses_a_folder_that_is_no_run(
     assert listing(out) == ["notes.txt"]
 
 
-@pytest.mark.parametrize("verb", [("report",), ("best", "-o", "best.yaml")])
+@pytest.mark.parametrize("verb", [("report",), ("best", "-o", "best.yaml"), ("verdict",)])
 def test_report_needs_a_run(
     refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
 ) -> None:
