@@ -151,6 +151,12 @@ def _model(path: Path, fold: str | None, checkpoint: str) -> Model:
         return of_trained(path, fold=fold, checkpoint=checkpoint)
     if not path.exists():
         raise SpecError("no such file or folder", where=path)
+    if path.suffix in (".onnx", ".pt2"):
+        raise SpecError(
+            "computes the logits of one patch, and is for other programs",
+            where=path,
+            suggestion="give the .safetensors file or the model folder that it was made of",
+        )
     raise SpecError(
         "neither a saved network (.safetensors, or config.json) nor a model folder of nnU-Net "
         "(plans.json, dataset.json)",

@@ -176,6 +176,9 @@ def test_models_that_are_refused(
         return file
 
     told(tmp_path / "none", "none: no such file or folder")
+    for name in ("net.onnx", "net.pt2"):
+        (tmp_path / name).touch()
+        told(tmp_path / name, f"{name}: computes the logits of one patch", "model folder")
     told(turned_images, "neither a saved network", "archspec convert-model makes a file")
     told(saved(spacing=None, preprocessing=None), f"{file}: does not say spacing, preprocessing")
     told(saved(normalization=["CTNormalization"] * 2), "takes mean, std, percentile_00_5")
