@@ -222,7 +222,7 @@ def _root() -> Path:
         raise SpecError(
             f"{root} is not a folder",
             where=_VARIABLE,
-            suggestion="create it or correct the variable",
+            suggestion="correct the variable, or run nnUNetv2_plan_and_preprocess, which makes it",
         )
     return root
 
