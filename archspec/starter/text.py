@@ -105,7 +105,7 @@ def _space(
     if limits:
         yield f"  limits: {dump_inline(limits)}  # what is above is not trained"
     yield "  test_share: 0.2  # of the cases: they neither train nor choose, and judge the front"
-    yield "  anchors:  # tried first; this one has the first member of every other choice"
+    yield "  anchors:  # tried first; a hole that one does not name takes its first value"
     yield f"    - {dump_inline(_RATE)}"
     if plans is not None:
         yield "    # what nnU-Net planned for the dataset, narrowed: the line to beat"
