@@ -91,7 +91,7 @@ class Standing:
             _by_how_much(self.below, "not above it"),
             _are(self.cheaper, "cheaper than all of it"),
             _are(self.dearer, "dearer than all of it"),
-            _are(self.own, "its own"),
+            _are(self.own, "part of it"),
             _untrained(curve),
         ]
         told = "; ".join(filter(None, parts))

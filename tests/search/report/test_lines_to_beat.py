@@ -72,7 +72,7 @@ def test_the_front_is_compared_at_equal_flops() -> None:
         "nnUNetPlans by width, 0.1 to 10 GFLOPs, and the front at equal FLOPs (log-linear between "
         "points, one training each): trials 6 (+0.020), 8 (+0.050) lie above it; trial 7 (-0.020) "
         "lies not above it; trial 5 is cheaper than all of it; trial 9 is dearer than all of it; "
-        "trial 2 is its own; not trained to the end: width 16: stopped"
+        "trial 2 is part of it; not trained to the end: width 16: stopped"
     )
     told = found.to_json()
     assert [one["trial"] for one in told["front"]] == [6, 7, 8]
