@@ -155,7 +155,8 @@ class Confirmation:
         if self.compared_on == "validation":
             lines.append(_NO_TEST)
         if self.differences:
-            lines += ["", f"Neighbours along the front, on {self.parts[-1]} cases:"]
+            noise = ", by the noise of cases only" if self.seeds == 1 else ""
+            lines += ["", f"Neighbours along the front, on {self.parts[-1]} cases{noise}:"]
             lines += [_compared(one) for one in self.differences]
         if self.seeds == 1:
             lines.append("One seed: intervals hold the noise of cases only; give 3 seeds or more.")

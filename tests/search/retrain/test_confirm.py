@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -238,6 +239,9 @@ def test_the_table_fits_a_terminal(run: Path, pool_class: MakePool, confirm_with
     ]
     assert any(line.endswith("exceeds noise") for line in lines)
     assert any(line.endswith("within noise") for line in lines)
+    told = "on test cases, by the noise of cases only:"
+    one_seed = replace(Confirmation.from_json(found), seeds=1).text()
+    assert told in one_seed and told not in "\n".join(lines)
 
 
 def test_other_splits_than_the_runs_are_refused(
