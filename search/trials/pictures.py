@@ -57,9 +57,10 @@ class Picture:
 
 
 def draw(one: Predicted) -> Drawn:
-    """Draw the plane with the most foreground, of label or prediction: first channel, and outlines.
+    """Draw the plane where the label has most foreground: first channel, and outlines.
 
-    The plane is cut to the outlines and a margin, and thinned or enlarged by whole factors.
+    Where it has none that of the prediction counts. The plane is cut to the outlines and a margin,
+    and thinned or enlarged by whole factors.
     """
     assert one.image is not None
     image, label, prediction = (
@@ -69,7 +70,7 @@ def draw(one: Predicted) -> Drawn:
     judged = np.ones(label.shape, bool) if one.ignore is None else label != one.ignore
     label, prediction = (np.where(judged & (part > 0), part, 0) for part in (label, prediction))
     marked = (label > 0) | (prediction > 0)
-    areas = marked.sum((1, 2))
+    areas = (label > 0 if label.any() else marked).sum((1, 2))
     plane = int(areas.argmax()) if areas.any() else len(areas) // 2
     rows, columns = (_window(marked[plane].any(axis)) for axis in (1, 0))
     longer = max(rows.stop - rows.start, columns.stop - columns.start)
