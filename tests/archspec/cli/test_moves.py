@@ -105,6 +105,8 @@ def test_ctrl_c_leaves_a_clean_terminal_and_a_pipe_its_own_lines() -> None:
         stdout=subprocess.PIPE,
         stderr=theirs,
         env={**os.environ, "TERM": "xterm", "NO_COLOR": "1", "COLUMNS": "80"},
+        # A test run in the background of a script may ignore it, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(theirs)
     shown = ""
