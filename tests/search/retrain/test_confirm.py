@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from blocks.base import SpecError
 from search.retrain.confirm import TABLE, confirm
 from search.retrain.confirmation import RESULT, Confirmation
 from search.retrain.retrain import read_trained
+from search.trials.engine import PLACE_LOSSES
 from search.trials.train import TrialTask
 from search.trials.worker import Message
 
@@ -212,6 +213,44 @@ def test_a_worker_that_dies_is_replaced_once_and_a_failure_is_told(
     pool = pool_class()
     assert confirm_with(run, pool, seeds=2)["failed"] == {}
     assert len(pool.tasks) == 2, "the next call tries again what failed"
+
+
+def test_a_place_that_is_gone_costs_a_training_its_folder_alone(
+    run: Path, pool_class: MakePool, confirm_with: Confirm
+) -> None:
+    """What it has trained stands elsewhere: the place may be out of reach only, and write on."""
+    pool, folders = pool_class(), []
+    submit, messages = pool.submit, pool.messages
+
+    def submitted(task: TrialTask) -> None:
+        if task.number == 0:
+            folders.append(task.folder)
+            assert [folder.exists() for folder in folders] == [False] * (len(folders) - 1) + [True]
+        submit(task)
+
+    def lost_after_a_rung() -> Iterator[Message]:
+        for message in messages():
+            yield message
+            if message.number == 0 and message.event == "rung":
+                pool.fate[0] = Message(0, "lost", reason="gone", place_lost=True)
+            elif message.event == "lost":
+                del pool.fate[0]
+
+    pool.submit, pool.messages = submitted, lost_after_a_rung
+    found = confirm_with(run, pool, seeds=1)
+    assert found["failed"] == {}
+    names = [folder.name.rpartition(".")[0] for folder in folders]
+    assert names == ["", "1", "2", "3"], "lost after each rung but the last"
+    trainings = {task.number for task in pool.tasks}
+    assert len(pool.trained) == len(trainings) * len(pool.tasks[0].rung_steps), "no rung twice"
+
+
+def test_a_training_outlives_no_sixth_place(
+    run: Path, pool_class: MakePool, confirm_with: Confirm
+) -> None:
+    pool = pool_class(fate={0: Message(0, "lost", reason="gone", place_lost=True)})
+    assert list(confirm_with(run, pool, seeds=1)["failed"].values()) == ["gone"]
+    assert sum(task.number == 0 for task in pool.tasks) == PLACE_LOSSES + 1
 
 
 def test_without_a_test_part_it_says_so(
