@@ -40,6 +40,8 @@ def connected(cluster: Cluster, jobs: int) -> Iterator[Any]:
 
     if ray.is_initialized():
         raise SpecError("this process is connected to Ray already", field="engine")
+    # what becomes of nodes would be printed with the results, and is told by the engine's messages
+    ray._private.worker._worker_logs_enabled = False
     # short: sockets below it have long names; 700, which Ray's own default is not
     scratch = contextlib.ExitStack()
     folder = scratch.enter_context(scratch_folder("ray-"))

@@ -60,8 +60,6 @@ def searched(folder: Path, environment: dict[str, str], act: Act, **given: Any) 
     assert process.stdin is not None and process.stdout is not None
     rungs = 0
     for line in process.stdout:
-        if not line.startswith("["):
-            continue  # Ray prints what became of its nodes
         if json.loads(line)[0] == "rung":
             rungs += 1
             act(process, rungs)
