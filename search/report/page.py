@@ -12,7 +12,14 @@ from search.report.figures import axes_of, latency_figure, pareto_figure
 from search.report.gallery import LARGEST_PAGE, Gallery, data_url
 from search.report.panels import classes_figure, flops_figure, hypervolume_figure
 from search.report.plotly import Figure
-from search.report.summary import Change, Differences, budget, hypervolume_history, reasons
+from search.report.summary import (
+    Change,
+    Differences,
+    budget,
+    hypervolume_history,
+    machines,
+    reasons,
+)
 from search.report.trials import ReportTrial, front_of
 from search.space.objectives import COSTS
 from search.study.record import RunRecord
@@ -104,6 +111,7 @@ def render_page(
         final=history.points[-1].hypervolume if history.points else 0.0,
         budget=budget(trials),
         reasons=reasons(trials),
+        machines=machines(trials),
         dates=_dates(trials),
         figures={name: found for name, found in figures.items() if found is not None},
         plotly_js=Markup(get_plotlyjs()),

@@ -3,13 +3,14 @@
 import datetime
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
 from archspec.text import command_line, duration
+from search.report.summary import machines
 from search.report.trials import STATES, ReportTrial, front_of, read_trials
 from search.retrain.confirm import TABLE
 from search.retrain.confirmation import RESULT
@@ -76,6 +77,8 @@ class Status:
     silent: float
     left: float | None
     confirming: Confirming | None = None
+    machines: Mapping[str, int] = field(default_factory=dict)
+    """Trials by the machine of a cluster that they are or were with, GPU and precision named."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -103,6 +106,7 @@ class Status:
         for one in self.training:
             dice = "" if one.dice is None else f", Dice {one.dice:.3f}"
             lines.append(f"trial {one.trial}: {one.step:,} of {self.steps:,} steps{dice}")
+        lines += [f"on {name}: {count} trials" for name, count in self.machines.items()]
         if self.best is not None:
             lines.append(f"best Dice: {_point(self.best)}")
         for name, point in self.cheapest.items():
@@ -173,6 +177,7 @@ def read_status(folder: Path, *, now: datetime.datetime | None = None) -> Status
         silent=silent,
         left=_left(trials, last, now) if activity == "running" else None,
         confirming=confirming,
+        machines={one.state: one.count for one in machines(trials)},
     )
 
 

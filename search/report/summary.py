@@ -72,7 +72,7 @@ def hypervolume_history(
 
 @dataclass(frozen=True)
 class Spent:
-    """How many trials came to one end, and the seconds that training them took."""
+    """How many trials came to one end, or to one machine, and the seconds of training them."""
 
     state: str
     count: int
@@ -86,6 +86,16 @@ def budget(trials: Sequence[ReportTrial]) -> list[Spent]:
         Spent(state, len(found), sum(t.seconds for t in found))
         for state, found in by_state.items()
         if found
+    ]
+
+
+def machines(trials: Sequence[ReportTrial]) -> list[Spent]:
+    """Return what each machine of a cluster trained, by its name with GPU and precision."""
+    names = sorted({trial.machine for trial in trials if trial.machine})
+    by_name = {name: [trial for trial in trials if trial.machine == name] for name in names}
+    return [
+        Spent(name, len(found), sum(trial.seconds for trial in found))
+        for name, found in by_name.items()
     ]
 
 

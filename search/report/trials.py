@@ -92,6 +92,8 @@ class ReportTrial:
     """log10 of its costs among the objectives, where these are others than FLOPs."""
     taken_from: str = ""
     """The trial of an earlier run whose values it was tried with first."""
+    machine: str = ""
+    """Where it was trained, with GPU and precision, if that is not the driver's machine."""
 
     def cost(self, name: str) -> float | None:
         """Return a cost by its name among the objectives, in that one's unit."""
@@ -214,6 +216,7 @@ def _read(folder: Path, trial: FrozenTrial, heir: int | None, run: RunRecord) ->
             known.calibrated,
         ),
         taken_from=known.taken_from or "",
+        machine=known.machine,
         place=() if usual else tuple(math.log10(known.cost(name) or 1) for name in costs),
         step=step,
         seconds=seconds,

@@ -205,7 +205,10 @@ def _rows(trials: Sequence[ReportTrial], objectives: Objectives) -> list[dict[st
     classes = _score_names(trials)
     # a hole inside a member exists only in the trials that drew that member
     holes = list(dict.fromkeys(name for trial in trials for name in trial.choices))
-    return [_row(trial, classes, holes, objectives.other_costs) for trial in trials]
+    rows = [_row(trial, classes, holes, objectives.other_costs) for trial in trials]
+    if any(trial.machine for trial in trials):
+        rows = [{**row, "machine": trial.machine} for row, trial in zip(rows, trials, strict=True)]
+    return rows
 
 
 def _row(

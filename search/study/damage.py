@@ -29,7 +29,7 @@ _TRIAL_NUMBERS = (
 )
 _TRIAL_TEXTS = (
     *("trial_hash", "network", "host", "reason", "rejected", "lost", "taken_from"),
-    *("trained_on", "gpu"),
+    *("trained_on", "gpu", "precision"),
 )
 
 

@@ -283,7 +283,8 @@ class SearchLoop:
         trial = self.live[message.number]
         try:
             if message.host is not None:
-                write(trial, TrialRecord(trained_on=message.host, gpu=message.gpu))
+                host, gpu, precision = message.host, message.gpu, message.precision
+                write(trial, TrialRecord(trained_on=host, gpu=gpu, precision=precision))
             if message.event == "failed":
                 self._fail(trial, message.reason)
             elif message.event == "lost":

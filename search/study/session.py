@@ -43,7 +43,7 @@ def note_session(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": _command(sys.argv),
         "versions": {"python": platform.python_version(), **_versions()},
-        "devices": [_device_name(device) for device in host.devices],
+        "devices": _devices(host),
         "threads": host.threads,
         "scan_backend": _scan_backend(host.devices[0]),
         "split": data_split(dataset, host.fold),
@@ -120,6 +120,13 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _devices(host: TrainingHost) -> list[str]:
+    """Return what trains, one by one; of a cluster its places: trials tell where each was."""
+    if host.cluster is not None:
+        return [f"a place of {host.cluster.text}"] * len(host.devices)
+    return [_device_name(device) for device in host.devices]
 
 
 def _device_name(device: str) -> str:

@@ -39,8 +39,8 @@ class TrialRecord:
     Fields are called as the attributes are, which never change. `reason`, `rejected` and `lost` say
     why the trial ended to people: nothing is decided by them. `resumed_from` is the trial that it
     goes on with, `origin` the first of those, `retried_at` the step at which a worker was lost,
-    `places_lost` how many whole places it outlived. `trained_on` and `gpu` are the machine and the
-    GPU of a place that is not on the driver's machine, which is `host`.
+    `places_lost` how many whole places it outlived. `trained_on`, `gpu` and
+    `precision` are those of a place that is not on the driver's machine, which is `host`.
     `network` is what it trains in place of a network of the space, for people. `other` holds the
     attributes of other rooms (`references.ANCHOR_SPEC`) and of later releases.
     """
@@ -70,6 +70,7 @@ class TrialRecord:
     places_lost: int | None = None
     trained_on: str | None = None
     gpu: str | None = None
+    precision: str | None = None
     twin: int | None = None
     """The trial that has the same network and recipe."""
     taken_from: str | None = None
@@ -115,6 +116,12 @@ class TrialRecord:
     def first(self, number: int) -> int:
         """Return the first of the trials that this one, numbered so, goes on with, or itself."""
         return number if self.origin is None else self.origin
+
+    @property
+    def machine(self) -> str:
+        """Return where it was trained, for people; "" where that is the driver's machine."""
+        kind = ", ".join(filter(None, (self.gpu, self.precision)))
+        return f"{self.trained_on} ({kind})" if self.trained_on and kind else self.trained_on or ""
 
     def attributes(self) -> dict[str, Any]:
         """Return what Optuna stores, by name."""

@@ -30,6 +30,8 @@ class Hello:
     shared: Mapping[str, str]
     guarded: bool = True
     """Its daemon asks for Ray's token."""
+    precision: str | None = None
+    """What networks compute in there."""
 
     @property
     def name(self) -> str:
@@ -45,7 +47,8 @@ def hello(data: Data | None, gpu: str | None = None) -> Hello:
     """
     guarded = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
     shared = _versions() if data is None else {**_versions(), **fingerprint(data)}
-    return Hello(socket.gethostname(), _model_of(gpu), shared, guarded)
+    model, precision = _kind_of(gpu)
+    return Hello(socket.gethostname(), model, shared, guarded, precision)
 
 
 def differences(here: Mapping[str, str], there: Mapping[str, str]) -> str:
@@ -109,14 +112,23 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _model_of(gpu: str | None) -> str | None:
-    """Return the model of the GPU, without a CUDA context of its own; None where nobody knows."""
+def _kind_of(gpu: str | None) -> tuple[str | None, str | None]:
+    """Return the model of the GPU and what networks compute in there; None of what nobody knows.
+
+    Asked of the driver: a CUDA context of this process would take memory from those that train.
+    """
+    if gpu is None:
+        return None, "float32"
     program = shutil.which("nvidia-smi")
-    if gpu is None or program is None:
-        return None
-    line = [program, "--query-gpu=name", "--format=csv,noheader", "-i", gpu]
+    if program is None:
+        return None, None
+    line = [program, "--query-gpu=compute_cap,name", "--format=csv,noheader", "-i", gpu]
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+        return None, None
+    capability, _, model = done.stdout.strip().partition(", ")
+    if done.returncode != 0 or not model:
+        return None, None
+    # as `autocast_dtype` finds: GPUs since Ampere compute in bfloat16
+    return model, "bfloat16" if int(capability.partition(".")[0]) >= 8 else "float16"

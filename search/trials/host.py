@@ -21,6 +21,12 @@ class Cluster:
     gpus_per_job: float = 0.0
     cpus_per_job: int = 1
 
+    @property
+    def text(self) -> str:
+        """Return where it is and what a place has, for people."""
+        where = f"at {self.address}" if self.address else "of this machine"
+        return f"the Ray cluster {where}: {self.cpus_per_job} CPUs, {self.gpus_per_job:g} GPUs"
+
     def devices(self, jobs: int) -> tuple[str, ...]:
         """Return the devices of so many places: each sees its own GPU as the first one."""
         return ("cuda:0" if self.gpus_per_job else "cpu",) * jobs

@@ -103,18 +103,18 @@ class RayEngine:
                 self._greet(place)
                 continue
             assert place.hello is not None
-            host, gpu = place.hello.host, place.hello.gpu
+            found_at = place.hello
             try:
                 found = self._answer(place)
             except self._ray.exceptions.RayError as error:
-                told = f"{place.hello.name} is lost: {_reason(error)}"
+                told = f"{found_at.name} is lost: {_reason(error)}"
                 self._replace(place)
-                yield Message(number, "lost", reason=told, place_lost=True, host=host, gpu=gpu)
+                yield _signed(Message(number, "lost", reason=told, place_lost=True), found_at)
                 continue
             assert isinstance(found, Message), "a trial that goes on says something"
             if found.event != "rung":
                 place.number, place.call = None, None
-            yield replace(found, host=host, gpu=gpu)
+            yield _signed(found, found_at)
             if found.event == "rung":
                 place.call = place.actor.go_on.remote(stop=place.stopping)
                 if place.stopping:  # what is asked next waits until this is done
@@ -216,6 +216,11 @@ class RayEngine:
                     f"cluster has {_asked(has.get('CPU', 0), has.get('GPU', 0))}",
                     suggestion="see ray status",
                 )
+
+
+def _signed(message: Message, place: Hello) -> Message:
+    """Return the message with where it comes from."""
+    return replace(message, host=place.host, gpu=place.gpu, precision=place.precision)
 
 
 def _is_idle(place: _Place) -> bool:

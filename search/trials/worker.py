@@ -56,7 +56,8 @@ class Message:
     be written any more, and `data` that a case cannot be used, whatever the network. These give
     their reason. With `last_words` the worker then ends. Its pool adds `beat`, see `Beating`.
     `place_lost` says of a lost one that its whole place is gone, a machine say, which tells nothing
-    about the trial. `host` and `gpu` are those of a place that is not on the driver's machine.
+    about the trial. `host`, `gpu` and `precision` are those of a place that is not on the
+    driver's machine.
     """
 
     number: int
@@ -71,6 +72,7 @@ class Message:
     place_lost: bool = False
     host: str | None = None
     gpu: str | None = None
+    precision: str | None = None
     beat: Beat | None = None
 
 

@@ -13,7 +13,7 @@ import search.trials.ray_engine
 import search.trials.seat
 from archspec.nnunet.dataset import PreprocessedDataset
 from blocks.base import SpecError
-from search.trials.handshake import Hello, differences, fingerprint, local
+from search.trials.handshake import Hello, differences, fingerprint, hello, local
 from search.trials.host import Cluster, training_host
 from search.trials.ray_connection import MODE, TOKEN, TOKEN_FILE, check_address, guard
 from search.trials.ray_engine import RayEngine
@@ -277,6 +277,33 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     yield
+
+
+@pytest.mark.parametrize(
+    ("answer", "model", "precision"),
+    [
+        ("9.0, NVIDIA H200", "NVIDIA H200", "bfloat16"),
+        ("7.0, Tesla V100, 16 GB", "Tesla V100, 16 GB", "float16"),
+        ("", None, None),
+    ],
+)
+def test_a_place_says_what_its_gpu_is(
+    answer: str, model: str | None, precision: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the driver tells it: the place itself is to use none of the memory."""
+    asked = []
+
+    def run(line: list[str], **_: Any) -> Any:
+        asked.append(line)
+        return SimpleNamespace(returncode=0, stdout=f"{answer}\n")
+
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr("subprocess.run", run)
+    found = hello(None, "3")
+    assert (found.gpu, found.precision) == (model, precision)
+    assert asked[0][0] == "/bin/nvidia-smi" and asked[0][-2:] == ["-i", "3"]
+    assert (hello(None).gpu, hello(None).precision) == (None, "float32")
+    assert len(asked) == 1, "without a GPU nobody is asked"
 
 
 def test_data_are_compared_by_what_trains(
