@@ -124,7 +124,9 @@ def _train(task: BenchTask, show: Show, make_engine: MakeEngine | None) -> dict[
             outcome = retrain(
                 jobs,
                 table=table_of(task, dataset.name, fold),
-                settings=WorkerSettings(dataset, fold, task.batch_size, task.host.threads),
+                settings=WorkerSettings(
+                    dataset, fold, task.batch_size, task.host.threads, grace=task.host.grace
+                ),
                 rung_steps=task.rung_steps,
                 devices=task.host.devices,
                 on_progress=_shown_at(place, before, task.num_trainings, show),

@@ -91,7 +91,7 @@ def ablate(
         [job for own in jobs.values() for job in own],
         table=folder / TABLE,
         settings=WorkerSettings(
-            dataset, fold, trainings.batch_size, host.threads, held_out=split.test
+            dataset, fold, trainings.batch_size, host.threads, host.grace, held_out=split.test
         ),
         rung_steps=SearchSettings(steps=trainings.steps, rungs=_RUNGS, eta=1).rung_steps,
         devices=host.devices,

@@ -83,7 +83,7 @@ def confirm(
         check_data(dataset, fold=record.fold)
         held_out = _test_cases(folder, record, dataset)
     settings = WorkerSettings(
-        dataset, record.fold, search.batch_size, host.threads, held_out=held_out
+        dataset, record.fold, search.batch_size, host.threads, host.grace, held_out=held_out
     )
     under = protocol.digest if protocol else ""
     jobs = {

@@ -146,7 +146,9 @@ def run(
                 on_event(Event("note", -1, told, total, total))
             else:
                 size = space.settings.batch_size
-                settings = WorkerSettings(dataset, host.fold, size, host.threads, held_out=test)
+                settings = WorkerSettings(
+                    dataset, host.fold, size, host.threads, grace=host.grace, held_out=test
+                )
                 jobs = list(host.devices)[: search.num_left()]
                 make = make_engine or engine_of(host) or WorkerPool
                 make = moving(make, host.on_moves, search.dice_of)

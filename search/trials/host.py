@@ -48,6 +48,8 @@ class TrainingHost:
     seed: int = 0
     plans: str = "nnUNetPlans"
     cluster: Cluster | None = None
+    grace: float = 300.0
+    """Seconds without a sign of life after which a worker is given up."""
     on_moves: OnMoves | None = field(default=None, compare=False, repr=False)
 
 

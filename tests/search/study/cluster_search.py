@@ -1,7 +1,8 @@
 """A search of squares that tells its events on standard output, and waits at each rung for a line.
 
 While it waits, the trial is with its place and goes not on: whatever is killed then, is killed
-under that trial. It takes a JSON object: space, out, trials, engine, address and storage.
+under that trial. It takes a JSON object: space, out, trials, engine, address, storage
+and grace.
 """
 
 import json
@@ -27,7 +28,8 @@ def main(given: dict[str, Any]) -> None:
         if event.kind == "rung":
             sys.stdin.readline()
 
-    host = training_host("cpu", 1, engine=given["engine"], address=given["address"])
+    named = {name: given[name] for name in ("engine", "address", "grace")}
+    host = training_host("cpu", 1, **named)
     out = Path(given["out"])
     task = SearchTask(
         load_space(given["space"]),

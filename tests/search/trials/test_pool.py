@@ -15,7 +15,7 @@ from archspec.spec.yaml_file import dump
 from search.space.space import load_space
 from search.study.loop import Event
 from search.study.task import SearchTask
-from search.trials.worker import WorkerSettings
+from search.trials.host import TrainingHost
 
 
 def _workers() -> list[psutil.Process]:
@@ -27,15 +27,10 @@ def test_faults_of_real_workers_end_their_trials_with_a_reason(
     tmp_path: Path,
     dataset: PreprocessedDataset,
     space_tree: dict[str, Any],
-    monkeypatch: Any,
     engine: str,
 ) -> None:
     """T13: a worker is killed, the next one stopped; the third finds data that cannot be opened."""
 
-    def impatient(*args: Any, **given: Any) -> WorkerSettings:
-        return WorkerSettings(*args, **given, grace=20.0)
-
-    monkeypatch.setattr(search.study.run, "WorkerSettings", impatient)
     stalled: list[psutil.Process] = []
 
     def stop() -> None:
@@ -51,7 +46,7 @@ def test_faults_of_real_workers_end_their_trials_with_a_reason(
 
     path = tmp_path / "space.yaml"
     path.write_text(dump(space_tree), encoding="utf-8")
-    task = SearchTask(load_space(path), dataset, tmp_path / "run", 2)
+    task = SearchTask(load_space(path), dataset, tmp_path / "run", 2, TrainingHost(grace=20.0))
     study = search.study.run.run(task, on_event=harm, make_engine=pkgutil.resolve_name(engine))
     killed, stopped, *heirs = study.trials
     assert [t.state for t in study.trials] == [TrialState.FAIL] * 4
