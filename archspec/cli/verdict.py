@@ -12,10 +12,14 @@ import typer
 from archspec.cli.options import (
     MAX_COUNT,
     MAX_SEED,
+    Address,
     Configuration,
+    CpusPerJob,
     DataOrNone,
     Device,
+    Engine,
     Fold,
+    GpusPerJob,
     Jobs,
     PlansName,
     Threads,
@@ -70,6 +74,10 @@ def verdict(
     jobs: Jobs = 1,
     threads: Threads = 1,
     device: Device = "auto",
+    engine: Engine = "local",
+    address: Address = None,
+    gpus_per_job: GpusPerJob = None,
+    cpus_per_job: CpusPerJob = None,
     configuration: Configuration = "3d_fullres",
     plans: PlansName = "nnUNetPlans",
     fold: Fold = 0,
@@ -107,13 +115,21 @@ def verdict(
 
         dataset = find_dataset(data, configuration=configuration, plans_name=plans)
         loaded = _space(space, overrides or (), mixer)
-        from archspec.training.devices import devices_for
         from search.study.protocol import Terms
         from search.study.task import SearchTask
-        from search.trials.host import TrainingHost
+        from search.trials.host import training_host
 
-        host = TrainingHost(
-            devices=devices_for(device, jobs), threads=threads, fold=fold, seed=seed, plans=plans
+        host = training_host(
+            device,
+            jobs,
+            engine=engine,
+            address=address,
+            gpus_per_job=gpus_per_job,
+            cpus_per_job=cpus_per_job,
+            threads=threads,
+            fold=fold,
+            seed=seed,
+            plans=plans,
         )
         usual = Terms()
         terms = Terms(

@@ -17,6 +17,7 @@ from search.retrain.confirm import TABLE
 from search.retrain.retrain import read_trained
 from search.study.hours import Speed
 from search.study.protocol import LOCK
+from search.trials.host import Cluster
 from search.verdict.judge import PAGE
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -84,6 +85,18 @@ def test_it_plans_searches_trains_the_rivals_and_judges(make: Make, tmp_path: Pa
     assert "it costs less than all of the curve" in out
     code, out, err = make("--resume")
     assert code == 2 and "its protocol says margin 0.02, seeds 2, which other options" in err
+
+
+def test_a_cluster_searches_and_trains_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    for module in (search.study.run, search.retrain.confirm):
+        monkeypatch.setattr(module, "engine_of", lambda host: seen.append(host.cluster))
+    code, _, err = make("--address", "h:1")
+    assert code == 2 and "goes with" in err and not seen
+    asked = ("--engine", "ray", "--address", "h:1", "--gpus-per-job", 0, "--cpus-per-job", 3)
+    code, _, err = make("--seeds", 2, *asked)
+    assert code == 0, err
+    assert seen == [Cluster(address="h:1", cpus_per_job=3)] * 2
 
 
 def test_a_question_about_a_mixer_trains_its_rival(make: Make, tmp_path: Path) -> None:
