@@ -15,7 +15,8 @@ HEAD, NODES = "127.0.0.2", ("127.0.0.3", "127.0.0.4")
 
 
 class RayCluster:
-    """Daemons of `ray start --block`; the head has no CPU to lend, each node has one.
+    """Daemons of `ray start --block`; the head has no CPU to lend, each node has one, or what it
+    is added with: GPUs are those that it says it has.
 
     Python finds modules in `path` too.
     """
@@ -48,12 +49,13 @@ class RayCluster:
         for node in nodes:
             self.add(node)
 
-    def add(self, node: str) -> None:
+    def add(self, node: str, *, cpus: int = 1, gpus: int = 0) -> None:
         """Start the node, and return when it is up; Ray gives up a start after 30 s: once again."""
-        self._start(node, f"--address={self.address}", "--num-cpus=1")
+        words = (f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}")
+        self._start(node, *words)
         if not self._is_up(node):
             self._daemons.pop(node)
-            self._start(node, f"--address={self.address}", "--num-cpus=1")
+            self._start(node, *words)
             assert self._is_up(node), self._log(node).read_text(encoding="utf-8")
 
     def kill(self, node: str) -> None:
