@@ -47,13 +47,18 @@ SPACE: dict[str, Any] = {
 
 LoopFactory = Callable[..., SearchLoop]
 
-ENGINES = ("search.trials.pool:WorkerPool",)
+ENGINES = (
+    "search.trials.pool:WorkerPool",
+    pytest.param("tests.search.threaded_ray:ThreadedRayEngine", marks=pytest.mark.long),
+)
 """Everything that trains for a search, as `pkgutil.resolve_name` finds it; the next adds itself."""
 
 
 @pytest.fixture(params=ENGINES, ids=lambda name: name.rpartition(":")[2])
-def engine(request: pytest.FixtureRequest) -> str:
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the name of an engine; a test that kills, faults or resumes asks for each."""
+    for variable in ("OMP_NUM_THREADS", "nnUNet_n_proc_DA"):  # which a seat sets in its process
+        monkeypatch.setenv(variable, "1")
     name: str = request.param
     return name
 

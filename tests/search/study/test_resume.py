@@ -24,6 +24,7 @@ from search.study.storage import open_run
 from search.study.task import SearchTask
 from search.trials.host import TrainingHost
 
+ROOT = Path(__file__).parents[3]
 STEPS, RUNGS, TRIALS = 24, 3, 4
 
 SPACE = {
@@ -80,7 +81,7 @@ def test_killed_search_resumes(
 ) -> None:
     space, out, log = tmp_path / "space.yaml", tmp_path / "run", tmp_path / "steps.log"
     space.write_text(dump(SPACE), encoding="utf-8")
-    environment = {**os.environ, "STEP_LOG": str(log), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "STEP_LOG": str(log), "PYTHONPATH": str(ROOT)}
     script = Path(__file__).with_name("killed_search.py")
     line = [sys.executable, str(script), str(space), str(out), str(TRIALS), engine]
     process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL)
