@@ -1,5 +1,6 @@
 """Every bundled spec as every target, in 2-D and 3-D, beside the table of docs/deploy.md."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ ROWS = [(name, ndim) for name in archspec.list_specs() for ndim in (2, 3)]
 CHEAP = [("segmaformer-acdc", 2), ("segmaformer-synapse", 2), ("timm-convnext-tiny", 3)]
 """Refused before there is a network."""
 
-NOT_RUN = "-"
+_NUMBER = re.compile(r"\d\.\de-\d\d|\d+\.\d+ %")
+"""How far a cell is off: rounding, which depends on the machine."""
 
 
 def table() -> list[str]:
@@ -35,6 +37,5 @@ def test_the_table_has_a_row_for_every_spec() -> None:
 )
 def test_the_table_says_what_comes_of_it(tmp_path: Path, name: str, axes: int) -> None:
     (line,) = (one for one in table() if one.startswith(f"| {name} | {axes}-D |"))
-    cells, found = line.strip("| ").split(" | ")[2:], outcomes(name, axes, tmp_path)
-    ran = [cell if cell == NOT_RUN else one for cell, one in zip(cells, found, strict=True)]
-    assert row(name, axes, ran) == line
+    found = row(name, axes, outcomes(name, axes, tmp_path))
+    assert _NUMBER.sub("off", found) == _NUMBER.sub("off", line)
