@@ -200,6 +200,7 @@ def test_pictures_of_the_front(make: Callable[..., Path], cli: Callable[..., Any
     assert cli("report", run, "--no-images")[0] == 0
 
 
+@pytest.mark.long
 def test_pictures_of_another_part_are_not_shown(make: Callable[..., Path]) -> None:
     run = make(0.25)
     kept(run, "validation")

@@ -81,6 +81,7 @@ def test_searches_and_controls_are_told_apart_and_compared(
     assert "cannot tell" in json.loads(out)["verdict"]
 
 
+@pytest.mark.long
 def test_runs_that_do_not_belong_together_are_refused(make: Callable[..., Path], cli: Cli) -> None:
     run = make("s", seed=0, control=False)
     wider = ("encoder.stages.1.width=8",)

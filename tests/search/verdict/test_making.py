@@ -99,6 +99,7 @@ def test_a_cluster_searches_and_trains_again(make: Make, monkeypatch: pytest.Mon
     assert seen == [Cluster(address="h:1", cpus_per_job=3)] * 2
 
 
+@pytest.mark.long
 def test_a_question_about_a_mixer_trains_its_rival(make: Make, tmp_path: Path) -> None:
     code, out, err = make("--mixer", "attention", "--seeds", 2, "--json")
     assert code == 0 and err.startswith("plan for 0.1 hours"), err
