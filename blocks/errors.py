@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 MAX_LINES = 10
 """Lines that one error has at most."""
@@ -62,6 +62,8 @@ class Problem:
 class SpecError(ValueError):
     """Report mistakes of the user; `problems` has each as data, and the text a line for each."""
 
+    exit_code: ClassVar[int] = 2
+
     def __init__(
         self,
         problem: str | Sequence[Problem],
@@ -98,6 +100,12 @@ class SpecError(ValueError):
         """Return the error with this place for the problems that have none."""
         place = where if isinstance(where, Place) else Place(str(where))
         return type(self)([replace(one, where=one.where or place) for one in self.problems])
+
+
+class AbsentError(SpecError):
+    """Report a cluster or a server that is not there, though nothing that was asked is wrong."""
+
+    exit_code: ClassVar[int] = 1
 
 
 def argument(name: str, value: object) -> Place:

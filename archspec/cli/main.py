@@ -125,7 +125,7 @@ def main() -> None:
     except SpecError as error:
         for line in refusal_lines(error, _command(), sys.argv[1:]):
             print(f"archspec: {line}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except typer.TyperException as error:
         print(usage_line(error, sys.argv[1:], _verbs()), file=sys.stderr)
         sys.exit(error.exit_code)

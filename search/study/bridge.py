@@ -17,7 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from blocks.errors import SpecError
+from blocks.errors import AbsentError
 from search.study.lock import ServerLock
 from search.study.server import Server, cause
 
@@ -64,7 +64,7 @@ class ServerStorage(RDBStorage):
         """Return what the call does, tried until the server answers; it is told of a second try.
 
         Raises:
-            SpecError: the server did not answer for too long.
+            AbsentError: the server did not answer for too long.
         """
         if getattr(self._bridging, "active", False):
             return call(False)
@@ -86,7 +86,7 @@ class ServerStorage(RDBStorage):
                         told = f"{self._server} does not answer: {cause(error)}"
                         self.on_wait(f"{told}; waiting for up to {minutes}, trainings go on")
                     if now - since > PATIENCE:
-                        raise SpecError(
+                        raise AbsentError(
                             f"did not answer for {now - since:.0f} s: {cause(error)}",
                             where=str(self._server),
                             suggestion="go on with `resume` when it does",

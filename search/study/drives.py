@@ -5,12 +5,12 @@ from pathlib import Path
 from blocks.errors import SpecError
 from search.study.damage import DATABASE
 
-_MOUNTS = Path("/proc/self/mountinfo")
+_MOUNTS = "/proc/self/mountinfo"
 _NETWORK = ("nfs", "lustre", "gpfs", "beegfs", "cifs", "smb", "ceph", "glusterfs", "fuse.sshfs")
 """What the names of such file systems begin with."""
 
 
-def check_for_sqlite(folder: Path, mounts: Path = _MOUNTS) -> None:
+def check_for_sqlite(folder: Path, mounts: Path | None = None) -> None:
     """Refuse to keep a study on a drive of the network, while other machines use that too.
 
     Raises:
@@ -26,10 +26,10 @@ def check_for_sqlite(folder: Path, mounts: Path = _MOUNTS) -> None:
         )
 
 
-def kind_of_drive(folder: Path, mounts: Path = _MOUNTS) -> str:
+def kind_of_drive(folder: Path, mounts: Path | None = None) -> str:
     """Return the file system that the folder, which may be yet to be made, is on; "" if unknown."""
     try:
-        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (mounts or Path(_MOUNTS)).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # only Linux tells
         return ""
     path, kind, longest = folder.resolve(), "", -1

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from blocks.errors import SpecError, reason
+from blocks.errors import AbsentError, SpecError, reason
 from search.trials.handshake import Hello, differences, hello
 from search.trials.host import Cluster, TrainingHost
 from search.trials.ray_connection import GUARD, connected, is_loopback
@@ -201,7 +201,7 @@ class RayEngine:
         """Wait until a place is idle.
 
         Raises:
-            SpecError: none is within `PATIENCE`.
+            AbsentError: none is within `PATIENCE`.
         """
         until = time.monotonic() + PATIENCE
         while not any(map(_is_idle, self._places)):
@@ -210,7 +210,7 @@ class RayEngine:
                     self._greet(place)
             if time.monotonic() > until and not any(map(_is_idle, self._places)):
                 has = self._ray.cluster_resources()
-                raise SpecError(
+                raise AbsentError(
                     f"no place came within {PATIENCE:.0f} s: each asks for "
                     f"{_asked(self._cluster.cpus_per_job, self._cluster.gpus_per_job)}, and the "
                     f"cluster has {_asked(has.get('CPU', 0), has.get('GPU', 0))}",

@@ -1,10 +1,11 @@
 """A search of squares that tells its events on standard output, and waits at each rung for a line.
 
 While it waits, the trial is with its place and goes not on: whatever is killed then, is killed
-under that trial. It takes a JSON object: space, out, trials, engine, address, storage
-and grace.
+under that trial. It takes a JSON object: space, out, trials, engine, address, storage, grace,
+cpus_per_job, and in `patched` values for globals of modules.
 """
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -28,7 +29,11 @@ def main(given: dict[str, Any]) -> None:
         if event.kind == "rung":
             sys.stdin.readline()
 
+    for name, value in given.get("patched", {}).items():
+        module, _, attribute = name.rpartition(".")
+        setattr(importlib.import_module(module), attribute, value)
     named = {name: given[name] for name in ("engine", "address", "grace")}
+    named["cpus_per_job"] = given.get("cpus_per_job")
     host = training_host("cpu", 1, **named)
     out = Path(given["out"])
     task = SearchTask(

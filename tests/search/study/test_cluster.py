@@ -134,6 +134,38 @@ def test_a_node_and_workers_that_die_or_stall_change_no_result(
 
 
 @pytest.mark.long
+def test_a_cluster_is_refused_where_a_search_cannot_be(
+    tmp_path: Path, ray_cluster: RayCluster
+) -> None:
+    """SQLite on a drive of the network; places that ask for more than there is."""
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"40 22 0:50 / {tmp_path} rw - nfs4 server:/export rw", encoding="utf-8")
+    asked = {"engine": "ray", "address": ray_cluster.address, "cpus_per_job": 64}
+    asked["patched"] = {
+        "search.study.drives._MOUNTS": str(mounts),
+        "search.trials.ray_engine.PATIENCE": 1.0,
+    }
+
+    def refused(folder: str, storage: str | None) -> str:
+        with pytest.raises(AssertionError, match=r"blocks\.errors\.\w+: .*") as caught:
+            searched(
+                tmp_path / folder,
+                ray_cluster.environment,
+                lambda *_: None,
+                storage=storage,
+                **asked,
+            )
+        return str(caught.value)
+
+    said = refused("new", None)
+    assert "SpecError" in said and "is on nfs4, where SQLite's locks do not hold" in said
+    assert not (tmp_path / "new" / "run").exists()
+    said = refused("shared", "sqlite")
+    assert "AbsentError: no place came within 1 s: each asks for 64 CPUs and 0 GPUs" in said
+    assert "the cluster has 1 CPUs and 0 GPUs" in said
+
+
+@pytest.mark.long
 def test_thirty_trials_end_once_each(
     tmp_path: Path, ray_cluster: RayCluster, postgres: Postgres, imported: Callable[[Path], Any]
 ) -> None:

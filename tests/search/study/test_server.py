@@ -220,7 +220,7 @@ def test_an_outage_that_lasts_ends_the_search_and_a_resumed_one_completes(
             postgres.stop()
 
     monkeypatch.setattr(search.study.bridge, "PATIENCE", 0.0)
-    with pytest.raises(SpecError, match=r"did not answer for .*go on with `resume`"):
+    with pytest.raises(AbsentError, match=r"did not answer for .*go on with `resume`"):
         searching(3, on_event=cut_off)
     postgres.start()
     study = searching(3)

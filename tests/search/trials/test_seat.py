@@ -12,7 +12,7 @@ import pytest
 import search.trials.ray_engine
 import search.trials.seat
 from archspec.nnunet.dataset import PreprocessedDataset
-from blocks.base import SpecError
+from blocks.errors import AbsentError, SpecError
 from search.trials.handshake import Hello, differences, fingerprint, hello, local
 from search.trials.host import Cluster, training_host
 from search.trials.ray_connection import MODE, TOKEN, TOKEN_FILE, check_address, guard
@@ -214,7 +214,7 @@ def test_no_place_within_the_time_is_told(
     shared: WorkerSettings, connect: Callable[..., FakeRay]
 ) -> None:
     connect(rooms=0)
-    with pytest.raises(SpecError, match=r"no place came .*asks for 1 CPUs and 0 GPUs.*has 2 CPUs"):
+    with pytest.raises(AbsentError, match=r"no place came .*for 1 CPUs and 0 GPUs.*has 2 CPUs"):
         RayEngine(shared, ["cpu"], CLUSTER).__enter__()
 
 
