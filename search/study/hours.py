@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from archspec.costs.measure import profile_plan
 from blocks.errors import SpecError, argument
@@ -138,9 +139,15 @@ def measure_speed(
     say, and a validation is not counted.
 
     Raises:
-        SpecError: no valid network was drawn.
+        SpecError: no valid network was drawn; a GPU is to be timed, and this machine has none.
     """
     device = host.devices[0]
+    if device.startswith("cuda") and seconds_per_step is None and not torch.cuda.is_available():
+        raise SpecError(
+            "steps are timed on this machine, which has no GPU, and the trainings ask for one",
+            field="hours",
+            suggestion="give `trials`, or start the search on a machine with such a GPU",
+        )
     found = dry_run(
         space,
         dataset.sizes,

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import archspec.nnunet.dataset
 import search.launch
@@ -136,6 +137,16 @@ def test_speed_is_the_mean_over_draws(
     assert found.num_cases == 2 and found.validation == pytest.approx(2 * 2 * mean / 2)
     given = measure_speed(made, dataset, TrainingHost(), seconds_per_step=2.0)
     assert given.step == pytest.approx(2.0 * mean / (ordered[5] / 1e9)) and not given.validation
+
+
+def test_steps_of_a_gpu_are_not_timed_where_there_is_none(
+    space: Callable[..., Space], tmp_path: Path, fakes: SimpleNamespace, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    dataset, host = fakes.fake_dataset(tmp_path / "data"), TrainingHost(devices=("cuda:0",))
+    with pytest.raises(SpecError, match="hours: steps are timed on this machine, which has no GPU"):
+        measure_speed(space(), dataset, host)
+    assert measure_speed(space(), dataset, host, seconds_per_step=2.0).step > 0
 
 
 def test_no_trial_is_begun_when_the_hours_are_used_up(
