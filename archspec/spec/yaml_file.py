@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from archspec.spec.words import did_you_mean
 from blocks.errors import Place, Problem, SpecError, reason
 
 MAX_BYTES = 1 << 20
@@ -86,6 +87,15 @@ class Source:
         return Place(self.name)
 
 
+def _meant(path: Path) -> str:
+    """Return a question with the file beside it that may have been meant."""
+    try:
+        beside = [one.name for one in path.parent.iterdir() if one.suffix == path.suffix]
+    except OSError:
+        return ""
+    return did_you_mean(path.name, beside)
+
+
 def read_text(path: Path) -> str:
     """Return the file's text.
 
@@ -96,7 +106,9 @@ def read_text(path: Path) -> str:
         size, is_file = path.stat().st_size, path.is_file()
         text = path.read_text(encoding="utf-8") if is_file and size <= MAX_BYTES else ""
     except OSError as error:
-        raise SpecError(f"cannot be read: {reason(error)}", where=path) from None
+        meant = _meant(path) if isinstance(error, FileNotFoundError) else ""
+        problem = f"cannot be read: {reason(error)}"
+        raise SpecError(problem, where=path, suggestion=meant) from None
     except UnicodeDecodeError:
         raise SpecError("not UTF-8 text", where=path) from None
     except ValueError as error:  # a path that no system takes

@@ -78,6 +78,8 @@ def test_unreadable_places(tmp_path: Path) -> None:
     assert message_of(f"{tmp_path}/") == f"{tmp_path}: not a file; give the .yaml file itself"
     missing = tmp_path / "none.yaml"
     assert message_of(missing) == f"{missing}: cannot be read: No such file or directory"
+    (tmp_path / "unet.yaml").touch()
+    assert message_of(tmp_path / "unte.yaml").endswith("directory; did you mean 'unet.yaml'?")
     assert message_of(str(missing)) == message_of(missing)
     assert "File name too long" in message_of(f"{'x' * 5000}.yaml")
     assert "cannot be read" in message_of("no/such/place")
