@@ -26,6 +26,7 @@ from archspec.cli.options import (
     space_with_options,
 )
 from archspec.cli.specs import Overrides
+from archspec.text import command_line
 from blocks.errors import SpecError
 
 if TYPE_CHECKING:
@@ -151,6 +152,10 @@ def verdict(
         return
     print(found.text())
     print(f"wrote {write_page(run, found)}")
+    if found.answer == "this spec":
+        spec = run / "trials" / f"{found.compared[0].trial:04d}" / "spec.yaml"
+        words = ("export", spec, "--dataset", found.protocol.dataset)
+        print(f"next: {command_line('archspec', *words)}")
 
 
 def _space(name: str, overrides: Sequence[str], mixer: str | None) -> "Space":

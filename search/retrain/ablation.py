@@ -83,7 +83,8 @@ class AblatedPart:
         over = f"over {self.instead}" if self.instead != "none" else "over leaving it out"
         verdict = "one case, no interval"
         if worth.has_interval:
-            verdict = "exceeds noise" if worth.exceeds_noise else "within noise"
+            noise = "noise" if len(self.scores.dice_by_seed) > 1 else "the noise of cases"
+            verdict = f"{'exceeds' if worth.exceeds_noise else 'within'} {noise}"
             verdict = f"p {worth.p_holm:.4f}: {verdict}"
         return [f"{self.part}: worth {worth.text(_POINTS, 1)} {over}", f"    {verdict}", last]
 

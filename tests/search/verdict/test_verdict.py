@@ -268,8 +268,11 @@ def test_the_page_links_every_row(run: Path, table: Any, cli: Cli) -> None:
     table.write(of_candidate(LINE + 0.004))
     code, out, err = cli("verdict", run)
     assert (code, err) == (0, "")
-    assert out.endswith(f"wrote {run / PAGE}\n")
-    assert max(map(len, out.splitlines()[:-1])) <= 80
+    *told, wrote, after = out.splitlines()
+    assert wrote == f"wrote {run / PAGE}"
+    spec = run / "trials" / "0001" / "spec.yaml"
+    assert after == f"next: archspec export {spec} --dataset Dataset901_X"
+    assert max(map(len, told)) <= 80
     page = (run / PAGE).read_text(encoding="utf-8")
     links = re.findall(r"\[([^\]]+)\]\(([^)#]+)(?:#L(\d+))?\)", page)
     assert {"confirm/trainings.jsonl", "protocol.lock", "study.db"} <= {link[1] for link in links}
