@@ -13,6 +13,7 @@ from blocks.base import SpecError
 from search.space.limits import check_limits
 from search.space.space import Space
 from search.study.end import End
+from search.study.generators import keep_state, set_state, state_of
 from search.study.ledger import Ledger
 from search.study.trial_record import TrialRecord, write
 from search.trials.own import Data
@@ -40,7 +41,9 @@ class Drawing:
         """Return a trial, its spec and cost, and its hash; None where nothing is left to draw."""
         repeats, over, mistake = 0, 0, ""
         while repeats < _MAX_REPEATS and repeats + over < _MAX_DRAWS and not self._used_up(ledger):
+            stands = state_of(self.study.sampler)
             trial = self.study.ask()
+            goes_on = TrialRecord.of(trial).resumed_from is not None
             try:
                 planned = self.space.draw(trial, self.dataset.sizes, device=self.device)
             except SpecError as error:
@@ -61,6 +64,10 @@ class Drawing:
             network = arch_hash(spec)
             known = network in self._over
             if not self._exceeds(trial, network, cost, emit):
+                if goes_on:  # nothing is drawn, whatever the sampler made of it
+                    set_state(self.study.sampler, stands)
+                else:
+                    keep_state(self.study)
                 return trial, spec, cost, key
             repeats, over = repeats + known, over + (not known)
         why = f"{over} draws over the limits, {repeats} known or invalid"

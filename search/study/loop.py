@@ -30,7 +30,7 @@ from search.study.data import classes_of, windows_of
 from search.study.draw import Drawing
 from search.study.end import End
 from search.study.ledger import Ledger
-from search.study.recovery import queue_again, recover, this_host
+from search.study.recovery import place_among_drawn, queue_again, recover, this_host
 from search.study.stop import Costs, make_stopper
 from search.study.storage import first_heartbeat, queued_params, stored_trial, trial_id
 from search.study.task import SearchTask
@@ -199,7 +199,10 @@ class SearchLoop:
         named = spec.model_copy(update={"name": name})
         write_text(folder / "spec.yaml", dump(named.tree()))
         record = TrialRecord.of(trial)
-        seed = trial_seed(self.seed, trial.number) if record.seed is None else record.seed
+        seed = record.seed
+        if seed is None:
+            place = place_among_drawn(self.study, record.first(trial.number))
+            seed = trial_seed(self.seed, place)
         if record.resumed_from is not None:
             self._inherit(trial.number, record.resumed_from, folder)
         windows = windows_of(self.dataset)

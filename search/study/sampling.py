@@ -17,6 +17,7 @@ from search.space.space import Space
 from search.study.candidates import Price, price_of
 from search.study.cost_aware import CostAwareSampler
 from search.study.end import End
+from search.study.generators import go_on
 from search.study.storage import quiet, showing
 from search.study.trial_record import TrialRecord
 from search.trials.own import Data
@@ -42,10 +43,10 @@ class Priced:
 def set_sampler(
     study: optuna.Study, sampler: SamplerSpec, seed: int, priced: Priced | None = None
 ) -> None:
-    """Give the study its sampler, which draws by the seed and the number of trials so far.
+    """Give the study its sampler, which goes on where one of the same kind stood.
 
-    Optuna does not store the generator's state: with the same seed on resuming, draws repeat.
-    `priced` is what ours has to know of the space.
+    One that follows another kind draws by the seed and the number of trials so far; so does one in
+    a run of an earlier release, which kept no state. `priced` is what ours has to know of a space.
     """
     if isinstance(sampler, CostAwareSpec):
         assert priced is not None, "without costs it is not itself"
@@ -57,6 +58,7 @@ def set_sampler(
         made = sampler.make(seed + len(study.get_trials(deepcopy=False)))
     if sampler.models_shared_holes:
         made = OfSpace(made, study, repeats_itself=sampler.repeats_itself)
+    go_on(study, made)
     study.sampler = made
 
 

@@ -140,7 +140,7 @@ def test_two_workers_train_a_hundred_networks_each_once(
 
 
 @pytest.mark.parametrize("kind", [pytest.param("choice", marks=pytest.mark.long), "float"])
-def test_same_seed_same_trials_and_a_resumed_search_repeats_none(
+def test_same_seed_same_trials_and_a_resumed_search_draws_on(
     tmp_path: Path, fakes: SimpleNamespace, space_tree: dict[str, Any], kind: str
 ) -> None:
     """T7: with TPE, on a discrete space and on one with a continuous hole beside."""
@@ -157,9 +157,40 @@ def test_same_seed_same_trials_and_a_resumed_search_repeats_none(
 
     whole = params("a", 14)
     assert params("b", 14) == whole
-    resumed = params("c", 5, 14)
-    assert resumed[:5] == whole[:5]
-    assert len({repr(p) for p in resumed}) == 14
+    assert len({repr(p) for p in whole}) == 14
+    assert params("c", 5, 14) == whole
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    ["random", "tpe", {"kind": "tpe", "multivariate": True}],
+    ids=repr,
+)
+def test_what_is_lost_changes_no_network_and_no_seed(
+    tmp_path: Path, fakes: SimpleNamespace, space_tree: dict[str, Any], sampler: Any
+) -> None:
+    """A driver is killed twice and a worker once, under trials that were drawn."""
+    space = tmp_path / "space.yaml"
+    space.write_text(dump(wide(space_tree, sampler=sampler)), encoding="utf-8")
+
+    class KilledError(Exception):
+        pass
+
+    def searched(out: str, dies_at: int | None = None, fate: Any = None) -> list[Any]:
+        def die(event: Event) -> None:
+            if event.kind == "rung" and event.number == dies_at:
+                raise KilledError
+
+        pool = fakes.FakePool(fate=fate)
+        try:
+            study = fakes.run_fake(space, tmp_path / out, 14, pool, seed=3, on_event=die)
+        except KilledError:
+            return []
+        return [(t.params, t.user_attrs["seed"]) for t in ended(study)]
+
+    assert searched("cut", dies_at=4) == searched("cut", dies_at=7) == []
+    lost = Message(12, "lost", "worker gone")
+    assert searched("cut", fate={12: lost}) == searched("whole")
 
 
 def test_recovery_queues_each_lost_trial_once_and_inherits_its_checkpoint(

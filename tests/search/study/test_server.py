@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 import search.study.bridge
 import search.study.recovery
 from archspec.spec.yaml_file import dump
-from blocks.base import SpecError
+from blocks.errors import AbsentError, SpecError
 from search.report.status import read_status
 from search.study.cluster import check_cluster
 from search.study.ledger import ended
