@@ -79,8 +79,8 @@ class Block:
     makes: tuple[str, ...] = ()
 
 
-TRIALS = {"--trials 40": "--trials 3", "--trials 80": "--trials 5"}
-FEW = {"--steps 5000": "--steps 2", "--folds 0-4 --seeds 3": "--folds 0,1 --seeds 2"}
+TRIALS = {"--trials 40": "--trials 2", "--trials 80": "--trials 3"}
+FEW = {"--steps 5000": "--steps 2", "--folds 0-4 --seeds 3": "--folds 0 --seeds 2"}
 CPU = {
     "-tr nnUNetTrainerArchSpec\n": "-tr nnUNetTrainerArchSpec -device cpu\n",
     "-o OUT": "-o OUT -device cpu",
@@ -105,7 +105,7 @@ BLOCKS = [
     Block(
         "docs/verdict.md",
         0,
-        {"--hours 24": "--hours 0.05 --space my-space.yaml"},
+        {"--hours 24": "--hours 0.02 --space my-space.yaml"},
         makes=("runs/verdict/verdict.md",),
     ),
     Block(
@@ -230,7 +230,13 @@ def test_two_workstations(desk: tuple[Path, dict[str, str]], tmp_path: Path) -> 
         }
         block = Block("docs/cluster.md", 0, smaller)
         folder = folder_for(block, desk[0])
-        environment = {**desk[1], "HOME": root, "RAY_TMPDIR": root, "PGPASSWORD": PASSWORD}
+        environment = {
+            **desk[1],
+            "HOME": root,
+            "RAY_TMPDIR": root,
+            "PGPASSWORD": PASSWORD,
+            "PYTHONPATH": str(ROOT),
+        }
         try:
             run(lines_of(block), folder, environment)
             run("archspec report run", folder, environment)
