@@ -179,8 +179,10 @@ PLACES = {
     "search/study/trial_record.py": {"user_attrs", "set_user_attr"},
     "search/study/storage.py": {"set_trial_user_attr"},
     "search/space/references.py": {"user_attrs", "set_user_attr"},
+    "search/study/generators.py": {"user_attrs", "set_user_attr"},
 }
-"""Where attributes of trials are read and written; a space knows its own one, by a constant."""
+"""Where attributes are read and written; a space knows its own one, and a sampler the study's one,
+by a constant."""
 _WORDS = set().union(*PLACES.values())
 
 
