@@ -1,10 +1,14 @@
 """What every bundled spec becomes as every target, in 2-D and 3-D: the table of docs/deploy.md.
 
+The weights are those of a short training, as deployed ones are: logits of start weights tie on
+many voxels, and rounding decides their labels.
+
 `python -m tests.archspec.saved.targets [SPEC...]` prints its rows.
 """
 
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +26,8 @@ from blocks.errors import SpecError
 LOGITS, LABELS = 1e-4, 0.999
 """By how much logits may differ relative to the largest; the share of voxels of equal label."""
 _SIZE = {2: 64, 3: 32}
+_STEPS, _LOSS, _CELL = 100, 0.5, 16
+"""Optimizer steps of the training at most; the loss that ends it; voxels per axis of one label."""
 
 
 def network(name: str, ndim: int) -> SegNet:
@@ -35,11 +41,33 @@ def network(name: str, ndim: int) -> SegNet:
     torch.manual_seed(0)
     strides = archspec.plan(name, patch_size=(128,) * ndim).window.total_stride
     patch = tuple(max(_SIZE[ndim], 2 * stride) for stride in strides)
-    return archspec.build(name, patch_size=patch).eval()
+    return archspec.build(name, patch_size=patch)
 
 
-def images(net: SegNet) -> Tensor:
-    return torch.randn(1, net.planned.in_channels, *net.planned.patch_size)
+def example(net: SegNet) -> tuple[Tensor, Tensor]:
+    """Draw an image of cells of one label each, and its labels: the first channel shows them."""
+    plan = net.planned
+    cells = torch.randint(plan.num_classes, [-(-size // _CELL) for size in plan.patch_size])
+    for axis, size in enumerate(plan.patch_size):
+        cells = cells.repeat_interleave(_CELL, axis).narrow(axis, 0, size)
+    x = 0.1 * torch.randn(1, plan.in_channels, *plan.patch_size)
+    x[0, 0] += 2 * cells / (plan.num_classes - 1) - 1
+    return x, cells[None]
+
+
+def trained(net: SegNet) -> SegNet:
+    """Train it until most labels are right, and return it for evaluation."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    net.train()
+    for _ in range(_STEPS):
+        x, labels = example(net)
+        loss = torch.nn.functional.cross_entropy(net(x), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss < _LOSS:
+            break
+    return net.eval()
 
 
 def run(file: Path, x: Tensor) -> Tensor:
@@ -100,8 +128,8 @@ def outcomes(name: str, ndim: int, folder: Path) -> list[str]:
         net = network(name, ndim)
     except SpecError as error:
         return [_refused(error), *["refused"] * (len(TARGETS) - 1)]
+    x, _ = example(trained(net))
     with torch.no_grad():
-        x = images(net)
         want = net(x)
         return [_told(target, net, x, want, folder) for target in TARGETS.values()]
 
@@ -131,7 +159,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in sys.argv[1:] or archspec.list_specs():
             for ndim in (2, 3):
+                began = time.monotonic()
                 print(row(name, ndim, outcomes(name, ndim, Path(folder))), flush=True)
+                print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 import archspec
 from archspec.saved.onnx import write_onnx
 from archspec.saved.save import info_of
-from tests.archspec.saved.targets import LOGITS, difference, images, run
+from tests.archspec.saved.targets import LOGITS, difference, example, run
 
 
 @pytest.mark.long
@@ -19,6 +19,6 @@ def test_logits_at_full_size(name: str, tmp_path: Path) -> None:
     assert net.planned.patch_size == (128, 128, 128)
     file = tmp_path / "net.onnx"
     with torch.no_grad():
-        x = images(net)
+        x, _ = example(net)
         write_onnx(net, info_of(net), file)
         assert difference(run(file, x), net(x)) <= LOGITS
