@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from types import FrameType
 
 import typer
@@ -47,11 +48,23 @@ def signals_heard() -> Iterator[None]:
 
     for number in heard:
         signal.signal(number, end)
+    _keep_tracker(heard)
     try:
         yield
     finally:
         for number in heard:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _keep_tracker(numbers: list[int]) -> None:
+    """Start Python's tracker of semaphores, if it comes to that, with these signals blocked.
+
+    It is deaf to Ctrl-C and SIGTERM, but a terminal that hangs up ends it: the next one knows
+    nothing of the semaphores that are given back, and prints a traceback for each.
+    """
+    known = vars(resource_tracker)
+    deaf = known.get("_IGNORED_SIGNALS", ())
+    known["_IGNORED_SIGNALS"] = (*deaf, *(number for number in numbers if number not in deaf))
 
 
 def _leave_gone(terminals: list[int]) -> None:

@@ -20,6 +20,7 @@ USES = {
         "_backend",
         "_study_id",
     },
+    "archspec/cli/interrupts.py": {"_IGNORED_SIGNALS"},  # of Python
     "search/study/generators.py": {"optuna.samplers._lazy_random_state.LazyRandomState"},
     # what a storage on a server has to override, so that an outage writes nothing twice
     "search/study/bridge.py": {
