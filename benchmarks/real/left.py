@@ -15,9 +15,13 @@ _FIRST_RATES = 3
 
 @dataclass(frozen=True)
 class Left:
-    """A step of the program: its trainings on record, all of them, and the hours of the rest."""
+    """A step of the program: its trainings on record, all of them, and the hours of the rest.
+
+    A training that is `trained` and not `done` lacks its test cases: it must be made again.
+    """
 
     step: str
+    trained: int
     done: int
     total: int
     hours: float
@@ -75,25 +79,27 @@ def left(records: Records) -> Iterator[Left]:
         rungs = step.get("rungs", tree["training"]["rungs"])
         scored = 2 * cases * (len(rungs) + bool(step.get("tested")))
         every = list(_trainings(records, step))
-        open_ones = [name for name, done in every if not done]
+        open_ones = [name for name, _, done in every if not done]
+        trained = sum(found for _, found, _ in every)
         hours = [
             fmean(estimate.hours(one, steps, scored=scored) for one in records.protocol.networks)
             if name is None
             else estimate.hours(name, steps, scored=scored)
             for name in open_ones
         ]
-        yield Left(step["step"], len(every) - len(open_ones), len(every), sum(hours))
+        yield Left(step["step"], trained, len(every) - len(open_ones), len(every), sum(hours))
 
 
-def _trainings(records: Records, step: dict[str, Any]) -> Iterator[tuple[str | None, bool]]:
-    """Yield a step's trainings, each with whether it is on record; None for a name to come."""
+def _trainings(records: Records, step: dict[str, Any]) -> Iterator[tuple[str | None, bool, bool]]:
+    """Yield a step's trainings, with whether each is trained and done; None is a name to come."""
     tree = records.protocol.tree
     if step["step"] == "rates":
         for network in step["networks"]:
             rows = records.rungs.matching(
                 network=network, seed=tree["rates"]["seed"], rung=tree["training"]["steps"]
             )
-            yield from ((network, k < len(rows)) for k in range(_FIRST_RATES))
+            there = (k < len(rows) for k in range(_FIRST_RATES))
+            yield from ((network, found, found) for found in there)
         return
     selection = records.decided("selection")
     names: list[str | None]
@@ -105,9 +111,10 @@ def _trainings(records: Records, step: dict[str, Any]) -> Iterator[tuple[str | N
         names = [None] * tree["selection"]["most"]
     else:
         names = selection["long" if step["step"] == "long" else "networks"]
-    table = records.test if step.get("tested") else records.rungs
     steps = step.get("steps", tree["training"]["steps"])
     for name in names:
         for seed in step["seeds"]:
             key = {"network": name, "seed": seed, "steps": steps}
-            yield name, name is not None and bool(table.matching(**key))
+            trained = name is not None and bool(records.rungs.matching(**key, rung=steps))
+            tested = not step.get("tested") or bool(records.test.matching(**key))
+            yield name, trained, trained and tested

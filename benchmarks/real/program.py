@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from blocks.base import SpecError
 KEY = ("network", "seed", "lr", "steps")
 _IDENTITY = ("lock", *KEY, "trial_hash")
 _COSTS = ("flops", "params", "memory_bytes")
+_RUN = ("host", "torch", "date")
+MOVED = ("mean", "largest")
+"""How far a repeated training's validation Dice is from the recorded: of the mean, of any case."""
 TIMES = tuple(
     f"{what}_{kind}"
     for what in ("step", "batch", "case", "calibration")
@@ -62,19 +65,19 @@ class Records:
             "loss",
             *_COSTS,
             *TIMES,
-            "host",
-            "torch",
-            "date",
+            *_RUN,
         )
         cases = (*_IDENTITY, "case", "person", *self.scores)
         self.rungs = Table(folder / "rungs.csv", rungs, protocol.digest)
         self.validation = Table(folder / "validation_cases.csv", cases, protocol.digest)
         self.test = Table(folder / "test_cases.csv", cases, protocol.digest)
+        again = (*_IDENTITY, *(f"{weights}_{what}" for weights in WEIGHTS for what in MOVED), *_RUN)
+        self.again = Table(folder / "again.csv", again, protocol.digest)
         self._folder = folder
 
     @property
     def files(self) -> list[Path]:
-        tables = [self.rungs.path, self.validation.path, self.test.path]
+        tables = [self.rungs.path, self.validation.path, self.test.path, self.again.path]
         every = [*tables, *(self._file(name) for name in DECISIONS)]
         return [path for path in every if path.is_file()]
 
@@ -116,25 +119,28 @@ class Records:
         return float(rows[0]["ema"]) if rows else None
 
 
-def jobs(records: Records) -> Iterator[Job | str]:
+def jobs(records: Records, only: Collection[str] = ()) -> Iterator[Job | str]:
     """Yield what is left of the program: trainings, and names of decisions.
 
-    Each is yielded until it is on record.
+    Each is yielded until it is on record. With `only`, trainings of other networks are left out.
     """
     for step in records.protocol.tree["program"]:
         if step["step"] == "rates":
             for network in step["networks"]:
-                yield from ladder(records, network)
+                if not only or network in only:
+                    yield from ladder(records, network)
             continue
         decision = {"margin": "margin", "selected": "selection"}.get(step["step"])
         while decision and records.decided(decision) is None:
             yield decision
         if step["step"] != "margin":
-            yield from _left(records, step)
+            yield from _left(records, step, only)
 
 
-def _left(records: Records, step: dict[str, Any]) -> Iterator[Job]:
+def _left(records: Records, step: dict[str, Any], only: Collection[str]) -> Iterator[Job]:
     for network in _networks(records, step):
+        if only and network not in only:
+            continue
         for seed in step["seeds"]:
             pilot = step.get("rate") == "pilot"
             lr = records.protocol.tree["rates"]["pilot"] if pilot else chosen_rate(records, network)

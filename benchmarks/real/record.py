@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from program import TIMES, Job, Records, jobs, set_margin, set_selection
+from program import TIMES, WEIGHTS, Job, Records, jobs, set_margin, set_selection
 from protocol import HERE, Protocol, parts_of, person_of, read_protocol
 from training import Reached, RecordedData, StoppedError, host, score, start, train
 
@@ -66,8 +66,13 @@ class Recorder:
         constant = {**identity, **_costs(planned, protocol)}
 
         def report(reached: Reached) -> None:
-            if reached.step == job.steps and not self.records.validation.matching(**job.key):
-                self.records.validation.add(self._cases(identity, reached.raw, reached.ema))
+            if reached.step == job.steps:
+                cases = self._cases(identity, reached.raw, reached.ema)
+                if recorded_cases := self.records.validation.matching(**job.key):
+                    moved = _moved(recorded_cases, cases)
+                    self.records.again.add([{**identity, **moved, **_run()}])
+                else:
+                    self.records.validation.add(cases)
             if not self.records.rungs.matching(**job.key, rung=reached.step):
                 self.records.rungs.add([self._rung(constant, reached)])
             print(f"{_time()} {job}: {reached.step:5} Dice {_mean(reached.ema):.4f}", flush=True)
@@ -140,10 +145,27 @@ def _costs(planned: Plan, protocol: Protocol) -> dict[str, Any]:
         "flops": cost.flops,
         "params": cost.params,
         "memory_bytes": memory.total,
+        **_run(),
+    }
+
+
+def _run() -> dict[str, Any]:
+    return {
         "host": host(),
         "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),
     }
+
+
+def _moved(recorded: list[dict[str, str]], again: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return how far the Dice of a repeated training's cases is from the recorded ones."""
+    found: dict[str, Any] = {}
+    old = {row["case"]: row for row in recorded}
+    for weights in WEIGHTS:
+        moved = [row[weights] - float(old[row["case"]][weights]) for row in again]
+        found[f"{weights}_mean"] = round(mean(moved), 5)
+        found[f"{weights}_largest"] = round(max(map(abs, moved)), 5)
+    return found
 
 
 def _mean(cases: CaseScores, name: str = "mean") -> float:
@@ -213,6 +235,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=default, help="checkpoints")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--commit", action="store_true", help="commit the tables as they grow")
+    parser.add_argument("--only", nargs="+", default=[], help="leave out all other networks")
     given = parser.parse_args()
     if not ENVIRONMENT.items() <= os.environ.items():
         os.environ.update(ENVIRONMENT)
@@ -236,7 +259,7 @@ def _record(given: argparse.Namespace, stopping: Callable[[], bool]) -> None:
     data = open_data(protocol)
     recorder = Recorder(records, data, given.work, stopping)
     print(f"{_time()} lock {protocol.digest}, {host()}", flush=True)
-    for job in jobs(records):
+    for job in jobs(records, given.only):
         subject = f"real: decide the {job}"
         try:
             if isinstance(job, Job):

@@ -15,7 +15,7 @@ from statistics import mean
 from answers import Compared, confirmatory, curve_at, exploratory, in_smallest, tau_of_long
 from front import draw_front
 from left import left
-from program import Records
+from program import WEIGHTS, Records
 from protocol import HERE, read_protocol
 from standings import Standing, standing
 
@@ -82,11 +82,13 @@ def report(records: Records) -> Iterator[str]:
     yield from ("", "Confirmatory questions (test, Holm over all)", *_confirmed(records))
     yield from ("", "Exploratory (test, no p)", *_explored(records, space))
     yield from ("", "Longer training", *_long(records))
+    yield from _again(records)
     yield from ("", "Not on record yet, in CPU hours of one thread like the recorder's")
     for one in left(records):
         if one.done < one.total:
-            done = f"{one.done:3} of {one.total:3} trainings"
-            yield f"  {one.step:12} {done}, {one.hours:5.1f} h left"
+            done = f"{one.trained:3} of {one.total:3} trained"
+            tested = f", {one.done:3} with their test cases" * (one.done < one.trained)
+            yield f"  {one.step:12} {done}{tested}, {one.hours:5.1f} h left"
 
 
 def _margin(records: Records) -> Iterator[str]:
@@ -179,6 +181,17 @@ def _long(records: Records) -> Iterator[str]:
     (tau, low, high), networks = found
     name = "the order holds" if tau >= 0.6 else "the front is a short-training front"
     yield f"  Kendall's tau of {networks} networks {tau:.2f} [{low:.2f}, {high:.2f}]: {name}"
+
+
+def _again(records: Records) -> Iterator[str]:
+    rows = records.again.rows
+    if rows:
+        moved = max(abs(float(row[f"{weights}_largest"])) for row in rows for weights in WEIGHTS)
+        yield ""
+        yield (
+            f"{len(rows)} trainings were made again for their test cases; the largest difference "
+            f"of a validation case's Dice from the first time is {moved:.5f}"
+        )
 
 
 def smallest(records: Records) -> list[int]:

@@ -202,3 +202,41 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(
     assert found[0] == found[1]
     assert [row[0] for row in found[0]] == ["1", "3"]
     assert next(asked, None) is None, "nobody stopped it"
+
+
+def test_a_training_made_again_for_its_test_cases_is_held_to_the_first(
+    locked: protocol.Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_calibration", lambda: lambda: None)
+    job = Job("tiny-conv-mlp", 0, 4e-3, 1, (1,), tested=True)
+    records = Records(tmp_path, locked)
+    records.decide("margin", {})
+
+    def record(work: str) -> dict[str, str]:
+        Recorder(records, _Noise(), tmp_path / work, lambda: False).record(job)  # type: ignore[arg-type]
+        return records.again.rows[-1] if records.again.rows else {}
+
+    assert not record("first")
+    rows = [len(records.rungs.rows), len(records.validation.rows)]
+    same = record("second")
+    assert [len(records.rungs.rows), len(records.validation.rows)] == rows
+    assert {same[f"{w}_{what}"] for w in ("ema", "raw") for what in ("mean", "largest")} == {"0.0"}
+    first = records.validation.rows[0]
+    first["raw"] = str(float(first["raw"]) - 0.25)
+    other = record("third")
+    assert float(other["raw_largest"]) == pytest.approx(0.25)
+    assert float(other["raw_mean"]) == pytest.approx(0.125)
+    assert other["ema_largest"] == "0.0"
+
+
+def test_other_networks_can_be_left_out(piloted: Records) -> None:
+    set_margin(piloted, num_persons=53)
+    done = []
+    for job in jobs(piloted, only=("unet-4",)):
+        if job == "selection":
+            break
+        assert isinstance(job, Job)
+        done.append((job.network, job.seed, job.tested))
+        _finish(piloted, job, 0.8 - abs(math.log(job.lr / 4e-3)) / 100)
+    assert done[3:] == [("unet-4", seed, True) for seed in (0, 1, 2)]
+    assert {network for network, *_ in done} == {"unet-4"}
