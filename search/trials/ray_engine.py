@@ -6,6 +6,7 @@ Ray tries nothing again by itself: whatever becomes of a call, the owner of the 
 
 import contextlib
 import pickle
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -232,11 +233,13 @@ def _asked(cpus: float, gpus: float) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return one line of what Ray says, or of what it was caused by."""
+    """Return one line of what Ray says: the last exception in it, or what it was caused by."""
     cause = getattr(error, "cause", None)
-    if isinstance(cause, Exception):
+    if isinstance(cause, Exception) and "\n" not in str(cause):
         return f"{type(cause).__name__}: {reason(cause)}"
-    return reason(error)
+    # a machine that lacks a module says so at the end of a traceback within the text
+    raised = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception): .+$", str(error), re.MULTILINE)
+    return raised[-1] if raised else reason(error)
 
 
 def first_gpu() -> str | None:

@@ -258,6 +258,25 @@ def test_places_that_die_at_once_are_not_asked_for_without_end(
     assert ray.made == 5
 
 
+def test_a_machine_that_lacks_a_module_names_it(
+    shared: WorkerSettings, connect: Callable[..., FakeRay]
+) -> None:
+    """The text is Ray's own, of a cluster whose Python lacks us."""
+    said = (
+        "The actor died because of an error raised in its creation task, ray::Seat.__init__()\n"
+        "RuntimeError: The actor with name Seat failed to import on the worker. This may be "
+        "because needed library dependencies are not installed in the worker environment:\n\n"
+        'Traceback (most recent call last):\n  File "function_manager.py", line 1\n'
+        "ModuleNotFoundError: No module named 'search'\n"
+    )
+    error = FakeError(said)
+    error.actor_init_failed = True  # type: ignore[attr-defined]
+    connect(hello=lambda found: error)
+    with pytest.raises(SpecError) as refused:
+        RayEngine(shared, ["cpu"], CLUSTER).__enter__()
+    assert "no place starts: ModuleNotFoundError: No module named 'search'" in str(refused.value)
+
+
 def test_a_folder_that_is_not_shared_is_told(
     shared: WorkerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
