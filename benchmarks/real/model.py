@@ -5,10 +5,11 @@
     python benchmarks/real/model.py pack MODEL -o unet-8.zip
 
 `data` copies the raw dataset without the persons of the protocol's test part, so that neither
-nnU-Net's plans nor its training see one of them. `spec` takes a network and its learning rate of
-the record, and as many steps as fit into the hours of CPU at its recorded time of a step. `pack`
-writes one fold of a trained model folder as nnUNetv2_install_pretrained_model_from_zip takes it,
-without what only going on needs. models/hippocampus/README.md has the commands between them.
+nnU-Net's plans nor its training see one of them, and their cases to WORK/test, to score. `spec`
+takes a network and its learning rate of the record, and as many steps as fit into the hours of CPU
+at its recorded time of a step. `pack` writes one fold of a trained model folder as
+nnUNetv2_install_pretrained_model_from_zip takes it, without what only going on needs.
+models/hippocampus/README.md has the commands between them.
 """
 
 import argparse
@@ -38,6 +39,8 @@ _SAME_DATE = (1980, 1, 1, 0, 0, 0)
 def copy_data(raw: Path, work: Path) -> int:
     """Copy the dataset without the test part to `work`/raw; return the number of cases.
 
+    Images and labels of the test part go to `work`/test, where nnU-Net does not find them.
+
     Raises:
         SpecError: a case's person is not in the protocol.
         FileExistsError: the copy is there.
@@ -51,11 +54,13 @@ def copy_data(raw: Path, work: Path) -> int:
     parts = parts_of(protocol.tree["split"], cases, protocol.tree["split"]["fold"])
     kept = sorted(parts.train + parts.validation)
     for folder, suffix in (("imagesTr", f"_0000{ending}"), ("labelsTr", ending)):
-        (target / folder).mkdir(parents=True)
-        for case in kept:
-            shutil.copy(source / folder / f"{case}{suffix}", target / folder)
+        for place, part in ((target, kept), (work / "test", parts.test)):
+            (place / folder).mkdir(parents=True)
+            for case in part:
+                shutil.copy(source / folder / f"{case}{suffix}", place / folder)
     content["numTraining"] = len(kept)
-    (target / "dataset.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    for place in (target, work / "test"):
+        (place / "dataset.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     return len(kept)
 
 

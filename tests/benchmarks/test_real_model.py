@@ -33,6 +33,9 @@ def test_no_person_of_the_test_part_is_copied(tmp_path: Path) -> None:
     assert {person_of(case) for case in labels} == set(persons[1:])
     assert not parts_of(split, labels, split["fold"]).test
     assert len(list((copied / "imagesTr").iterdir())) == 6
+    for folder in ("imagesTr", "labelsTr"):
+        test = (tmp_path / "work" / "test" / folder).iterdir()
+        assert {file.read_text(encoding="utf-8") for file in test} == set(cases[:2])
     assert json.loads((copied / "dataset.json").read_text(encoding="utf-8"))["numTraining"] == 6
 
 
