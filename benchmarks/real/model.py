@@ -74,7 +74,7 @@ def spec_of(network: str, hours: float, results: Path) -> dict[str, Any]:
     found = standing(Records(results, protocol), network)
     if found is None:
         raise SpecError("is not on record yet", where=network)
-    steps = hours * 3600 / (found.step * (1 + _VALIDATION))
+    steps = hours * 3600 / (found.seconds * (1 + _VALIDATION))
     tree: dict[str, Any] = protocol.plan(network, found.rate).spec.tree()
     tree["training"] |= {"epochs": max(1, round(steps / _ITERATIONS)), "iterations": _ITERATIONS}
     return tree

@@ -5,8 +5,8 @@
 The forest learns the curves of the protocol's 40 networks, which it gives back as they are, and
 stands in for all networks of its hosts, mixers and decoders. The first budget is that of the table
 the sampler was tuned on, in trainings of an average network; the second, 15 % of what was really
-trained, is so small that TPE hardly gets past its random draws. As long as some of the 40 lack their
-training, this only says how well early rungs rank those that have one.
+trained, is so small that TPE hardly gets past its random draws. As long as some of the 40 lack
+their training, this only says how well early rungs rank those that have one.
 """
 
 import argparse

@@ -73,6 +73,7 @@ def report(records: Records) -> Iterator[str]:
         f"{persons} persons in training and validation (fold {split['fold']}), "
         f"{len(split['test'])} in the test part."
     )
+    yield "Latency of a case and time of a training step are in calibration convolutions."
     yield "Dice is the mean over cases of the mean over both classes, averaged weights."
     yield "The published 0.89 to 0.90 is of five folds by case after 250,000 steps."
     yield from _margin(records)
@@ -116,7 +117,7 @@ def _rates(records: Records) -> Iterator[str]:
 def _table(rows: Sequence[Standing], curve: Sequence[Standing]) -> Iterator[str]:
     """Yield a table in order of FLOPs; `*` marks the front of validation Dice over FLOPs."""
     yield (
-        f"  {'':25}{'GFLOPs':>7}{'params':>10}{'MiB':>6}{'latency':>8}{'s/step':>7}{'lr':>7}"
+        f"  {'':25}{'GFLOPs':>7}{'params':>10}{'MiB':>6}{'latency':>8}{'step':>7}{'lr':>7}"
         f"{'seeds':>6}{'valid.':>8}{'raw':>8}" + f"{'- curve':>9}" * bool(curve) + "    test"
     )
     best = 0.0

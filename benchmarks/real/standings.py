@@ -19,7 +19,8 @@ _DRAWS = 4000
 class Standing:
     """A network after the usual number of steps at its own rate.
 
-    `latency` is in calibration convolutions; `step` in CPU seconds, batch included. Scores of
+    `latency` and `step`, of training with its batch, are in calibration convolutions, which takes
+    out most of how fast the machine was just then; `seconds` is CPU seconds of a step. Scores of
     validation are means over cases, by seed; `test` is (seeds, persons), empty while it is closed.
     """
 
@@ -30,6 +31,7 @@ class Standing:
     memory: int
     latency: float
     step: float
+    seconds: float
     validation: dict[int, float]
     raw: dict[int, float]
     test: NDArray[np.float64]
@@ -67,7 +69,8 @@ def standing(records: Records, network: str, *, persons: Sequence[int] = ()) -> 
         params=int(some["params"]),
         memory=int(some["memory_bytes"]),
         latency=_median(float(row["case_cpu"]) / float(row["calibration_cpu"]) for row in rows),
-        step=_median(float(row["step_cpu"]) + float(row["batch_cpu"]) for row in rows),
+        step=_median(_step(row) / float(row["calibration_cpu"]) for row in rows),
+        seconds=_median(map(_step, rows)),
         validation={seed: float(row["ema"]) for seed, row in last.items()},
         raw={seed: float(row["raw"]) for seed, row in last.items()},
         test=_test(records, network, rate, persons),
@@ -101,6 +104,10 @@ def _test(
             kept = sorted(set(by_person) & set(persons)) if persons else sorted(by_person)
             found.append([mean(by_person[person]) for person in kept])
     return np.array(found)
+
+
+def _step(row: Row) -> float:
+    return float(row["step_cpu"]) + float(row["batch_cpu"])
 
 
 def _median(values: Iterable[float]) -> float:

@@ -133,7 +133,7 @@ def test_the_order_after_long_training_is_compared(finished: Records) -> None:
 
 def _standing(latency: float, score: float, seeds: int = 3) -> Standing:
     test = np.full((seeds, 4), score)
-    return Standing("n", 1e-3, 1.0, 1, 1, latency, 1.0, {0: score}, {0: score}, test)
+    return Standing("n", 1e-3, 1.0, 1, 1, latency, 1.0, 1.0, {0: score}, {0: score}, test)
 
 
 @pytest.mark.parametrize(
