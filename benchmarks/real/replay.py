@@ -5,8 +5,10 @@
 The forest learns the curves of the protocol's 40 networks, which it gives back as they are, and
 stands in for all networks of its hosts, mixers and decoders. The first budget is that of the table
 the sampler was tuned on, in trainings of an average network; the second, 15 % of what was really
-trained, is so small that TPE hardly gets past its random draws. As long as some of the 40 lack
-their training, this only says how well early rungs rank those that have one.
+trained, is so small that TPE hardly gets past its random draws; it is replayed on the forest and on
+the 40 recorded curves alone, where a network is one name among 40 and nothing tells of another's
+Dice but FLOPs. As long as some of the 40 lack their training, this only says how well early rungs
+rank those that have one.
 """
 
 import argparse
@@ -14,7 +16,7 @@ import datetime
 import itertools
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +159,16 @@ def noise_of(records: Records, names: list[str]) -> Noise:
     return Noise(stacked.T @ stacked / freedom, len(moved))
 
 
+def listed(table: Table, names: list[str]) -> tuple[Surrogate, Table]:
+    """Return the named networks alone, as a space of one hole, and their table."""
+    keys = {name_of({"network": name}): name for name in names}
+    return Surrogate([Hole("network", "choice", tuple(names))]), replace(
+        table,
+        flops={key: table.flops[name] for key, name in keys.items()},
+        dice={key: table.dice[name] for key, name in keys.items()},
+    )
+
+
 def main() -> None:
     """Say what is on record; with all of it, replay."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -202,16 +214,22 @@ def main() -> None:
         "noise": {"networks": noise.networks, "deviations": noise.deviations},
         "budgets": [],
     }
-    for budget in (tuned["budget"], SHARE * len(names)):
-        file = given.rows.with_suffix(f".{budget:g}.jsonl")
-        rows = replays(file, given.seeds, budget, noise, (space, table))
+    small = SHARE * len(names)
+    for label, recorded, budget in (
+        ("forest", (space, table), tuned["budget"]),
+        ("forest", (space, table), small),
+        ("recorded", listed(table, [name_of(params) for params in own]), small),
+    ):
+        file = given.rows.with_suffix(f".{label}.{budget:g}.jsonl")
+        rows = replays(file, given.seeds, budget, noise, recorded)
         found = {
+            "table": label,
             "budget": budget,
-            "ceilings": ceilings(table, budget),
+            "ceilings": ceilings(recorded[1], budget),
             "methods": compared(rows),
         }
         content["budgets"].append(found)
-        print(f"budget {budget:g} average trainings, noise {noise.deviations}")
+        print(f"{label}, budget {budget:g} average trainings, noise {noise.deviations}")
         print(page(found))
     given.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

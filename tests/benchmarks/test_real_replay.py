@@ -51,3 +51,14 @@ def test_without_all_trainings_it_stays_open(
     replay.main()
     told = capsys.readouterr().out
     assert "0 of 40 networks" in told and "stays open" in told
+
+
+def test_the_recorded_networks_are_a_table_of_their_own() -> None:
+    dice = {name: (0.1, 0.2 + index / 10) for index, name in enumerate("abcd")}
+    flops = {name: 10**6 * (index + 1) for index, name in enumerate("abcd")}
+    table = replay.Table((1, 2), flops, dice, replay.CostModel(0.0, (1.0, 0.0), (0.0, 0.0)))
+    space, own = replay.listed(table, ["b", "d"])
+    (hole,) = space.open_holes
+    assert hole.options == ("b", "d")
+    assert set(own.flops) == {replay.name_of({"network": name}) for name in "bd"}
+    assert [*own.dice.values()] == [dice["b"], dice["d"]]
