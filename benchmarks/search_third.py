@@ -55,6 +55,7 @@ BASE, OURS = "TPE", "cost_aware"
 CAPS = (0.25, 0.5, 1.0)
 """Quantiles of the table's FLOPs under which the Dice regret is taken."""
 STUDY = Path(search.study.cost_aware.__file__).parent
+HARDWARE = f"{platform.machine()}, CPU, one process; nothing is trained"
 FROZEN = ("candidates.py", "cost_aware.py", "curve_model.py")
 """What was tuned on this table alone, before any other was replayed."""
 
@@ -97,6 +98,14 @@ METHODS = {
     "TPE + oracle stopper": Method(tpe, OracleStopper, slow=True),
     "cost_aware + PA-SH": Method(ours, pash, slow=True),
 }
+
+
+def versions() -> dict[str, str]:
+    """Return what ran."""
+    return {
+        "python": platform.python_version(),
+        **{m.__name__: m.__version__ for m in (optuna, np, scipy, sklearn)},
+    }
 
 
 def digest() -> str:
@@ -279,11 +288,8 @@ def main() -> None:
     rows = replays(given.rows, given.seeds, budget, noise, recorded)
     content = {
         "date": datetime.date.today().isoformat(),
-        "hardware": f"{platform.machine()}, CPU, one process; nothing is trained",
-        "versions": {
-            "python": platform.python_version(),
-            **{m.__name__: m.__version__ for m in (optuna, np, scipy, sklearn)},
-        },
+        "hardware": HARDWARE,
+        "versions": versions(),
         "sampler": digest(),
         "options": CostAwareSpec().model_dump(mode="json"),
         "table": search_curves.CURVES.name,

@@ -32,8 +32,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from search_curves import Params, name_of
 from search_replay import CostModel, Table
+from search_third import (
+    HARDWARE,
+    SHARE,
+    Noise,
+    ceilings,
+    compared,
+    digest,
+    page,
+    replays,
+    versions,
+)
 from search_third import OUT as TUNED
-from search_third import SHARE, Noise, ceilings, compared, digest, page, replays
 
 from archspec.costs.flops import cost_plan
 from blocks.base import SpecError
@@ -207,6 +217,8 @@ def main() -> None:
     noise = noise_of(records, names)
     content = {
         "date": datetime.date.today().isoformat(),
+        "hardware": HARDWARE,
+        "versions": versions(),
         "protocol": protocol.digest,
         "sampler": digest(),
         "networks": len(table.flops),
