@@ -6,14 +6,14 @@ Ray tries nothing again by itself: whatever becomes of a call, the owner of the 
 
 import contextlib
 import pickle
-import re
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from blocks.errors import AbsentError, SpecError, reason
+from blocks.errors import AbsentError, SpecError
+from search.trials.faults import told_by_ray
 from search.trials.handshake import Hello, differences, hello
 from search.trials.host import Cluster, TrainingHost
 from search.trials.ray_connection import GUARD, connected, is_loopback
@@ -108,7 +108,7 @@ class RayEngine:
             try:
                 found = self._answer(place)
             except self._ray.exceptions.RayError as error:
-                told = f"{found_at.name} is lost: {_reason(error)}"
+                told = f"{found_at.name} is lost: {told_by_ray(error)}"
                 self._replace(place)
                 yield _signed(Message(number, "lost", reason=told, place_lost=True), found_at)
                 continue
@@ -141,7 +141,7 @@ class RayEngine:
             found = self._ray.get(place.call)
         except self._ray.exceptions.RayTaskError as error:
             where = "a place" if place.hello is None else place.hello.name
-            raise SpecError(f"{where} cannot train: {_reason(error)}") from error
+            raise SpecError(f"{where} cannot train: {told_by_ray(error)}") from error
         if isinstance(found, SpecError):
             raise found
         return found
@@ -171,7 +171,7 @@ class RayEngine:
             found = self._answer(place)
         except self._ray.exceptions.RayError as error:
             if place.tries >= _TRIES or getattr(error, "actor_init_failed", False):
-                raise SpecError(f"no place starts: {_reason(error)}") from error
+                raise SpecError(f"no place starts: {told_by_ray(error)}") from error
             self._replace(place, tries=place.tries + 1)
             return
         assert isinstance(found, Hello)
@@ -230,16 +230,6 @@ def _is_idle(place: _Place) -> bool:
 
 def _asked(cpus: float, gpus: float) -> str:
     return f"{cpus:g} CPUs and {gpus:g} GPUs"
-
-
-def _reason(error: BaseException) -> str:
-    """Return one line of what Ray says: the last exception in it, or what it was caused by."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, Exception) and "\n" not in str(cause):
-        return f"{type(cause).__name__}: {reason(cause)}"
-    # a machine that lacks a module says so at the end of a traceback within the text
-    raised = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception): .+$", str(error), re.MULTILINE)
-    return raised[-1] if raised else reason(error)
 
 
 def first_gpu() -> str | None:
