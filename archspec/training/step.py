@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from archspec.spec.training import TrainingSpec
+from archspec.training.average import averaged
 from archspec.training.recipe import build_optimizer, clip_gradients, set_rate
 
 Batch = tuple[Tensor, Tensor | list[Tensor]]
@@ -25,7 +26,11 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 
 
 class Stepper:
-    """A network and its recipe's optimizer; float16 has its gradients scaled."""
+    """A network and its recipe's optimizer; float16 has its gradients scaled.
+
+    With `average` the mean of the weights over the last steps is kept: `scored` is the network with
+    them, and else the one that trains.
+    """
 
     def __init__(
         self,
@@ -34,6 +39,7 @@ class Stepper:
         *,
         device: torch.device,
         dtype: torch.dtype | None,
+        average: bool = False,
     ) -> None:
         self._net = net
         self._recipe = recipe
@@ -41,6 +47,8 @@ class Stepper:
         self._dtype = dtype
         self._optimizer = build_optimizer(net, recipe)
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self._averaged = averaged(net) if average else None
+        self.scored: nn.Module = net if self._averaged is None else self._averaged.module
 
     def step(self, loss_of: nn.Module, batch: Batch, number: int, total: int) -> Tensor:
         """Take step `number` of `total` and return its loss, on the device: none waits for it."""
@@ -54,17 +62,31 @@ class Stepper:
         clip_gradients(self._net, self._recipe)
         self._scaler.step(self._optimizer)  # left out where a scaled gradient overflowed
         self._scaler.update()
+        if self._averaged is not None:
+            self._averaged.update_parameters(self._net)
         return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        return {
+        state = {
             "net": self._net.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
         }
+        if self._averaged is not None:
+            state["averaged"] = self._averaged.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state; the scale of another precision, or none, is left out."""
+        """Go on from a state; the scale of another precision, or none, is left out.
+
+        Raises:
+            KeyError: a part is missing, say the mean of the weights; nothing was loaded.
+        """
+        missing = [name for name in self.state_dict() if name not in state and name != "scaler"]
+        if missing:
+            raise KeyError(missing[0])
+        if self._averaged is not None:
+            self._averaged.load_state_dict(state["averaged"])
         self._net.load_state_dict(state["net"])
         self._optimizer.load_state_dict(state["optimizer"])
         if self._scaler.is_enabled() and state.get("scaler"):

@@ -25,7 +25,7 @@ _LEVEL = 0.95
 _SAME = ("dataset", "configuration", "fold", "cases", "convention", "earlier_stopper")
 _SAME_SETTINGS = (
     *("steps", "batch_size", "patch_size", "stages_from_dataset"),
-    *("rungs", "eta", "stopper", "limits", "match", "objectives"),
+    *("rungs", "eta", "weights", "stopper", "limits", "match", "objectives"),
 )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -106,14 +106,16 @@ def retrain(
     rung_steps: tuple[int, ...],
     devices: Sequence[str],
     checkpoint_every: int | None = None,
+    average: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_moves: OnMoves | None = None,
     make_engine: MakeEngine | None = None,
 ) -> Outcome:
     """Train what has no line in the table yet, and return all that was asked for.
 
-    Checkpoints lie in a folder beside the table. A training that failed has no line: the next call
-    tries it again. By default worker processes of this machine train.
+    With `average` the mean of the last weights is scored, see `TrialTask`; a table has one of the
+    two only. Checkpoints lie in a folder beside the table. A training that failed has no line: the
+    next call tries it again. By default worker processes of this machine train.
 
     Raises:
         SpecError: another process writes this table, or nothing can be written.
@@ -124,7 +126,8 @@ def retrain(
     check_writable(table)
     try:
         with FileLock(sign_of_life(table), timeout=0):
-            runner = _Runner(jobs, table, settings, rung_steps, checkpoint_every, on_progress)
+            how = _How(rung_steps, checkpoint_every, average)
+            runner = _Runner(jobs, table, settings, how, on_progress)
             return runner.run(devices, moving(make_engine or WorkerPool, on_moves, _dice_of))
     except Timeout:
         raise SpecError(
@@ -171,6 +174,14 @@ def read_numbered(table: Path) -> list[tuple[int, Trained]]:
     return found
 
 
+class _How(NamedTuple):
+    """What all trainings of a table have in common, see `TrialTask`."""
+
+    rung_steps: tuple[int, ...]
+    checkpoint_every: int | None
+    average: bool
+
+
 class _Runner:
     """The loop that keeps workers busy and writes down what they say."""
 
@@ -179,21 +190,19 @@ class _Runner:
         jobs: Sequence[Retraining],
         table: Path,
         settings: WorkerSettings,
-        rung_steps: tuple[int, ...],
-        checkpoint_every: int | None,
+        how: _How,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.table = table
         self.settings = settings
-        self.rung_steps = rung_steps
-        self.checkpoint_every = checkpoint_every
+        self.how = how
         self.on_progress = on_progress
         self.jobs = {job.key: job for job in jobs}  # equal networks are trained once
         self.specs = {key: load(job.tree) for key, job in self.jobs.items()}
         self.trained = {
             key: replace(one, trial_hash=key[0])
             for one in read_trained(table)
-            if one.steps == rung_steps[-1] and (key := self._key(one.trial_hash, one.seed))
+            if one.steps == how.rung_steps[-1] and (key := self._key(one.trial_hash, one.seed))
         }
         self.failed: dict[str, str] = {}
         self.lost: set[int] = set()
@@ -244,9 +253,10 @@ class _Runner:
             job.tree,
             folder,
             job.seed,
-            self.rung_steps,
+            self.how.rung_steps,
             by_case=True,
-            checkpoint_every=self.checkpoint_every,
+            checkpoint_every=self.how.checkpoint_every,
+            average=self.how.average,
             name=_name_of(job),
         )
 
@@ -257,7 +267,7 @@ class _Runner:
 
     def _folder(self, job: Retraining) -> Path:
         """Return where the job's checkpoints are, be it under the hash of an earlier release."""
-        root, steps = self.table.with_suffix(""), self.rung_steps[-1]
+        root, steps = self.table.with_suffix(""), self.how.rung_steps[-1]
         for path in sorted(root.glob(f"*-{job.seed}-{steps}")):
             stored = path.name.removesuffix(f"-{job.seed}-{steps}").replace("-", ":")
             stored = stored.rpartition(".")[2]  # see `_moved`

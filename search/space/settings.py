@@ -25,6 +25,7 @@ from search.space.samplers import SAMPLERS, AnySampler, TpeSpec
 _MAX_MACS = 1e18
 
 StopperName = Literal["pash", "none"]
+WeightsName = Literal["averaged", "last"]
 
 
 def _check_memory(value: object) -> object:
@@ -167,22 +168,24 @@ class SearchSettings(ComponentSpec):
     `steps` are optimizer steps of `batch_size` patches. `patch_size`, in voxels, replaces the
     dataset's; `exact` takes that as it is, and a network that would pad it is invalid.
     `stages_from_dataset` fits the stages of every network to the dataset's spacing, as on export,
-    before anything else is asked of it. The validation cases are scored at every
-    one of `rungs` rungs, each with `eta` times the steps of the one before, the last at the end
-    (eta 1 spaces them evenly); `validate_every` steps scores them in between too, and rungs are
-    judged by the mean of up to three scores. A trial writes what it can go on from at every rung,
-    and in between every `checkpoint_every` steps, by default about every two minutes; that changes
-    no result. Each anchor gives values to some holes; the others
-    take their first or lowest one. An anchor `{spec: unet}` is that spec, with the recipe of the
-    space, and narrower where it exceeds a limit; `{plans: nnUNetPlans}` is so the network that
-    nnU-Net planned for the dataset, and `{plans: nnUNetPlans, width: 8}` that of 8 features in the
-    first stage, the others narrower alike. `holes` opens nodes by their paths. `match` scales
-    the widths of every network that is drawn until it costs what all cost. `test_share` of the
-    cases neither train nor validate: `archspec confirm` scores them. `sampler` proposes what is
-    tried after the anchors: a name, or a mapping with options, `{kind: tpe, multivariate: true}`.
-    `objectives` are a Dice (`dice`, the mean over classes; `{dice: {class: NAME}}`; `worst_class`)
-    and one or two costs: `flops`, `params`, `memory` of a training step by estimate, `latency` of
-    a forward pass, measured where the trial trains.
+    before anything else is asked of it. The validation cases are scored at every one of `rungs`
+    rungs, each with `eta` times the steps of the one before, the last at the end (eta 1 spaces them
+    evenly); `validate_every` steps scores them in between too, and rungs are judged by the mean of
+    up to three scores. Scored is the network with `averaged` weights, their mean over about the
+    last 100 steps: while the learning rate is high that says earlier how well a training ends;
+    `last` are the weights as they stand. A trial writes what it can go on from at every rung, and
+    in between every `checkpoint_every` steps, by default about every two minutes; that changes no
+    result. Each anchor gives values to some holes; the others take their first or lowest one. An
+    anchor `{spec: unet}` is that spec, with the recipe of the space, and narrower where it exceeds
+    a limit; `{plans: nnUNetPlans}` is so the network that nnU-Net planned for the dataset, and
+    `{plans: nnUNetPlans, width: 8}` that of 8 features in the first stage, the others narrower
+    alike. `holes` opens nodes by their paths. `match` scales the widths of every network that is
+    drawn until it costs what all cost. `test_share` of the cases neither train nor validate:
+    `archspec confirm` scores them. `sampler` proposes what is tried after the anchors: a name, or a
+    mapping with options, `{kind: tpe, multivariate: true}`. `objectives` are a Dice (`dice`, the
+    mean over classes; `{dice: {class: NAME}}`; `worst_class`) and one or two costs: `flops`,
+    `params`, `memory` of a training step by estimate, `latency` of a forward pass, measured where
+    the trial trains.
     """
 
     steps: Count = 1000
@@ -191,6 +194,7 @@ class SearchSettings(ComponentSpec):
     eta: Count = 3
     validate_every: Count | None = None
     checkpoint_every: Count | None = None
+    weights: WeightsName = "averaged"
     stopper: StopperName = "pash"
     limits: LimitSettings = LimitSettings()
     anchors: Annotated[tuple[dict[str, Any], ...], Field(max_length=200)] = ()
@@ -216,6 +220,11 @@ class SearchSettings(ComponentSpec):
         """
         found, usual = self.model_dump(mode="json"), SearchSettings().model_dump(mode="json")
         return {k: v for k, v in found.items() if k not in _LATER or v != usual[k]}
+
+    @property
+    def averages(self) -> bool:
+        """Say whether it is the mean of the last weights that is scored."""
+        return self.weights == "averaged"
 
     @property
     def given_patch(self) -> Grid | None:

@@ -52,7 +52,7 @@ def flops_of_constraints(constraints: Mapping[str, float], max_gflops: float | N
 
 def complete_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's recorded settings, with what was done before there was a setting for it."""
-    before = SearchSettings(eta=1, stopper="none").model_dump(mode="json")
+    before = SearchSettings(eta=1, stopper="none", weights="last").model_dump(mode="json")
     match = settings.get("match")
     if match is not None:
         settings = {**settings, "match": {"macs_per_voxel": None, **match}}

@@ -238,6 +238,7 @@ class SearchLoop:
             settings.validate_every,
             checkpoint_every=settings.checkpoint_every,
             measure_latency="latency" in self.objectives.costs and record.latency is None,
+            average=settings.averages,
         )
 
     def _memory(self, cost: Cost) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -47,7 +47,8 @@ class TrialTask:
 
     `by_case` asks for the scores of every validation and test case at the end. `checkpoint_every`
     are the steps between two checkpoints; None: `CHECKPOINT_SECONDS` of training.
-    `measure_latency` asks for that before it trains. `name` is what is shown of it while it does.
+    `measure_latency` asks for that before it trains. `average` scores the mean of the weights over
+    the last steps in their place. `name` is what is shown of it while it trains.
     """
 
     number: int
@@ -59,6 +60,7 @@ class TrialTask:
     by_case: bool = False
     checkpoint_every: int | None = None
     measure_latency: bool = False
+    average: bool = False
     name: str = ""
 
 
@@ -154,7 +156,9 @@ def train(
     recipe = planned.spec.training
     net = build_plan(planned).to(device)
     deep_supervision = planned.spec.deep_supervision.heads > 1
-    stepper = Stepper(net, recipe, device=device, dtype=autocast_dtype(device))
+    dtype = autocast_dtype(device)
+    stepper = Stepper(net, recipe, device=device, dtype=dtype, average=task.average)
+    scored = cast(SegNet, stepper.scored)
     loss_of = data.loss(planned.strides, deep_supervision=deep_supervision, kind=recipe.loss)
     restored = _restored(task.folder, stepper)
     if restored is None:
@@ -183,7 +187,7 @@ def train(
                     break
                 if task.validate_every and (step + 1) % task.validate_every == 0:
                     clock.losses.read()
-                    segment.validations.append(_scores(net, data, device)["mean"])
+                    segment.validations.append(_scores(scored, data, device)["mean"])
                     _set_training(net, deep_supervision)
                 if clock.is_due(step + 1, task.checkpoint_every):
                     clock.note(step + 1)
@@ -191,7 +195,7 @@ def train(
                     _save(task.folder, stepper, last, segment)
                     clock.checkpoint()
             clock.note(end)
-            scores = _scores(net, data, device)
+            scores = _scores(scored, data, device)
             last = _rung(segment, scores, last)
             _save(task.folder, stepper, last)
             listener.on_rung(last)
@@ -256,8 +260,10 @@ def score_trained(
     Raises:
         CheckpointError: there is no checkpoint of the last step, or no picture can be written.
     """
-    net = build_plan(planned).to(device)
-    stepper = Stepper(net, planned.spec.training, device=device, dtype=None)
+    trained = build_plan(planned).to(device)
+    recipe = planned.spec.training
+    stepper = Stepper(trained, recipe, device=device, dtype=None, average=task.average)
+    net = cast(SegNet, stepper.scored)
     last, _ = _restored(task.folder, stepper) or (None, None)
     if last is None or last.step != task.rung_steps[-1]:
         raise CheckpointError(f"{task.folder / CHECKPOINT}: is not of step {task.rung_steps[-1]}")
@@ -318,10 +324,10 @@ def _restored(folder: Path, stepper: Stepper) -> tuple[Rung | None, Segment] | N
     state = read_checkpoint(file)
     try:
         found = _progress(state or {})
+        stepper.load_state_dict(state or {})
     except (KeyError, TypeError):
         file.replace(folder / f"{CHECKPOINT}.unreadable")
         return None
-    stepper.load_state_dict(state or {})
     return found
 
 

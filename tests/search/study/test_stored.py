@@ -73,6 +73,7 @@ def test_its_search_goes_on_as_it_began(run: Path, fakes: SimpleNamespace) -> No
     assert heirs[0].params == study.trials[5].params
     assert heirs[0].user_attrs["seed"] == study.trials[5].user_attrs["seed"]
     assert {task.rung_steps for task in pool.tasks} == {(10, 20, 30)}
+    assert not any(task.average for task in pool.tasks), "weights were scored as they stood"
     assert len(pool.tasks) == 3, "five of eight had ended"
     params = [tuple(sorted(t.params.items())) for t in study.trials if "started" in t.user_attrs]
     assert len(set(params)) == len(params) - 1, "the lost trial alone was begun twice"
@@ -94,7 +95,7 @@ def test_its_front_can_be_confirmed(
     assert found.points[-1].trial == 4
     assert found.points[-1].searched == 0.548
     assert found.compared_on == "validation", "it had no test part"
-    assert {task.rung_steps for task in pool.tasks} == {(10, 20, 30)}
+    assert {(task.rung_steps, task.average) for task in pool.tasks} == {((10, 20, 30), False)}
     assert not found.failed
 
 

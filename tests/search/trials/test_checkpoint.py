@@ -21,7 +21,15 @@ from archspec.network.plan import plan
 from archspec.spec.load import load
 from search.trials.batches import Loading
 from search.trials.checkpoint import is_whole, read_checkpoint
-from search.trials.train import CHECKPOINT, METRICS, Listener, Rung, TrialTask, train
+from search.trials.train import (
+    CHECKPOINT,
+    METRICS,
+    Listener,
+    Rung,
+    TrialTask,
+    score_trained,
+    train,
+)
 
 FakeData = runpy.run_path(str(Path(__file__).parents[1] / "fake_training.py"))["FakeData"]
 STEPS = 8
@@ -81,7 +89,8 @@ def ended(task: TrialTask) -> dict[str, Any]:
     """Return all that was trained: weights, optimizer."""
     state = read_checkpoint(task.folder / CHECKPOINT)
     assert state is not None
-    return {name: state[name] for name in ("net", "optimizer", "step")}
+    names = ("net", "optimizer", "averaged", "step")
+    return {name: state[name] for name in names if name in state}
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -105,13 +114,15 @@ def cut_and_go_on(task: TrialTask, cut: int, loading: Loading = Loading()) -> li
     return run(task, DrawingData(), loading)
 
 
-@pytest.mark.parametrize("every", [1, 3, None])
+@pytest.mark.parametrize(("every", "average"), [(1, False), (3, False), (None, False), (3, True)])
 def test_a_training_cut_off_in_any_step_ends_as_if_it_never_was(
-    dropping: TrialTask, every: int | None
+    dropping: TrialTask, every: int | None, average: bool
 ) -> None:
+    dropping = replace(dropping, average=average)
     whole = run(dropping, DrawingData())
     expected = ended(dropping)
     assert [rung.step for rung in whole] == [2, 4, 8]
+    assert ("averaged" in expected) == average
     for cut in range(STEPS):
         task = replace(dropping, folder=dropping.folder / str(cut), checkpoint_every=every)
         told = cut_and_go_on(task, cut)
@@ -120,6 +131,52 @@ def test_a_training_cut_off_in_any_step_ends_as_if_it_never_was(
         assert equal(ended(task), expected)
         lines = (task.folder / METRICS).read_text(encoding="utf-8").splitlines()
         assert len(lines) == 3
+
+
+def test_averaged_weights_are_scored_and_train_nothing(dropping: TrialTask) -> None:
+    """On the way, at rungs, and case by case at the end; never as if they were for training."""
+    found: list[float] = []
+
+    class Weighed(DrawingData):
+        validation_cases, test_cases = ["seen"], ["whole"]
+
+        def score(self, net: nn.Module, device: torch.device) -> dict[str, float]:
+            assert not net.decoder.deep_supervision  # type: ignore[union-attr]
+            found.append(weight_of(net))
+            return {"mean": 0.5}
+
+        def score_cases(self, net: nn.Module, device: torch.device, cases: list[str]) -> Any:
+            assert not net.training
+            return {"whole": {"mean": weight_of(net)}}
+
+    planned, cpu = plan(load(dropping.tree)), torch.device("cpu")
+    task = replace(dropping, average=True, folder=dropping.folder / "mean")
+    run(task, Weighed())
+    state, mean = ended(task), found.copy()
+    found.clear()
+    plain = replace(dropping, folder=dropping.folder / "last")
+    run(plain, Weighed())
+    assert equal(state["net"], ended(plain)["net"])
+    assert len(mean) == len(found) == 5 and not set(mean) & set(found)
+    assert found[-1] == weight_of(state["net"])
+    for one, last in ((task, mean[-1]), (plain, found[-1])):
+        _, test = score_trained(one, planned, Weighed(), cpu)
+        assert test["whole"]["mean"] == last
+
+
+def weight_of(weights: nn.Module | dict[str, Tensor]) -> float:
+    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    return sum(float(value.double().abs().sum()) for value in state.values())
+
+
+def test_a_checkpoint_without_averaged_weights_is_begun_anew_where_they_are_scored(
+    dropping: TrialTask,
+) -> None:
+    expected = run(replace(dropping, average=True), DrawingData())
+    (dropping.folder / CHECKPOINT).unlink()
+    run(dropping, DrawingData())
+    assert run(replace(dropping, average=True), DrawingData()) == expected
+    assert (dropping.folder / f"{CHECKPOINT}.unreadable").is_file()
 
 
 def test_when_checkpoints_are_written_changes_nothing(
