@@ -17,7 +17,7 @@ from search.space.control import control_space
 from search.space.references import Reference
 from search.space.settings import GivenSettings
 from search.space.space import Space, load_space
-from search.study.data import fitted
+from search.study.data import fitted, persons_of
 from search.study.hours import FRESH, Again, Before, HoursPlan, measure_speed, plan_hours
 from search.study.ledger import ended
 from search.study.loop import Event
@@ -55,6 +55,7 @@ def run(
     max_params: float | None = None,
     max_memory: str | None = None,
     test_share: float | None = None,
+    groups: str | Path | None = None,
     patch_size: Grid | Literal["exact"] | None = None,
     batch_size: int | None = None,
     stages_from_dataset: bool = False,
@@ -102,7 +103,12 @@ def run(
     if control:
         loaded = control_space(loaded)
     if cases is not None:
-        others = {"data": data, "test_share": test_share, "batch_size": batch_size}
+        others = {
+            "data": data,
+            "test_share": test_share,
+            "groups": groups,
+            "batch_size": batch_size,
+        }
         _check_alone({**others, "fold": fold or None})
         dataset: Data = own_cases(cases)
     elif data is not None:
@@ -124,7 +130,16 @@ def run(
     if (trials is None) == (hours is None):
         raise SpecError("give one of `trials` and `hours`", field="search")
     first = () if from_run is None else taken_from(Path(from_run), loaded)
-    task = SearchTask(loaded, dataset, Path(out), trials or 0, host, first=first, storage=storage)
+    task = SearchTask(
+        loaded,
+        dataset,
+        Path(out),
+        trials or 0,
+        host,
+        first=first,
+        groups=None if groups is None else Path(groups),
+        storage=storage,
+    )
     seeds = confirm_seeds
     if hours is not None:
         if isinstance(dataset, OwnCases):
@@ -156,6 +171,8 @@ def in_hours(
         space = with_kept_settings(task.folder, space)
         before = Before(len(ended(open_run(task.folder)[0])), space.settings.rungs)
     dataset, space = fitted(task.dataset, space)
+    if task.groups is not None:
+        persons_of(dataset, space, task.host.fold, task.groups)  # refused before steps are timed
     speed = measure_speed(space, dataset, task.host, seconds_per_step=seconds_per_step)
     named = [Reference.of_anchor(one) for one in space.settings.anchors] if rivals else []
     also = sum(one is not None and one.kind == "plans" for one in named)

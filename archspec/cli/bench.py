@@ -150,8 +150,8 @@ def bench(
     for one in datasets:
         check_folds(numbers, one)
     from archspec.cli.display import TrainingsDisplay
+    from archspec.nnunet.persons import EVERY_CASE, all_cases, read_persons
     from search.bench.arena import NetworkOptions, arena
-    from search.bench.persons import EVERY_CASE, all_cases, read_persons
     from search.bench.result import Bench
     from search.bench.run import bench as run_bench
     from search.bench.settings import BenchTask, Comparing

@@ -101,6 +101,10 @@ def search(
         float | None,
         typer.Option(help="Share of the cases that neither train nor choose, e.g. 0.2."),
     ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(help="CSV or JSON file, case to person: the test part has whole persons."),
+    ] = None,
     patch: Annotated[
         str | None,
         typer.Option(
@@ -228,7 +232,9 @@ def search(
         from search.launch import in_hours
 
         assert dataset is not None
-        task = SearchTask(loaded, dataset, out or Path(), 0, host, first=first, storage=storage)
+        task = SearchTask(
+            loaded, dataset, out or Path(), 0, host, first=first, groups=groups, storage=storage
+        )
         task, plan = in_hours(
             task,
             hours,
@@ -252,7 +258,9 @@ def search(
             )
         return
     assert dataset is not None and trials is not None and out is not None
-    task = SearchTask(loaded, dataset, out, trials, host, first=first, storage=storage)
+    task = SearchTask(
+        loaded, dataset, out, trials, host, first=first, groups=groups, storage=storage
+    )
     _show_end(out, search_and_show(task, resume=resume, confirm_seeds=confirm_seeds))
 
 

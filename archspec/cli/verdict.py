@@ -69,7 +69,10 @@ def verdict(
     ] = None,
     groups: Annotated[
         Path | None,
-        typer.Option(help="CSV or JSON file, case to person: statistics count persons."),
+        typer.Option(
+            help="CSV or JSON file, case to person: statistics count persons, and a new run's test "
+            "part has whole ones."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run cut off.")] = False,
     jobs: Jobs = 1,
@@ -139,7 +142,8 @@ def verdict(
             mixer=mixer,
         )
         with redirect_stdout(sys.stderr if json_ else sys.stdout):
-            _make(SearchTask(loaded, dataset, out, 0, host, terms=terms), hours, resume=resume)
+            task = SearchTask(loaded, dataset, out, 0, host, terms=terms, groups=groups)
+            _make(task, hours, resume=resume)
         run = out
     from search.verdict.judge import check_page, write_page
     from search.verdict.judge import verdict as judge

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from archspec.files import read_json
@@ -29,15 +30,22 @@ class Split:
 
 
 def split_cases(
-    dataset: PreprocessedDataset, *, fold: int, test_share: float = 0.0, seed: int = 0
+    dataset: PreprocessedDataset,
+    *,
+    fold: int,
+    test_share: float = 0.0,
+    seed: int = 0,
+    persons: Mapping[str, str] | None = None,
 ) -> Split:
     """Return the fold that nnU-Net's trainer would use, less test cases taken from its train part.
 
     The validation part stays the fold's. The test part has `test_share` of all cases of the fold,
     rounded, but at least two; which ones depends on the seed and on the names in the train part.
+    With the `persons` of its cases it has whole ones, of whom the fold validates on no case, until
+    it has as many cases: rather one person more than one less.
 
     Raises:
-        SpecError: the fold is not there, or the share leaves too few cases.
+        SpecError: the fold is not there, or the share leaves too few cases, or persons.
     """
     splits = read_folds(dataset)
     check_fold(dataset, fold, len(splits))
@@ -52,10 +60,42 @@ def split_cases(
             field="test_share",
             suggestion="give a smaller share, or 0",
         )
-    test = set(random.Random(seed).sample(sorted(train), num_test))
+    if persons is None:
+        test = set(random.Random(seed).sample(sorted(train), num_test))
+    else:
+        test = _of_persons(persons, train, validation, num_test, seed)
+        if len(test) < num_test or len(train) - len(test) < _FEWEST_TRAIN:
+            whole = set(train) - _cases_beside(persons, train, validation)
+            raise SpecError(
+                f"{test_share:g} asks for {num_test} test cases of {dataset.name}, and fold {fold} "
+                f"trains on all cases of a person for {len(whole)} of its {len(train)} only",
+                field="test_share",
+                suggestion="give a smaller share, or a splits_final.json that parts no person",
+            )
     return Split(
         tuple(case for case in train if case not in test), tuple(validation), tuple(sorted(test))
     )
+
+
+def _cases_beside(persons: Mapping[str, str], train: list[str], validation: list[str]) -> set[str]:
+    """Return the training cases of persons whom the fold validates on too."""
+    known = {persons[case] for case in validation}
+    return {case for case in train if persons[case] in known}
+
+
+def _of_persons(
+    persons: Mapping[str, str], train: list[str], validation: list[str], number: int, seed: int
+) -> set[str]:
+    """Return the cases of persons drawn from those who only train, at least `number` if so many."""
+    whole = set(train) - _cases_beside(persons, train, validation)
+    drawn = sorted({persons[case] for case in whole})
+    random.Random(seed).shuffle(drawn)
+    found: set[str] = set()
+    for person in drawn:
+        if len(found) >= number:
+            break
+        found |= {case for case in whole if persons[case] == person}
+    return found
 
 
 def check_fold(dataset: PreprocessedDataset, fold: int, num_folds: int) -> None:

@@ -9,12 +9,12 @@ from filelock import FileLock, Timeout
 
 from archspec.files import check_folder, make_folder, write_text
 from archspec.nnunet.check_data import check_data
+from archspec.nnunet.persons import shared_persons
 from archspec.scoring.labels import scored_labels
 from blocks.errors import SpecError, argument
 from search.bench.arena import Arena
 from search.bench.compare import Found, compare
 from search.bench.paper import bibtex, latex, markdown, methods
-from search.bench.persons import shared_persons
 from search.bench.result import Bench
 from search.bench.rows import Row, write_rows
 from search.bench.settings import (

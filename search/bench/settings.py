@@ -12,10 +12,10 @@ from typing import Any
 from archspec.costs.flops import CONVENTION
 from archspec.files import make_folder, write_text
 from archspec.nnunet.dataset import PreprocessedDataset
+from archspec.nnunet.persons import EVERY_CASE, Persons
 from archspec.nnunet.splits import read_folds
 from blocks.errors import SpecError
 from search.bench.arena import Arena
-from search.bench.persons import EVERY_CASE, Persons
 from search.space.settings import SearchSettings
 from search.trials.host import ONE_CPU, TrainingHost
 

@@ -97,6 +97,7 @@ def confirm(
         devices=host.devices,
         make_engine=engine_of(host),
         checkpoint_every=search.checkpoint_every,
+        average=search.averages,
         on_progress=on_progress,
         on_moves=host.on_moves,
     )
@@ -111,12 +112,14 @@ def confirm(
         ]
         for part in parts
     }
+    persons = record.persons
     shared = {part: shared_cases([e for e in own if e.seeds]) for part, own in entrants.items()}
     final = entrants[parts[-1]]
     pairs = list(zip(final[1:], final[:-1], strict=True))
     found = Confirmation(
         compared_on=parts[-1],
         num_cases={part: len(own) for part, own in shared.items()},
+        num_persons=len({persons[case] for case in shared[parts[-1]]}) if persons else None,
         points=tuple(
             _point(
                 trial,
@@ -125,7 +128,7 @@ def confirm(
             )
             for index, trial in enumerate(front)
         ),
-        differences=tuple(dice_differences(pairs, seed=record.seed)),
+        differences=tuple(dice_differences(pairs, seed=record.seed, persons=persons)),
         failed=outcome.failed,
         dataset=record.dataset,
         fold=record.fold,

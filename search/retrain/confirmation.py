@@ -90,6 +90,8 @@ class Confirmation:
     convention: str
     measure: str = ""
     """What Dice it is, where it is not the mean of the classes."""
+    num_persons: int | None = None
+    """Of the compared cases, where the run knows whose they are: differences count persons."""
     other: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -109,6 +111,8 @@ class Confirmation:
         )
         if not all(isinstance(found.num_cases[part], int) for part in found.parts):
             raise TypeError("num_cases")
+        if not isinstance(found.num_persons, int | None):
+            raise TypeError("num_persons")
         if not isinstance(found.seeds, int) or not isinstance(found.failed, dict):
             raise TypeError("seeds, failed")
         if found.compared_on == "test" and any(point.test is None for point in points):
@@ -120,6 +124,8 @@ class Confirmation:
         known = to_record(self)
         if not self.measure:
             del known["measure"]
+        if self.num_persons is None:
+            del known["num_persons"]
         return {
             **known,
             "points": [point.to_json() for point in self.points],
@@ -156,7 +162,9 @@ class Confirmation:
             lines.append(_NO_TEST)
         if self.differences:
             noise = ", by the noise of cases only" if self.seeds == 1 else ""
-            lines += ["", f"Neighbours along the front, on {self.parts[-1]} cases{noise}:"]
+            whose = "" if self.num_persons is None else f" of {self.num_persons} persons"
+            cases = f"{self.parts[-1]} cases{whose}"
+            lines += ["", f"Neighbours along the front, on {cases}{noise}:"]
             lines += [_compared(one) for one in self.differences]
         if self.seeds == 1:
             lines.append("One seed: intervals hold the noise of cases only; give 3 seeds or more.")

@@ -92,10 +92,20 @@ def matrix(entrant: Entrant, cases: Sequence[str]) -> ScoreArray:
     return np.array(rows, dtype=np.float64).reshape(len(entrant.seeds), len(cases))
 
 
+def by_person(scores: ScoreArray, cases: Sequence[str], persons: Mapping[str, str]) -> ScoreArray:
+    """Return the mean of each person's cases, (seeds, persons), from (seeds, cases)."""
+    owners = np.array([persons[case] for case in cases])
+    columns = [scores[:, owners == person].mean(axis=1) for person in sorted(set(owners))]
+    return np.stack(columns, axis=1)
+
+
 def dice_differences(
-    pairs: Sequence[tuple[Entrant, Entrant]], *, seed: int
+    pairs: Sequence[tuple[Entrant, Entrant]],
+    *,
+    seed: int,
+    persons: Mapping[str, str] | None = None,
 ) -> list[DiceDifference]:
-    """Return a - b for each pair, on the cases that all of them share.
+    """Return a - b for each pair, on the cases that all of them share; by persons, where told.
 
     A pair with an entrant that has no training, or without a case, is left out.
     """
@@ -105,6 +115,8 @@ def dice_differences(
     for a, b in pairs if cases else ():
         if a.seeds and b.seeds:
             first, second = matrix(a, cases), matrix(b, cases)
+            if persons is not None:
+                first, second = (by_person(one, cases, persons) for one in (first, second))
             interval = hierarchical_bootstrap(first, second, seed, draws=_DRAWS)
             p = bootstrap_p(first, second, seed, draws=_DRAWS)
             found.append(DiceDifference(a.name, b.name, *interval, p))

@@ -1,8 +1,11 @@
 """What a search asks of its data: nnU-Net's dataset, or cases of the user's own."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from archspec.nnunet.check_data import check_data
+from archspec.nnunet.persons import all_cases, read_persons
 from archspec.nnunet.splits import split_cases
 from archspec.nnunet.windows import median_windows
 from archspec.scoring.labels import scored_labels
@@ -51,13 +54,37 @@ def fitted(data: Data, space: Space) -> tuple[Data, Space]:
     return data, with_plans(replace(space, settings=own), None)
 
 
-def held_out(data: Data, share: float, host: TrainingHost) -> tuple[str, ...]:
-    """Return the test part; nnU-Net is imported for it only where there is one."""
+def persons_of(data: Data, space: Space, fold: int, groups: Path) -> dict[str, str]:
+    """Return whose the cases of the fold are, as the file says.
+
+    Raises:
+        SpecError: it cannot be read, lacks a case, or there is no test part to make of it.
+    """
+    if isinstance(data, OwnCases):
+        raise SpecError(
+            "the cases name their test part themselves", where=argument("groups", groups)
+        )
+    if not space.settings.test_share:
+        raise SpecError(
+            "say of whom the test part is, and none is asked for",
+            where=argument("groups", groups),
+            suggestion="give a `test_share` too",
+        )
+    return dict(read_persons(groups, {data.name: all_cases(data, [fold])}).named[data.name])
+
+
+def held_out(
+    data: Data, share: float, host: TrainingHost, persons: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
+    """Return the test part, of whole persons where they are told.
+
+    nnU-Net is imported for it only where there is one.
+    """
     if isinstance(data, OwnCases):
         return data.test
     if not share:
         return ()
-    return split_cases(data, fold=host.fold, test_share=share, seed=host.seed).test
+    return split_cases(data, fold=host.fold, test_share=share, seed=host.seed, persons=persons).test
 
 
 def classes_of(data: Data) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ class RunRecord:
     `earlier_stopper` is the stopper of the first trials, where it is one that is gone. `test_cases`
     are None without a test part. `cases` are what the user's own are (`OwnCases.to_json`), None on
     nnU-Net's dataset, and then not written, as `storage` where the study is in the folder (else
-    `Server.to_json`). `absent` names the fields that the file lacked, so that
-    it reads alike when it is told of.
+    `Server.to_json`), and `persons`, whose the fold's cases are, where that was told. `absent`
+    names the fields that the file lacked, so that it reads alike when it is told of.
     """
 
     space: dict[str, Any] | None = None
@@ -47,6 +47,7 @@ class RunRecord:
     test_cases: tuple[str, ...] | None = None
     cases: dict[str, Any] | None = None
     storage: dict[str, Any] | None = None
+    persons: dict[str, str] | None = None
     absent: frozenset[str] = frozenset()
     other: Mapping[str, Any] = field(default_factory=dict)
 
@@ -73,7 +74,7 @@ class RunRecord:
         """Return the content of the file."""
         found, empty = to_record(self), vars(RunRecord())
         del found["absent"]
-        for name in ("cases", "storage"):
+        for name in ("cases", "storage", "persons"):
             if getattr(self, name) is None:
                 del found[name]
         if self.test_cases is not None:
@@ -128,6 +129,7 @@ def _check_types(found: RunRecord) -> None:
         "test_cases": cases is None or all(isinstance(case, str) for case in cases),
         "cases": isinstance(found.cases, dict | None),
         "storage": isinstance(found.storage, dict | None),
+        "persons": found.persons is None or _are_strings(found.persons),
         "settings.steps": isinstance(found.settings.get("steps", 0), int),
         "settings.limits": isinstance(limits, dict | None),
         "settings.limits.gflops": isinstance(gflops, int | float | None),
@@ -137,6 +139,10 @@ def _check_types(found: RunRecord) -> None:
     wrong = [name for name, is_right in right.items() if not is_right]
     if wrong:
         raise TypeError(f"{', '.join(wrong)} is not what a search writes")
+
+
+def _are_strings(mapping: object) -> bool:
+    return isinstance(mapping, dict) and all(isinstance(one, str) for one in mapping.values())
 
 
 def read_run(folder: Path) -> RunRecord | None:

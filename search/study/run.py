@@ -25,7 +25,7 @@ from blocks.errors import SpecError
 from search.space.space import Space
 from search.study.bridge import ServerStorage
 from search.study.damage import has_study
-from search.study.data import check, fitted, held_out, scored_names
+from search.study.data import check, fitted, held_out, persons_of, scored_names
 from search.study.drives import check_for_sqlite
 from search.study.lock import ServerLock
 from search.study.loop import Event, SearchLoop
@@ -40,7 +40,7 @@ from search.study.record import (
 )
 from search.study.sampling import Priced, check_packages, set_sampler
 from search.study.server import IN_FOLDER, cause, server_of
-from search.study.session import SESSIONS, note_session
+from search.study.session import SESSIONS, note_session, read_sessions
 from search.study.storage import (
     Heartbeat,
     mark_driver,
@@ -91,7 +91,10 @@ def run(
     noted = None if before is None else before.storage
     server = server_of(task.storage, noted, new=before is None)
     task = replace(task, space=space, dataset=dataset)
-    test = held_out(dataset, space.settings.test_share, host)
+    persons = None if before is None else before.persons
+    if task.groups is not None:
+        persons = persons_of(dataset, space, host.fold, task.groups)
+    test = held_out(dataset, space.settings.test_share, host, persons)
     nnunet = None if isinstance(dataset, OwnCases) else dataset
     record = RunRecord(
         space=json.loads(json.dumps(space.source.tree)),
@@ -106,6 +109,7 @@ def run(
         test_cases=test or None,
         cases=dataset.to_json() if isinstance(dataset, OwnCases) else None,
         storage=None if server is None else server.to_json(),
+        persons=persons,
         other={} if before is None else before.other,
     )
     _check_folder(folder, before, record, resume=resume)
@@ -113,6 +117,7 @@ def run(
         check_for_sqlite(folder)
     for name in (RECORD, SESSIONS, SPACE) if before is not None else ():
         check_writable(folder / name)  # all of them before the first is written
+    read_sessions(folder)  # damage is told before anything is written
     try:
         with ExitStack() as held, quiet():
             lock = None if server is None else held.enter_context(ServerLock(server))

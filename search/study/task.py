@@ -27,5 +27,7 @@ class SearchTask:
     """Tried after the anchors, before anything is drawn."""
     terms: Terms | None = None
     """Of a verdict on the run, kept before anything is trained where there is a test part."""
+    groups: Path | None = None
+    """A file that says whose the cases are: the test part has whole persons."""
     storage: str | None = None
     """The address of the server that is to have the study; None: `server.server_of` decides."""

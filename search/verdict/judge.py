@@ -12,11 +12,11 @@ from archspec.costs.memory import training_memory
 from archspec.files import check_writable, write_text
 from archspec.network.input_sizes import OF_SPEC
 from archspec.network.plan import plan
+from archspec.nnunet.persons import EVERY_CASE, Persons, read_persons
 from archspec.scoring.statistics import ScoreArray
 from archspec.spec.load import load
 from archspec.text import command_line
 from blocks.errors import Place, SpecError
-from search.bench.persons import EVERY_CASE, Persons, read_persons
 from search.retrain.confirm import TABLE, jobs_of
 from search.retrain.contest import SLACK, Contest, contest, cost_of, dice_of, needed
 from search.retrain.noise import Entrant, matrix, shared_cases
@@ -40,7 +40,8 @@ _COST_WORDS: dict[CostName, str] = {"flops": "FLOPs", "latency": "latency"}
 def verdict(folder: Path, *, groups: Path | None = None) -> Verdict:
     """Answer whether the best spec of a run should be used, or what its protocol asks else.
 
-    With `groups`, a file that says whose the cases are, persons count in place of cases.
+    With `groups`, a file that says whose the cases are, persons count in place of cases; those of
+    a run that was made with one count anyway.
 
     Raises:
         SpecError: the run has no protocol or another one than its rows, lacks a width curve or
@@ -183,7 +184,8 @@ class _Judge:
 
     def _persons(self, groups: Path | None) -> Persons:
         if groups is None:
-            return EVERY_CASE
+            own = self.record.persons
+            return EVERY_CASE if own is None else Persons({self.record.dataset: own})
         split = self.sessions[0].get("split", {}) if self.sessions else {}
         wanted = {case for part in split.values() for case in part}
         return read_persons(

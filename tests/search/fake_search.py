@@ -132,6 +132,7 @@ def run_fake(
     on_event: Callable[[Event], None] = lambda event: None,
     terms: Terms | None = None,
     storage: str | None = None,
+    groups: Path | None = None,
     **host: Any,
 ) -> Any:
     """Run a search in the folder with this pool, or resume the one that is there."""
@@ -140,7 +141,7 @@ def run_fake(
     try:
         dataset = fake_dataset(out.parent / "preprocessed")
         given = (load_space(space), dataset, out, trials, TrainingHost(**host))
-        task = SearchTask(*given, terms=terms, storage=storage)
+        task = SearchTask(*given, terms=terms, storage=storage, groups=groups)
         there = (out / "run.json").is_file()
         return search.study.run.run(
             task, resume=there if resume is None else resume, on_event=on_event

@@ -76,13 +76,14 @@ def test_the_verb_and_the_function_ask_for_the_same(
 
     def ask(task: SearchTask, *, watcher: Any, rivals: bool = False, **rest: Any) -> Any:
         assert not rivals
-        asked.append((task.space.source.tree, task.space.settings, task.host, rest))
+        asked.append((task.space.source.tree, task.space.settings, task.host, task.groups, rest))
         assert (task.dataset, task.folder, task.trials) == (dataset, tmp_path / "run", 2)
         raise SpecError("no more")
 
     monkeypatch.setattr(search.launch, "run_task", ask)
     options = {"jobs": 2, "threads": 3, "fold": 1, "seed": 4, "plans": "mine", "confirm_seeds": 5}
     options |= {"max_gflops": 1.5, "max_params": 2e6, "max_memory": "12GB", "test_share": 0.25}
+    options |= {"groups": tmp_path / "persons.csv"}
     sizes = {"patch_size": (16, 16, 24), "batch_size": 3, "stages_from_dataset": True}
     with pytest.raises(SpecError, match="no more"):
         launch(resume=True, stopper="none", sampler="nsga2", **options, **sizes)
@@ -98,6 +99,7 @@ def test_the_verb_and_the_function_ask_for_the_same(
     settings = asked[0][1]
     assert (settings.patch_size, settings.batch_size) == ((16, 16, 24), 3)
     assert settings.stages_from_dataset and settings.sampler.kind == "nsga2"
+    assert asked[0][3] == tmp_path / "persons.csv"
     assert asked[0][2] == TrainingHost(
         devices=("cpu", "cpu"), threads=3, fold=1, seed=4, plans="mine"
     )

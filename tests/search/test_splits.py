@@ -52,6 +52,32 @@ def test_test_cases_come_out_of_the_train_part(
     assert len(split.train) + len(split.test) == len(folds[fold]["train"])
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_persons_are_held_out_whole(
+    dataset: PreprocessedDataset, folds: list[dict[str, list[str]]], seed: int
+) -> None:
+    """Three cases each; the five that validate belong to five of the seven persons."""
+    persons = {case: f"p{number // 3}" for number, case in enumerate(CASES)}
+    split = split_cases(dataset, fold=0, test_share=0.2, seed=seed, persons=persons)
+    assert split == split_cases(dataset, fold=0, test_share=0.2, seed=seed, persons=persons)
+    assert list(split.validation) == folds[0]["val"] == CASES[::4]
+    assert set(split.train) | set(split.test) == set(folds[0]["train"])
+    parts = [{persons[case] for case in part} for part in (split.test, split.train)]
+    assert not parts[0] & parts[1] and not parts[0] & {persons[case] for case in CASES[::4]}
+    assert len(split.test) == 5, "of the person of three cases and that of two: at least four"
+    alone = {case: case for case in CASES}
+    assert len(split_cases(dataset, fold=0, test_share=0.2, persons=alone).test) == 4
+
+
+def test_too_few_whole_persons_are_refused(
+    dataset: PreprocessedDataset, folds: list[dict[str, list[str]]]
+) -> None:
+    persons = {case: f"p{number // 3}" for number, case in enumerate(CASES)}
+    with pytest.raises(SpecError, match="all cases of a person for 5 of its 15 only") as told:
+        split_cases(dataset, fold=0, test_share=0.3, persons=persons)
+    assert "asks for 6 test cases" in str(told.value) and "\n" not in str(told.value)
+
+
 def test_the_seed_alone_decides(
     dataset: PreprocessedDataset, folds: list[dict[str, list[str]]]
 ) -> None:
@@ -103,6 +129,32 @@ def test_a_search_records_its_test_cases_and_keeps_them(
     space.write_text(dump({**tree, "search": {**tree["search"], "test_share": 0}}))
     with pytest.raises(SpecError, match="test_cases differ from the run's"):
         fakes.run_fake(space, out, 3, fakes.FakePool())
+
+
+def test_a_search_keeps_whose_the_cases_are(
+    tmp_path: Path, fakes: SimpleNamespace, space_tree: dict[str, Any]
+) -> None:
+    """Not told again, a resumed run has the same test part; told otherwise, it is refused."""
+    space, out, file = tmp_path / "space.yaml", tmp_path / "run", tmp_path / "persons.csv"
+    tree = {**space_tree, "search": {**space_tree["search"], "test_share": 0.4}}
+    space.write_text(dump(tree), encoding="utf-8")
+    persons = {f"case_{number}": f"p{number // 2}" for number in range(5)}
+    rows = "".join(f"{case},{person}\n" for case, person in persons.items())
+    file.write_text(f"case,person\n{rows}", encoding="utf-8")
+    fakes.run_fake(space, out, 1, fakes.FakePool(), groups=file)
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert record["persons"] == persons
+    assert len({persons[case] for case in record["test_cases"]}) == 1, "a person, whole"
+    fakes.run_fake(space, out, 2, fakes.FakePool())
+    fakes.run_fake(space, out, 3, fakes.FakePool(), groups=file)
+    assert json.loads((out / "run.json").read_text(encoding="utf-8")) == record
+    file.write_text(f"case,person\n{rows}".replace("p2", "q"), encoding="utf-8")
+    with pytest.raises(SpecError, match="persons differ from the run's"):
+        fakes.run_fake(space, out, 4, fakes.FakePool(), groups=file)
+    space.write_text(dump(space_tree), encoding="utf-8")
+    with pytest.raises(SpecError, match=r"groups=.*persons\.csv.*none is asked for; give a `test"):
+        fakes.run_fake(space, tmp_path / "other", 1, fakes.FakePool(), groups=file)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_run_of_a_release_without_a_test_part_goes_on(

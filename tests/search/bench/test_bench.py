@@ -13,11 +13,11 @@ import pytest
 
 import search.trials.worker
 from archspec.nnunet.dataset import PreprocessedDataset, find_dataset
+from archspec.nnunet.persons import Persons, read_persons
 from archspec.nnunet.splits import split_cases
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
 from search.bench.arena import NetworkOptions, arena
-from search.bench.persons import Persons, read_persons
 from search.bench.result import Bench
 from search.bench.run import bench
 from search.bench.settings import RESULT, BenchTask, Comparing, table_of

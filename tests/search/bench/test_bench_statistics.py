@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from archspec.nnunet.persons import read_persons
 from archspec.scoring.statistics import cases_needed
 from blocks.base import SpecError
 from search.bench.arena import folds_of, reference
 from search.bench.compare import corrected, mean_ranks
 from search.bench.paper import escaped
-from search.bench.persons import read_persons
 from search.bench.result import Versus
 from search.retrain.noise import DiceDifference
 from search.space.references import Reference

@@ -10,12 +10,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import search.retrain.confirm
 from archspec.nnunet.splits import split_cases
+from archspec.scoring.statistics import hierarchical_bootstrap
 from archspec.spec.yaml_file import dump
 from blocks.base import SpecError
+from search.report.write import write_report
 from search.retrain.confirm import TABLE, confirm
 from search.retrain.confirmation import RESULT, Confirmation
 from search.retrain.retrain import read_trained
@@ -115,8 +118,39 @@ def test_every_point_is_trained_with_seeds_of_its_own_to_the_end(
     assert len(pool.tasks) == 3 * len(points)
     assert {task.rung_steps[-1] for task in pool.tasks} == {27} == {found["steps"]}
     assert len({task.seed for task in pool.tasks}) == 3
+    assert all(task.average for task in pool.tasks), "as the search scored them"
     assert min(task.seed for task in pool.tasks) > 1e6, "not the search's seeds"
     assert json.loads((run / RESULT).read_text(encoding="utf-8")) == found
+
+
+def test_differences_count_persons_where_the_run_knows_them(
+    run: Path, pool_class: MakePool, confirm_with: Confirm
+) -> None:
+    """Six test cases of two persons, one of whom has five."""
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    first, *others = record["test_cases"]
+    persons = dict.fromkeys(CASES, "else") | dict.fromkeys(others, "a") | {first: "b"}
+    (run / "run.json").write_text(json.dumps({**record, "persons": persons}), encoding="utf-8")
+    found = confirm_with(run, pool_class(), seeds=3)
+    assert (found["num_cases"]["test"], found["num_persons"]) == (6, 2)
+    rows = read_trained(run / TABLE)
+    for one in found["differences"]:
+        sides = [[row for row in rows if row.name == name] for name in (one["a"], one["b"])]
+        values = [
+            np.array(
+                [
+                    [np.mean([row.test[case]["mean"] for case in own]) for own in (others, [first])]
+                    for row in side
+                ]
+            )
+            for side in sides
+        ]
+        want = hierarchical_bootstrap(*values, record["seed"], draws=4000)
+        assert (one["mean"], one["low"], one["high"]) == pytest.approx(tuple(want))
+    told = Confirmation.from_json(found)
+    assert "Neighbours along the front, on test cases of 2 persons:" in told.text()
+    write_report(run)
+    assert "seeds and 2 persons, paired by person" in (run / "report.html").read_text("utf-8")
 
 
 def test_the_figures_are_those_of_the_trainings(

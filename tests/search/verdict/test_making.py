@@ -68,6 +68,20 @@ def make(
     return run
 
 
+def test_persons_are_held_out_whole_and_count(make: Make, tmp_path: Path) -> None:
+    names = [f"case_{number}" for number in range(60)]
+    owners = {case: f"p{number // 2}" for number, case in enumerate(names)}
+    (tmp_path / "persons.json").write_text(json.dumps(owners), encoding="utf-8")
+    code, _, err = make("--seeds", 2, "--groups", tmp_path / "persons.json")
+    assert code == 0, err
+    record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert record["persons"] == owners
+    test = set(record["test_cases"])
+    persons = {owners[case] for case in test}
+    assert not persons & {owners[case] for case in names if case not in test}
+    assert f"{len(persons)} test persons" in (tmp_path / "run" / PAGE).read_text(encoding="utf-8")
+
+
 def test_it_plans_searches_trains_the_rivals_and_judges(make: Make, tmp_path: Path) -> None:
     code, out, err = make("--margin", 0.02, "--seeds", 2)
     run = tmp_path / "run"

@@ -141,6 +141,10 @@ def test_too_few_cases_say_nothing_and_persons_count(run: Path, table: Any, tmp_
     found = grouped(9)
     assert (found.answer, found.unit, found.units) == ("this spec", "person", 9)
     assert not found.notes
+    owners = json.loads((tmp_path / "persons.json").read_text())
+    content = {**table.record.to_json(), "persons": owners}
+    (run / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    assert verdict(run) == found, "a run made with them counts them unasked"
     few = grouped(3)
     assert few.answer == "cannot say"
     assert few.sentence == "these data cannot say; any answer needs 3 more persons"
