@@ -38,6 +38,9 @@ def _blocks(page: Path, language: str) -> list[str]:
 
 
 def _anchors(page: Path) -> set[str]:
+    """Return what a link may name: titles of a page, lines of another text, as GitHub shows it."""
+    if page.suffix != ".md":
+        return {f"L{number}" for number, _ in enumerate(_text(page).splitlines(), start=1)}
     titles = re.findall(r"^#+ (.*)$", _prose(page), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
