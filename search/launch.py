@@ -17,7 +17,7 @@ from search.space.control import control_space
 from search.space.references import Reference
 from search.space.settings import GivenSettings
 from search.space.space import Space, load_space
-from search.study.data import fitted, persons_of
+from search.study.data import check_groups, fitted
 from search.study.hours import FRESH, Again, Before, HoursPlan, measure_speed, plan_hours
 from search.study.ledger import ended
 from search.study.loop import Event
@@ -171,8 +171,7 @@ def in_hours(
         space = with_kept_settings(task.folder, space)
         before = Before(len(ended(open_run(task.folder)[0])), space.settings.rungs)
     dataset, space = fitted(task.dataset, space)
-    if task.groups is not None:
-        persons_of(dataset, space, task.host.fold, task.groups)  # refused before steps are timed
+    check_groups(dataset, space, task.host, task.groups)
     speed = measure_speed(space, dataset, task.host, seconds_per_step=seconds_per_step)
     named = [Reference.of_anchor(one) for one in space.settings.anchors] if rivals else []
     also = sum(one is not None and one.kind == "plans" for one in named)

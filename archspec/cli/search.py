@@ -211,6 +211,7 @@ def search(
 
         loaded = control_space(loaded)
     from search.launch import num_seeds
+    from search.study.data import check_groups, fitted
     from search.study.task import SearchTask
     from search.study.warm import taken_from
     from search.trials.host import training_host
@@ -247,6 +248,10 @@ def search(
             _show_end(task.folder, search_and_show(task, resume=resume, confirm_seeds=plan.seeds))
         return
     if dry_run:
+        if groups is not None:
+            if dataset is None:
+                raise SpecError("`groups` needs `data`, whose cases it names", field="search")
+            check_groups(*fitted(dataset, loaded), host, groups)
         page = _samples(loaded, dataset, trials, host, seconds_per_step)
         print(with_options(page, context))
         if first:

@@ -14,7 +14,7 @@ from torch import Tensor
 from archspec.network.published import plain_weights
 from blocks.errors import SpecError, reason
 
-WRAPPERS = ("state_dict", "network_weights", "model", "net")
+WRAPPERS = ("state_dict", "network_weights", "model", "averaged", "net")
 
 _SCALAR: Any = np.float64(0).__reduce__()[0]
 _NUMBERS: list[Any] = [
@@ -29,7 +29,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Return the weights in a .safetensors file or in one that torch.save wrote.
 
     Weights may lie under `state_dict` (Lightning, MONAI), `network_weights` (nnU-Net), `model`, or
-    `net` (a trial of a search).
+    `net` (a trial of a search; `averaged` where it is those that were scored).
 
     Raises:
         SpecError: no such file, or no weights in it.

@@ -45,15 +45,24 @@ EVERY_CASE = Persons()
 def read_persons(file: Path, wanted: Mapping[str, Iterable[str]]) -> Persons:
     """Return the persons of the wanted cases, by dataset.
 
-    The file is CSV with a line of names on top, or JSON: {case: person}, or that by dataset.
+    The file is CSV with a line of names on top, or JSON: {case: person}, or that by dataset. Blanks
+    around a name do not count.
 
     Raises:
-        SpecError: it cannot be read, or lacks a case.
+        SpecError: it cannot be read, lacks a case, or does not name one person for a case.
     """
     rows = _of_json(file) if file.suffix.lower() == ".json" else _of_csv(file)
     named: dict[str, dict[str, str]] = {}
     for dataset, cases in wanted.items():
-        own = {case: person for where, case, person in rows if where in (None, dataset)}
+        own: dict[str, str] = {}
+        for where, case, person in rows:
+            if where not in (None, dataset):
+                continue
+            if not person:
+                raise SpecError(f"names no person for {case}", where=file)
+            if own.setdefault(case, person) != person:
+                both = f"{own[case]} and {person}"
+                raise SpecError(f"names two persons for {case}: {both}", where=file)
         lacking = sorted(set(cases) - set(own))
         if lacking:
             more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
@@ -87,7 +96,10 @@ def _of_csv(file: Path) -> list[tuple[str | None, str, str]]:
         raise SpecError(f"cannot be read: {reason(error)}", where=file) from None
     if not rows or not set(_COLUMNS) <= set(rows[0]):
         raise SpecError(_FORM, where=file)
-    return [(row.get("dataset") or None, row["case"], row["person"]) for row in rows]
+    return [
+        (_name(row.get("dataset")) or None, _name(row["case"]), _name(row["person"]))
+        for row in rows
+    ]
 
 
 def _of_json(file: Path) -> list[tuple[str | None, str, str]]:
@@ -97,7 +109,12 @@ def _of_json(file: Path) -> list[tuple[str | None, str, str]]:
     rows: list[tuple[str | None, str, str]] = []
     for key, value in found.items():
         if isinstance(value, dict):
-            rows += [(key, case, str(person)) for case, person in value.items()]
+            rows += [(_name(key), _name(case), _name(person)) for case, person in value.items()]
         else:
-            rows.append((None, key, str(value)))
+            rows.append((None, _name(key), _name(value)))
     return rows
+
+
+def _name(value: object) -> str:
+    """Return what names a case or a person; nothing for a cell that is not there."""
+    return "" if value is None else str(value).strip()

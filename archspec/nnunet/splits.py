@@ -41,11 +41,12 @@ def split_cases(
 
     The validation part stays the fold's. The test part has `test_share` of all cases of the fold,
     rounded, but at least two; which ones depends on the seed and on the names in the train part.
-    With the `persons` of its cases it has whole ones, of whom the fold validates on no case, until
-    it has as many cases: rather one person more than one less.
+    With the `persons` of its cases it has whole ones, two at least, of whom the fold validates on
+    no case: as many cases, or as few more as whole persons allow.
 
     Raises:
-        SpecError: the fold is not there, or the share leaves too few cases, or persons.
+        SpecError: the fold is not there, the share leaves too few cases, or persons, or a case is
+            nobody's.
     """
     splits = read_folds(dataset)
     check_fold(dataset, fold, len(splits))
@@ -63,39 +64,56 @@ def split_cases(
     if persons is None:
         test = set(random.Random(seed).sample(sorted(train), num_test))
     else:
-        test = _of_persons(persons, train, validation, num_test, seed)
-        if len(test) < num_test or len(train) - len(test) < _FEWEST_TRAIN:
-            whole = set(train) - _cases_beside(persons, train, validation)
+        test = _of_persons(dataset, train, validation, num_test, seed, persons)
+        if len(train) - len(test) < _FEWEST_TRAIN or len({persons[case] for case in test}) < 2:
             raise SpecError(
-                f"{test_share:g} asks for {num_test} test cases of {dataset.name}, and fold {fold} "
-                f"trains on all cases of a person for {len(whole)} of its {len(train)} only",
+                f"{test_share:g} asks for {num_test} test cases of {dataset.name}, of two persons "
+                f"or more: those of whom fold {fold} trains on all cases do not add up to that, "
+                f"with {_FEWEST_TRAIN} cases left to train on",
                 field="test_share",
-                suggestion="give a smaller share, or a splits_final.json that parts no person",
+                suggestion="give another share, or a splits_final.json that parts no person",
             )
     return Split(
         tuple(case for case in train if case not in test), tuple(validation), tuple(sorted(test))
     )
 
 
-def _cases_beside(persons: Mapping[str, str], train: list[str], validation: list[str]) -> set[str]:
-    """Return the training cases of persons whom the fold validates on too."""
-    known = {persons[case] for case in validation}
-    return {case for case in train if persons[case] in known}
-
-
 def _of_persons(
-    persons: Mapping[str, str], train: list[str], validation: list[str], number: int, seed: int
+    dataset: PreprocessedDataset,
+    train: list[str],
+    validation: list[str],
+    number: int,
+    seed: int,
+    persons: Mapping[str, str],
 ) -> set[str]:
-    """Return the cases of persons drawn from those who only train, at least `number` if so many."""
-    whole = set(train) - _cases_beside(persons, train, validation)
-    drawn = sorted({persons[case] for case in whole})
+    """Return the cases of persons drawn from those who only train; too few where there are no more.
+
+    Whoever would take them past the number is left out; in the end, the one who does so least.
+    """
+    unknown = sorted({*train, *validation} - set(persons))
+    if unknown:
+        raise SpecError(
+            f"it is not known whose {unknown[0]} of {dataset.name} is",
+            field="groups",
+            suggestion="a run goes on with its own dataset and fold",
+        )
+    validating = {persons[case] for case in validation}
+    cases: dict[str, set[str]] = {}
+    for case in train:
+        if persons[case] not in validating:
+            cases.setdefault(persons[case], set()).add(case)
+    drawn = sorted(cases)
     random.Random(seed).shuffle(drawn)
     found: set[str] = set()
+    left = []
     for person in drawn:
-        if len(found) >= number:
-            break
-        found |= {case for case in whole if persons[case] == person}
-    return found
+        if len(found) + len(cases[person]) <= number:
+            found |= cases[person]
+        else:
+            left.append(person)
+    if len(found) < number and left:
+        found |= cases[min(left, key=lambda person: len(cases[person]))]
+    return found if len(found) >= number else set()
 
 
 def check_fold(dataset: PreprocessedDataset, fold: int, num_folds: int) -> None:

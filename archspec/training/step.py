@@ -67,13 +67,14 @@ class Stepper:
         return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        state = {
+        state: dict[str, Any] = {
             "net": self._net.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
         }
         if self._averaged is not None:
-            state["averaged"] = self._averaged.state_dict()
+            state["averaged"] = self._averaged.module.state_dict()
+            state["averaged_steps"] = int(self._averaged.n_averaged)
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -86,7 +87,8 @@ class Stepper:
         if missing:
             raise KeyError(missing[0])
         if self._averaged is not None:
-            self._averaged.load_state_dict(state["averaged"])
+            self._averaged.module.load_state_dict(state["averaged"])
+            self._averaged.n_averaged.fill_(state["averaged_steps"])
         self._net.load_state_dict(state["net"])
         self._optimizer.load_state_dict(state["optimizer"])
         if self._scaler.is_enabled() and state.get("scaler"):

@@ -119,7 +119,9 @@ def confirm(
     found = Confirmation(
         compared_on=parts[-1],
         num_cases={part: len(own) for part, own in shared.items()},
-        num_persons=len({persons[case] for case in shared[parts[-1]]}) if persons else None,
+        num_persons=len({persons[case] for case in shared[parts[-1]]})
+        if persons is not None
+        else None,
         points=tuple(
             _point(
                 trial,

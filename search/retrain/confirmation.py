@@ -138,6 +138,11 @@ class Confirmation:
         """Return the parts whose cases were scored, the compared one last."""
         return ("validation", "test") if self.compared_on == "test" else ("validation",)
 
+    @property
+    def unit(self) -> str:
+        """Return what differences count."""
+        return "case" if self.num_persons is None else "person"
+
     def text(self) -> str:
         """Return a table of points and a line per difference, for a terminal of 80 columns."""
         head = ["trial", "GFLOPs", "params", "searched"]
@@ -161,21 +166,22 @@ class Confirmation:
         if self.compared_on == "validation":
             lines.append(_NO_TEST)
         if self.differences:
-            noise = ", by the noise of cases only" if self.seeds == 1 else ""
+            noise = f", by the noise of {self.unit}s only" if self.seeds == 1 else ""
             whose = "" if self.num_persons is None else f" of {self.num_persons} persons"
             cases = f"{self.parts[-1]} cases{whose}"
             lines += ["", f"Neighbours along the front, on {cases}{noise}:"]
-            lines += [_compared(one) for one in self.differences]
+            lines += [_compared(one, self.unit) for one in self.differences]
         if self.seeds == 1:
-            lines.append("One seed: intervals hold the noise of cases only; give 3 seeds or more.")
+            told = f"intervals hold the noise of {self.unit}s only"
+            lines.append(f"One seed: {told}; give 3 seeds or more.")
         lines += [f"failed: {name}: {reason}" for name, reason in self.failed.items()]
         return "\n".join(lines)
 
 
-def _compared(one: DiceDifference) -> str:
+def _compared(one: DiceDifference, unit: str) -> str:
     text = f"  {one.a} - {one.b}: {one.mean:+.3f}"
     if not one.has_interval:
-        return f"{text}: one case, no interval"
+        return f"{text}: one {unit}, no interval"
     verdict = "exceeds noise" if one.exceeds_noise else "within noise"
     return f"{text} [{one.low:+.3f}, {one.high:+.3f}], p {one.p_holm:.4f} (Holm): {verdict}"
 

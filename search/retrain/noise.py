@@ -17,10 +17,10 @@ _DRAWS = 4000
 
 @dataclass(frozen=True)
 class DiceDifference:
-    """The mean Dice of `a` less that of `b`, with its 95 % interval over seeds and cases.
+    """The mean Dice of `a` less that of `b`, with its 95 % interval over seeds and cases (persons).
 
     `p_holm` is corrected for all differences that were asked for together. Ends and p are NaN where
-    there are fewer than two cases.
+    there are fewer than two of them.
     """
 
     a: str

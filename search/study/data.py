@@ -54,6 +54,17 @@ def fitted(data: Data, space: Space) -> tuple[Data, Space]:
     return data, with_plans(replace(space, settings=own), None)
 
 
+def check_groups(data: Data, space: Space, host: TrainingHost, groups: Path | None) -> None:
+    """Refuse, before anything takes time, a file that no test part can be made of.
+
+    Raises:
+        SpecError: see `persons_of` and `split_cases`.
+    """
+    if groups is not None:
+        persons = persons_of(data, space, host.fold, groups)
+        held_out(data, space.settings.test_share, host, persons)
+
+
 def persons_of(data: Data, space: Space, fold: int, groups: Path) -> dict[str, str]:
     """Return whose the cases of the fold are, as the file says.
 

@@ -1,7 +1,7 @@
 """run.json: what a run was started with, and which of its settings stay in force on resuming."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -129,7 +129,7 @@ def _check_types(found: RunRecord) -> None:
         "test_cases": cases is None or all(isinstance(case, str) for case in cases),
         "cases": isinstance(found.cases, dict | None),
         "storage": isinstance(found.storage, dict | None),
-        "persons": found.persons is None or _are_strings(found.persons),
+        "persons": found.persons is None or _know(found.persons, cases or ()),
         "settings.steps": isinstance(found.settings.get("steps", 0), int),
         "settings.limits": isinstance(limits, dict | None),
         "settings.limits.gflops": isinstance(gflops, int | float | None),
@@ -141,8 +141,11 @@ def _check_types(found: RunRecord) -> None:
         raise TypeError(f"{', '.join(wrong)} is not what a search writes")
 
 
-def _are_strings(mapping: object) -> bool:
-    return isinstance(mapping, dict) and all(isinstance(one, str) for one in mapping.values())
+def _know(persons: object, cases: Iterable[str]) -> bool:
+    """Say whether it tells whose each case is."""
+    if not isinstance(persons, dict) or not all(isinstance(one, str) for one in persons.values()):
+        return False
+    return bool(persons) and set(cases) <= set(persons)
 
 
 def read_run(folder: Path) -> RunRecord | None:

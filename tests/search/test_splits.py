@@ -64,7 +64,7 @@ def test_persons_are_held_out_whole(
     assert set(split.train) | set(split.test) == set(folds[0]["train"])
     parts = [{persons[case] for case in part} for part in (split.test, split.train)]
     assert not parts[0] & parts[1] and not parts[0] & {persons[case] for case in CASES[::4]}
-    assert len(split.test) == 5, "of the person of three cases and that of two: at least four"
+    assert len(split.test) == 5, "of three cases and of two: no fewer than four"
     alone = {case: case for case in CASES}
     assert len(split_cases(dataset, fold=0, test_share=0.2, persons=alone).test) == 4
 
@@ -73,9 +73,20 @@ def test_too_few_whole_persons_are_refused(
     dataset: PreprocessedDataset, folds: list[dict[str, list[str]]]
 ) -> None:
     persons = {case: f"p{number // 3}" for number, case in enumerate(CASES)}
-    with pytest.raises(SpecError, match="all cases of a person for 5 of its 15 only") as told:
+    with pytest.raises(SpecError, match=r"asks for 6 test cases of .* do not add up") as told:
         split_cases(dataset, fold=0, test_share=0.3, persons=persons)
-    assert "asks for 6 test cases" in str(told.value) and "\n" not in str(told.value)
+    assert "\n" not in str(told.value)
+    big = {case: "one" if case in folds[0]["train"][:12] else case for case in CASES}
+    for seed in range(5):
+        split = split_cases(dataset, fold=0, test_share=0.1, seed=seed, persons=big)
+        assert len(split.test) == 2, "who has twelve cases is left out"
+    with pytest.raises(SpecError, match="of two persons or more"):
+        split_cases(
+            dataset, fold=0, test_share=0.5, persons=dict.fromkeys(CASES[1:], "b") | {CASES[0]: "a"}
+        )
+    del big[CASES[1]]
+    with pytest.raises(SpecError, match="groups: it is not known whose case_01 of Dataset901_X is"):
+        split_cases(dataset, fold=0, test_share=0.1, persons=big)
 
 
 def test_the_seed_alone_decides(
@@ -138,19 +149,26 @@ def test_a_search_keeps_whose_the_cases_are(
     space, out, file = tmp_path / "space.yaml", tmp_path / "run", tmp_path / "persons.csv"
     tree = {**space_tree, "search": {**space_tree["search"], "test_share": 0.4}}
     space.write_text(dump(tree), encoding="utf-8")
-    persons = {f"case_{number}": f"p{number // 2}" for number in range(5)}
+    persons = {f"case_{number}": f"p{number}" for number in range(5)}
     rows = "".join(f"{case},{person}\n" for case, person in persons.items())
-    file.write_text(f"case,person\n{rows}", encoding="utf-8")
+    file.write_text(f"case,person\n{rows}".replace(",p1", ", p1 "), encoding="utf-8")
     fakes.run_fake(space, out, 1, fakes.FakePool(), groups=file)
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert record["persons"] == persons
-    assert len({persons[case] for case in record["test_cases"]}) == 1, "a person, whole"
+    assert len({persons[case] for case in record["test_cases"]}) == 2
     fakes.run_fake(space, out, 2, fakes.FakePool())
     fakes.run_fake(space, out, 3, fakes.FakePool(), groups=file)
     assert json.loads((out / "run.json").read_text(encoding="utf-8")) == record
     file.write_text(f"case,person\n{rows}".replace("p2", "q"), encoding="utf-8")
     with pytest.raises(SpecError, match="persons differ from the run's"):
         fakes.run_fake(space, out, 4, fakes.FakePool(), groups=file)
+    with pytest.raises(SpecError, match="fold, test_cases differ from the run's"):
+        fakes.run_fake(space, out, 4, fakes.FakePool(), fold=1)
+    for known in ({}, {**persons, record["test_cases"][0]: None}, {"case_0": "p0"}):
+        damaged = json.dumps({**record, "persons": known})
+        (out / "run.json").write_text(damaged, encoding="utf-8")
+        with pytest.raises(SpecError, match=r"run\.json: damaged: persons is not what"):
+            fakes.run_fake(space, out, 4, fakes.FakePool())
     space.write_text(dump(space_tree), encoding="utf-8")
     with pytest.raises(SpecError, match=r"groups=.*persons\.csv.*none is asked for; give a `test"):
         fakes.run_fake(space, tmp_path / "other", 1, fakes.FakePool(), groups=file)

@@ -96,6 +96,31 @@ def test_persons_are_read(tmp_path: Path, name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("g.csv", "case,person\nc1,p\nc2\n", "names no person for c2"),
+        ("g.csv", "case,person\nc1,p\nc2, \n", "names no person for c2"),
+        ("g.csv", "case,person\nc1,p\nc2,p\nc1,q\n", "names two persons for c1: p and q"),
+        ("g.json", '{"c1": "p", "c2": null}', "names no person for c2"),
+    ],
+)
+def test_nobody_and_two_persons_are_refused(
+    tmp_path: Path, name: str, text: str, told: str
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError, match=told):
+        read_persons(tmp_path / name, {"D": ["c1", "c2"]})
+
+
+def test_blanks_around_a_name_do_not_count(tmp_path: Path) -> None:
+    text = "case,person,dataset\nc1, p,D\nc2,p , D\n c1,x,E\n"
+    (tmp_path / "g.csv").write_text(text, encoding="utf-8")
+    assert read_persons(tmp_path / "g.csv", {"D": ["c1", "c2"]}).named == {
+        "D": {"c1": "p", "c2": "p"}
+    }
+
+
+@pytest.mark.parametrize(
     ("name", "text"), [("g.csv", ""), ("g.csv", "a,b\n1,2\n"), ("g.json", "[]"), ("g.json", "{}")]
 )
 def test_what_tells_no_persons(tmp_path: Path, name: str, text: str) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import archspec.network.checkpoint
 import search.trials.train
 from archspec.network.plan import plan
 from archspec.spec.load import load
@@ -160,6 +161,8 @@ def test_averaged_weights_are_scored_and_train_nothing(dropping: TrialTask) -> N
     assert len(mean) == len(found) == 5 and not set(mean) & set(found)
     assert found[-1] == weight_of(state["net"])
     for one, last in ((task, mean[-1]), (plain, found[-1])):
+        handed_out = archspec.network.checkpoint.read_checkpoint(one.folder / CHECKPOINT)
+        assert weight_of(handed_out) == last, "what is scored is what a model is made of"
         _, test = score_trained(one, planned, Weighed(), cpu)
         assert test["whole"]["mean"] == last
 

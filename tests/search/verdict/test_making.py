@@ -82,6 +82,20 @@ def test_persons_are_held_out_whole_and_count(make: Make, tmp_path: Path) -> Non
     assert f"{len(persons)} test persons" in (tmp_path / "run" / PAGE).read_text(encoding="utf-8")
 
 
+def test_persons_of_whom_no_part_can_be_made_are_refused_before_steps_are_timed(
+    make: Make, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search.launch, "measure_speed", None)
+    file = tmp_path / "one.json"
+    file.write_text(json.dumps({f"case_{n}": "one" for n in range(60)}), encoding="utf-8")
+    space = ("search", tmp_path / "space.yaml", "--dry-run", "--device", "cpu", "--groups", file)
+    for code, out, err in (make("--groups", file), cli(*space, "--data", 901)):
+        assert (code, out) == (2, "") and err.count("\n") == 1
+        assert "of two persons or more" in err
+    assert not (tmp_path / "run").exists()
+    assert cli(*space)[2] == "archspec: search: --groups needs --data, whose cases it names\n"
+
+
 def test_it_plans_searches_trains_the_rivals_and_judges(make: Make, tmp_path: Path) -> None:
     code, out, err = make("--margin", 0.02, "--seeds", 2)
     run = tmp_path / "run"
