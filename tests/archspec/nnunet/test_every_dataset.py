@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from archspec.nnunet.export import export_nnunet
+from blocks.base import SpecError
 
 Rewrite = Callable[[Path, Callable[[dict[str, Any]], object]], None]
 
@@ -21,6 +22,7 @@ PLANNED = {
 """Configuration, patch (voxels) and spacing (mm) that nnU-Net plans for such data."""
 
 THREE_AXES = {"primus-s", "segmaformer-acdc", "segmaformer-synapse"}
+TWO_AXES = {"timm-convnext-tiny"}
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,11 @@ def test_export(
             patch_size=patch, spacing=spacing
         ),
     )
+    if some_spec in TWO_AXES and len(patch) == 3:
+        with pytest.raises(SpecError, match="models are 2-D, but the patch has 3 axes") as told:
+            export_nnunet(some_spec, 901, configuration=configuration, stages_from_dataset=fitted)
+        assert "\n" not in str(told.value)
+        return
     exported = export_nnunet(
         some_spec, 901, configuration=configuration, stages_from_dataset=fitted
     )
