@@ -312,7 +312,8 @@ def test_psycopg_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         Server.new("postgresql://me@host/db")
 
 
-def test_the_address_keeps_all_but_passwords() -> None:
+def test_the_address_keeps_all_but_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)  # no server is asked
     server = Server.new("postgresql://me:se%40cret@h:5/db?password=x&sslmode=require&sslpassword=y")
     assert str(server) == "postgresql://me@h:5/db?sslmode=require"
     assert server.secrets == {"password": "se@cret", "sslpassword": "y"}
